@@ -1,0 +1,1 @@
+"""Codecs: the user's data and the tensors that models see, both ways, with the Jacobian between them."""

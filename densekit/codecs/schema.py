@@ -1,0 +1,164 @@
+"""What a codec learnt of the data, and the two views of an event.
+
+*Typed*: numbers standardised, discrete entries as integer codes ``0 .. K-1``, integers of a table
+standardised, text as token ids. *Relaxed*: everything continuous. With ``u`` uniform on [0, 1)
+
+.. math::  z = (\\Phi^{-1}((k + u) / K) - m) / s \\quad\\text{(codes)}, \\qquad
+           z = t + w u \\quad\\text{(integers, w = 1/scale)}, \\qquad z = t \\quad\\text{(numbers)}
+
+so that a density :math:`p(z)` bounds the mass from below,
+:math:`\\log P(x) \\ge E_u[\\log p(z(u)) + \\log |dz/du|]` (Theis et al. 2016; Ho et al. 2019). The
+normal quantile makes uniform codes exactly standard normal.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Modality = Literal["table", "image", "text"]
+Kind = Literal["real", "integer", "boolean", "ordinal", "categorical", "datetime", "constant"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, as the codec read it."""
+
+    name: str
+    """Its name; for arrays ``"x0"``, ``"x1"``, ..."""
+    kind: Kind
+    dtype: str
+    """The dtype it came with, as the codec needs it to give the column back."""
+    support: tuple[str | float, ...] = ("real",)
+    """``("real",)``, ``("positive",)`` or ``("interval", low, high)``."""
+    loc: float = 0.0
+    scale: float = 1.0
+    levels: tuple[str | int | float | bool, ...] = ()
+    """The values of a discrete column in code order; of a constant column its one value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """The shape and the types of an event.
+
+    The per-dimension arrays run over the flattened event, ``prod(event_shape)`` long (empty for
+    text, where ``vocab_size`` says all).
+    """
+
+    modality: Modality
+    event_shape: tuple[int, ...]
+    cardinality: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    """K where the entry is a code 0..K-1, else 0."""
+    ordered: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    """Whether the order of the codes means something (pixels, ordinals, booleans)."""
+    width: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """The step between neighbouring integers in event units (1/scale), 0 for numbers and codes."""
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    spread: np.ndarray = field(default_factory=lambda: np.ones(0))
+    """Standardisation of relaxed codes: m and s above."""
+    names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    """Tables: every column of the data, constant ones included, in the user's order."""
+    vocab_size: int = 0
+    """Text: number of token ids; 0 is padding, 1 the end of a string, 2 an unknown symbol."""
+    exact: bool = True
+    """False where a typed event has less mass than the row it stands for (BPE tokens)."""
+    constants: bool = False
+    """Whether columns were left out because they never vary (a point mass each)."""
+
+    @property
+    def n_dims(self) -> int:
+        """Number of entries of one event."""
+        return math.prod(self.event_shape)
+
+    @functools.cached_property
+    def quantised(self) -> np.ndarray:
+        """Which entries have a mass and not a density: codes and integers."""
+        return (self.cardinality > 0) | (self.width > 0)
+
+    @property
+    def base_measure(self) -> str:
+        """``"lebesgue"``, ``"counting"`` or ``"product"`` (some entries of each)."""
+        if self.modality == "text":
+            return "counting"
+        if not self.quantised.any():
+            return "product" if self.constants else "lebesgue"
+        return "counting" if self.quantised.all() else "product"
+
+    def flat(self) -> "Schema":
+        """The same schema with events as vectors, for models that know no shape."""
+        return replace(self, event_shape=(self.n_dims,))
+
+    # The views. Tensors are cached per device and dtype: they are read at every step of training.
+
+    @functools.cached_property
+    def _tensors(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]]:
+        return {}
+
+    def _on(self, like: Tensor) -> tuple[Tensor, ...]:
+        key = (like.device, like.dtype)
+        if key not in self._tensors:
+            arrays = (self.cardinality, self.width, self.shift, self.spread)
+            self._tensors[key] = tuple(
+                torch.tensor(a, dtype=like.dtype, device=like.device).reshape(self.event_shape)
+                for a in arrays
+            )
+        return self._tensors[key]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in vars(self).items() if k not in ("_tensors", "quantised")}
+
+    def relax(self, typed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Typed events (n, \\*event_shape) and noise in [0, 1) of that shape (or (1, ...)) to
+        relaxed events and log|dz/du|, (n,)."""
+        if not self.quantised.any():
+            return typed, typed.new_zeros(len(typed))
+        card, width, shift, spread = self._on(typed)
+        codes = card > 0
+        # The smallest and largest float inside (0, 1) that the normal quantile maps to a finite value.
+        tiny = torch.finfo(typed.dtype).eps / 2
+        v = ((typed + noise) / card.clamp_min(1)).clamp(tiny, 1 - tiny)
+        q = torch.special.ndtri(torch.where(codes, v, 0.5))
+        z = torch.where(codes, (q - shift) / spread, typed + width * noise)
+        log_phi = -0.5 * q * q - 0.5 * math.log(2 * math.pi)
+        code_ladj = -log_phi - torch.log(card.clamp_min(1) * spread)
+        ladj = torch.where(codes, code_ladj, torch.where(width > 0, width, 1.0).log())
+        return z, ladj.expand_as(z).flatten(1).sum(1)
+
+    def unrelax(self, events: Tensor) -> Tensor:
+        """Relaxed events back to typed ones; a value past the last code becomes the last code."""
+        if not self.quantised.any():
+            return events
+        card, width, shift, spread = self._on(events)
+        v = torch.special.ndtr(events * spread + shift)
+        codes = torch.minimum((v * card).floor().clamp_min(0), (card - 1).clamp_min(0))
+        safe = torch.where(width > 0, width, 1.0)
+        integers = torch.floor(events / safe) * safe
+        return torch.where(card > 0, codes, torch.where(width > 0, integers, events))
+
+    @property
+    def n_features(self) -> int:
+        """Width of :meth:`features`."""
+        one_hot = (self.cardinality > 2) & ~self.ordered
+        return int(np.where(one_hot, self.cardinality, 1).sum())
+
+    def features(self, typed: Tensor) -> Tensor:
+        """Typed events as network input, (n, n_features): numbers as they are, ordered and binary
+        codes scaled to [-1, 1], other codes one-hot."""
+        x = typed.reshape(len(typed), -1)
+        card = torch.as_tensor(self.cardinality, dtype=x.dtype, device=x.device)
+        x = torch.where(card > 0, 2 * x / (card - 1).clamp_min(1) - 1, x)
+        one_hot = np.flatnonzero((self.cardinality > 2) & ~self.ordered)
+        if not len(one_hot):
+            return x
+        flat = typed.reshape(len(typed), -1)
+        parts, start = [], 0
+        for j in one_hot:
+            codes = flat[:, j].long().clamp(0, int(self.cardinality[j]) - 1)
+            parts += [x[:, start:j], torch.nn.functional.one_hot(codes, int(self.cardinality[j]))]
+            start = j + 1
+        return torch.cat([p.to(x.dtype) for p in [*parts, x[:, start:]]], 1)

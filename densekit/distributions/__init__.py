@@ -1,0 +1,1 @@
+"""Pyro distributions that are more than a base and a list of transforms."""

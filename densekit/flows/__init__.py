@@ -1,0 +1,1 @@
+"""Normalizing flows: exact densities by a change of variables."""

@@ -1,0 +1,94 @@
+"""Where a computation runs and from which seed: the only file that knows devices and generators."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+_GENERATOR = threading.RLock()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``; ``"auto"`` takes a GPU where there is one.
+
+    Raises
+    ------
+    ValueError
+        No such device, or it is not on this machine.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={name!r}: no such device; use 'auto', 'cpu', 'cuda' or 'cuda:0'"
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name!r}: densekit runs on 'cpu' and 'cuda' only")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device={name!r}: this machine has no CUDA GPU; use device='auto'")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device={name!r}: there are {torch.cuda.device_count()} GPUs only")
+    return device
+
+
+def resolve_seed(random_state: Any) -> int:
+    """An integer seed from what scikit-learn calls a random state.
+
+    None draws from the operating system and leaves NumPy's global generator alone; a ``RandomState``
+    or ``Generator`` of the caller's is advanced by one draw, as it would be anywhere else.
+
+    Raises
+    ------
+    ValueError
+        Not None, a non-negative integer, a ``RandomState`` or a ``Generator``.
+
+    Examples
+    --------
+    >>> resolve_seed(7)
+    7
+    """
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
+        if 0 <= random_state < 2**32:
+            return int(random_state)
+    elif isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    elif isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    raise ValueError(
+        f"random_state={random_state!r}: must be None, an integer from 0 to 2**32 - 1, "
+        "a numpy RandomState or a numpy Generator"
+    )
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Draw from ``seed`` inside, and leave torch's global generators as they were found.
+
+    torch's distributions take no generator of their own, so the global ones are set and put back;
+    a lock keeps two threads from drawing from each other's stream.
+    """
+    device = torch.device(device)
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with _GENERATOR, torch.random.fork_rng(devices=cuda):
+        torch.random.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.default_generators[cuda[0]].manual_seed(seed)
+        yield
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """``"float32"`` or ``"float64"`` as torch's dtype."""
+    return {"float32": torch.float32, "float64": torch.float64}[name]

@@ -1,0 +1,1 @@
+"""Score models: the gradient of the log-density, learnt by denoising."""

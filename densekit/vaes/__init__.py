@@ -1,0 +1,1 @@
+"""Variational autoencoders: latent variables, a bound on the likelihood."""
