@@ -1,0 +1,48 @@
+"""Generative models behind one contract: ``Estimator().fit(X).sample(n)``, ``score_samples(X)``.
+
+Names are loaded on first use, so that importing densekit costs next to nothing and imports no torch.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# One line for each public name: where it lives. A test fails if an estimator is missing here.
+_EXPORTS = {
+    "Capabilities": "densekit.base",
+    "DensityEstimator": "densekit.base",
+    "NeuralDensity": "densekit.neural",
+    "all_estimators": "densekit.discovery",
+    "capabilities": "densekit.discovery",
+    "load": "densekit.persistence",
+    # classical
+    "Gaussian": "densekit.classical.gaussian",
+    "GaussianMixture": "densekit.classical.mixture",
+    "KernelDensity": "densekit.classical.kde",
+    # flows
+    "NeuralSplineFlow": "densekit.flows.nsf",
+    "RealNVP": "densekit.flows.realnvp",
+    # vaes
+    "VAE": "densekit.vaes.vae",
+    # autoregressive
+    "NGram": "densekit.autoregressive.ngram",
+    "TransformerLanguageModel": "densekit.autoregressive.transformer",
+    # gans
+    "GAN": "densekit.gans.gan",
+    # score
+    "NoiseConditionalScore": "densekit.score.ncsn",
+}
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'densekit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})
