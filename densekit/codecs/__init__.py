@@ -1,1 +1,8 @@
 """Codecs: the user's data and the tensors that models see, both ways, with the Jacobian between them."""
+
+from densekit.codecs.base import Codec
+from densekit.codecs.frames import modality_of, n_rows, take
+from densekit.codecs.schema import Column, Schema
+from densekit.codecs.table import TableCodec
+
+__all__ = ["Codec", "Column", "Schema", "TableCodec", "modality_of", "n_rows", "take"]
