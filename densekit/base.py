@@ -1,0 +1,536 @@
+"""The estimator contract: fit, sample, score_samples, score, save, once for every model."""
+
+import copy
+import dataclasses
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
+
+import numpy as np
+import torch
+from pyro.distributions import TorchDistribution
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from densekit import codecs
+from densekit.codecs.context import ContextCodec, names_columns, split_columns
+from densekit.codecs.schema import Schema
+from densekit.codecs.space import DataDistribution
+from densekit.distributions.montecarlo import MonteCarloDistribution
+from densekit.params import Interval, OneOf, check_parameters
+from densekit.runtime import resolve_device, resolve_dtype, resolve_seed, seeded
+
+DensityKind = Literal["exact", "lower_bound", "estimate", "none"]
+
+_ENCODE_ENTRIES = 2**21
+"""Entries encoded at a time when scoring, so that a million rows need no second copy of the data."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model can do, as data: readable without fitting it.
+
+    ``density`` is the kind of its score over the events it is given; the codec may lower it
+    (dequantised pixels turn exact into a lower bound), so ``density_kind_`` after fit is the last word.
+    """
+
+    density: DensityKind
+    view: Literal["typed", "relaxed"]
+    modalities: tuple[str, ...]
+    context: Literal["none", "features", "prompt"] = "none"
+    flat: bool = True
+    """Whether events come as vectors, images too."""
+    missing: bool = False
+    score_batch: int = 1024
+    """Rows scored at a time: small enough that a network's activations stay in cache."""
+    sample_batch: int = 8192
+
+    @property
+    def scores(self) -> bool:
+        """Whether there is a density, of whatever kind."""
+        return self.density != "none"
+
+    @property
+    def samples(self) -> bool:
+        """Whether it samples: every model does."""
+        return True
+
+    @property
+    def conditions(self) -> bool:
+        """Whether it takes a context."""
+        return self.context != "none"
+
+
+@dataclass(slots=True)
+class DensityTags(Tags):
+    """scikit-learn's tags with a density estimator's capabilities beside them."""
+
+    capabilities: Capabilities | None = None
+
+
+def _has_density(estimator: "DensityEstimator") -> bool:
+    if estimator._capabilities.scores:
+        return True
+    raise AttributeError(
+        f"{type(estimator).__name__} has no density, so it cannot score. Compare samples instead "
+        "(densekit.metrics), or fit a model whose densekit.capabilities(...).scores is True."
+    )
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+@dataclass(kw_only=True, eq=False, repr=False)
+class DensityEstimator(BaseEstimator, ABC):
+    """A generative model as a scikit-learn estimator. Abstract: a model says what it can do
+    (``_capabilities``), how it learns (``_fit``) and what it learnt (``_distribution``).
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float32", "float64"}
+        What the model computes in, and the dtype of its scores. Data are standardised in float64
+        whatever it is.
+    random_state : int, RandomState, Generator or None
+        Fixes ``fit``. Global generators are never touched.
+    verbose : bool or "auto"
+        Progress on standard error; ``"auto"`` where that is a terminal.
+    image_shape : tuple of int, optional
+        (H, W) or (H, W, C): rows of a two-dimensional array are flattened images.
+    support : str or mapping, optional
+        For all columns, or by name: ``"real"``, ``"positive"`` or ``("interval", low, high)``.
+        Real unless given, since a value outside the support scores -inf.
+    kinds : mapping, optional
+        Column to ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"`` or
+        ``"datetime"``, where the dtype does not say it.
+    dequantisation_draws : int
+        Draws of uniform noise per row behind the bound of a continuous model on discrete entries.
+
+    Attributes
+    ----------
+    density_kind_ : {"exact", "lower_bound", "estimate", "none"}
+        What ``score_samples`` returns.
+    base_measure_ : {"lebesgue", "counting", "product"}
+        What it is a density over.
+    codec_, schema_
+        Data space to events and back, and what was learnt of the columns.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn; tables only.
+    """
+
+    device: str = "auto"
+    dtype: Annotated[str, OneOf("float32", "float64")] = "float32"
+    random_state: Any = None
+    verbose: Annotated[bool | str, OneOf("auto")] = "auto"
+    image_shape: tuple[int, ...] | None = None
+    support: str | tuple[Any, ...] | Mapping[Any, Any] | None = None
+    kinds: Mapping[Any, str] | None = None
+    dequantisation_draws: Annotated[int, Interval(ge=2)] = 16
+
+    _capabilities: ClassVar[Capabilities]
+    _relaxes_itself: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(kw_only=True, eq=False, repr=False)(cls)
+
+    # What a model file provides.
+
+    @abstractmethod
+    def _fit(self, events: Tensor, context: Tensor | None) -> None:
+        """Learn from events (n, \\*event_shape); set attributes with a trailing underscore."""
+
+    @abstractmethod
+    def _distribution(self, context: Tensor | None) -> TorchDistribution:
+        """What was learnt, as a distribution over events; batch shape (n,) with n contexts."""
+
+    # What users call.
+
+    def fit(self, X: Any, y: Any = None, *, context: Any = None) -> Self:
+        """Learn the density of the rows of X.
+
+        Parameters
+        ----------
+        X : array, DataFrame, images or list of str
+        y : ignored
+        context : array, DataFrame, list of column names of X, or list of prompts
+            Learn p(x given context) instead; only models whose capabilities say so.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the parameter or column, its value and the remedy. The estimator is then as it
+            was before the call.
+        """
+        before = dict(vars(self))
+        try:
+            self._fit_rows(X, context)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        return self
+
+    @available_if(_has_density)
+    def score_samples(
+        self, X: Any, *, context: Any = None, return_std: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Log-density of each row: nats, natural logarithm, in the units of X.
+
+        Returns
+        -------
+        scores : (n,), in ``dtype``
+            ``density_kind_`` says whether exact, a bound or an estimate; -inf outside the support.
+        std : (n,), only with ``return_std``
+            Standard error of each score; zeros where exact.
+        """
+        X, context = self._check_rows(X, context, reset=False)
+        encoded = self._encode_context(context, codecs.n_rows(X))
+        n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
+        scores, errors = np.empty(n, self.dtype), np.zeros(n, self.dtype)
+        with torch.no_grad():
+            for start in range(0, n, rows):
+                typed, ladj = self.codec_.encode(codecs.take(X, start, min(n, start + rows)))
+                given = None if encoded is None else encoded[start : start + rows]
+                for i, logp, error in self._score_events(self._events(typed), given):
+                    piece = slice(start + i, start + i + len(logp))
+                    # A row outside the support has ladj = -inf, whatever its stand-in event scores.
+                    total = logp.double().cpu() + ladj[i : i + len(logp)]
+                    scores[piece], errors[piece] = total.numpy(), error.cpu().numpy()
+        return (scores, errors) if return_std else scores
+
+    @available_if(_has_density)
+    def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
+        """Mean of ``score_samples`` over the rows of X, in nats."""
+        return float(np.mean(self.score_samples(X, context=context), dtype=np.float64))
+
+    def sample(self, n_samples: int = 1, *, context: Any = None, random_state: Any = None) -> Any:
+        """Draw rows like those that ``fit`` saw: same container, columns, dtypes and shape.
+
+        Parameters
+        ----------
+        n_samples : int
+        context : like the context of ``fit``, optional
+            One row, for all draws, or as many as draws; several rows and ``n_samples=1`` give one
+            draw each.
+        random_state : int, RandomState, Generator or None
+            Its own seed: None draws anew at every call.
+        """
+        check_is_fitted(self)
+        if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
+            raise TypeError(
+                f"n_samples must be an integer, got {type(n_samples).__name__} {n_samples!r}"
+            )
+        if n_samples < 1:
+            raise ValueError(f"n_samples={n_samples} must be at least 1")
+        given = self._check_sample_context(context)
+        encoded = None
+        if given is not None:
+            encoded = self._encode_context(given, None)
+            m = len(encoded)
+            n_samples = m if n_samples == 1 else n_samples
+            if m not in (1, n_samples):
+                raise ValueError(
+                    f"context has {m} rows and n_samples is {n_samples}: give one context row for "
+                    "all draws, or one per draw"
+                )
+            encoded = encoded.expand(n_samples, *encoded.shape[1:])
+        device = torch.device(self.device_)
+        with torch.no_grad(), seeded(resolve_seed(random_state), device):
+            typed = torch.cat(list(self._sample_events(int(n_samples), encoded)))
+        rows = self.codec_.decode(typed)
+        if given is not None and self.context_names_:
+            return self.context_codec_.join(rows, given, n_samples, list(self.feature_names_in_))
+        return rows
+
+    @property
+    def distribution_(self) -> TorchDistribution:
+        """The fitted density as a Pyro distribution: over the rows of X for a table of numbers
+        only, else over events (``schema_`` says what an event is).
+
+        >>> import pyro, numpy as np
+        >>> from densekit import Gaussian
+        >>> est = Gaussian().fit(np.random.default_rng(0).normal(size=(50, 2)))
+        >>> pyro.sample("x", est.distribution_).shape
+        torch.Size([2])
+        """
+        check_is_fitted(self)
+        if self.context_codec_ is not None and self._capabilities.context != "prompt":
+            raise AttributeError(
+                f"this {type(self).__name__} was fitted with a context: it is one distribution per "
+                "context; use condition(context)"
+            )
+        return DataDistribution.wrap(self._distribution(None), self.schema_)
+
+    def condition(self, context: Any) -> TorchDistribution:
+        """The Pyro distribution given one or n rows of context: batch shape (n,)."""
+        check_is_fitted(self)
+        given = self._check_sample_context(context)
+        if given is None:
+            raise ValueError("condition needs a context; without one use distribution_")
+        return DataDistribution.wrap(
+            self._distribution(self._encode_context(given, None)), self.schema_
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted estimator to one file, without anything executable in it.
+
+        See Also
+        --------
+        densekit.load
+        """
+        from densekit.persistence import save
+
+        save(self, path)
+
+    # How fit goes.
+
+    def _fit_rows(self, X: Any, context: Any) -> None:
+        check_parameters(self)
+        for name in [k for k in vars(self) if k.endswith("_") and not k.startswith("_")]:
+            delattr(self, name)
+        device, seed = resolve_device(self.device), resolve_seed(self.random_state)
+        X, context = self._check_rows(X, context, reset=True)
+        codec = self._codec_for(X).fit(X)
+        typed, ladj = codec.encode(X)
+        if not torch.isfinite(ladj).all():
+            row = int((~torch.isfinite(ladj)).nonzero()[0])
+            raise ValueError(
+                f"row {row} of X lies outside the support it was given (support={self.support!r}); "
+                "drop it or widen the support"
+            )
+        self.codec_, self.device_ = codec, str(device)
+        self.schema_ = codec.schema.flat() if self._capabilities.flat else codec.schema
+        self.density_kind_ = self._kind_of_scores(self.schema_)
+        self.base_measure_ = self.schema_.base_measure
+        encoded = None
+        if context is not None:
+            if self._capabilities.context == "features":
+                self.context_codec_ = ContextCodec(self.context_names_).fit(context)
+            else:
+                self.context_codec_ = codec
+            encoded = self._encode_context(context, codecs.n_rows(X))
+        with seeded(seed, device):
+            events = self._events(typed)
+            if self._capabilities.view == "relaxed" and not self._relaxes_itself:
+                events, _ = self.schema_.relax(events, torch.rand_like(events))
+            self._fit(events, encoded)
+
+    def _codec_for(self, X: Any) -> codecs.Codec:
+        modality = codecs.modality_of(X, self.image_shape)
+        if modality not in self._capabilities.modalities:
+            takes = " and ".join({"text": "text"}.get(m, m + "s") for m in self._capabilities.modalities)
+            raise ValueError(
+                f"{type(self).__name__} takes {takes}; X looks like {modality} data "
+                f"({type(X).__name__}{_shape_of(X)}). densekit.all_estimators(modality={modality!r}) "
+                "lists the models that take it"
+            )
+        kind = codecs.CODECS[modality]
+        return kind(**{name: getattr(self, name) for name in kind.options if name in self._names()})
+
+    def _kind_of_scores(self, schema: Schema) -> DensityKind:
+        kind = self._capabilities.density
+        dequantised = self._capabilities.view == "relaxed" and bool(schema.quantised.any())
+        return "lower_bound" if kind == "exact" and (dequantised or not schema.exact) else kind
+
+    # Rows and contexts at the border.
+
+    def _check_rows(self, X: Any, context: Any, reset: bool) -> tuple[Any, Any]:
+        """X and context as the codecs take them; context columns split off; attributes set that
+        say what came."""
+        if not reset:
+            check_is_fitted(self)
+        if reset:
+            self.context_codec_, self.context_names_ = None, ()
+        kind = self._capabilities.context
+        if context is not None and kind == "none":
+            raise ValueError(
+                f"{type(self).__name__} models p(x) only and takes no context; "
+                "densekit.capabilities(estimator).context says which models do"
+            )
+        X = self._check_table(X, reset) if self._is_table(X, reset) else X
+        names = context if reset else (self.context_names_ or None)
+        if kind == "features" and names_columns(X, names):
+            given = context
+            X, context = split_columns(X, names)
+            if reset:
+                self.context_names_ = tuple([names] if isinstance(names, str) else names)
+            elif given is not None:
+                context = given
+        elif not reset and kind == "features":
+            fitted = self.context_codec_ is not None
+            if fitted != (context is not None):
+                have, need = ("without", "with") if fitted else ("with", "without")
+                raise ValueError(
+                    f"this {type(self).__name__} was fitted {need} a context and is used {have} one; "
+                    "pass context= to fit and to every later call, or to none"
+                )
+        if reset and codecs.n_rows(X) < 2:
+            raise ValueError(
+                f"X has n_samples={codecs.n_rows(X)}: a density needs at least 2 rows, "
+                "found 1 sample" if codecs.n_rows(X) else "X is empty: it has 0 rows"
+            )
+        return X, context
+
+    def _is_table(self, X: Any, reset: bool) -> bool:
+        if not reset:
+            return self.schema_.modality == "table"
+        return "table" in self._capabilities.modalities and (
+            codecs.modality_of(X, self.image_shape) == "table"
+        )
+
+    def _check_table(self, X: Any, reset: bool) -> Any:
+        least = 2 if reset else 1
+        if codecs.is_frame(X):
+            # scikit-learn reads names and widths; the codec checks each column by its kind.
+            return validate_data(self, X, reset=reset, skip_check_array=True)
+        try:
+            return validate_data(
+                self, X, reset=reset, dtype="numeric", ensure_min_samples=least, copy=False
+            )
+        except ValueError:
+            if not codecs.has_strings(X):
+                raise
+            return validate_data(self, np.asarray(X), reset=reset, skip_check_array=True)
+
+    def _check_sample_context(self, context: Any) -> Any:
+        if self._capabilities.context == "none" and context is not None:
+            raise ValueError(f"{type(self).__name__} was fitted without a context and takes none")
+        if self._capabilities.context == "features":
+            fitted = self.context_codec_ is not None
+            if fitted and context is None:
+                raise ValueError(
+                    f"this {type(self).__name__} models p(x given context): sample needs context="
+                )
+            if not fitted and context is not None:
+                raise ValueError(f"this {type(self).__name__} was fitted without a context")
+        return context
+
+    def _encode_context(self, context: Any, n: int | None) -> Tensor | None:
+        if context is None:
+            return None
+        if self._capabilities.context == "prompt":
+            encoded = self.codec_.prompts([context] if isinstance(context, str) else context)
+            encoded = encoded.to(self.device_)
+        else:
+            encoded = self._events(self.context_codec_.encode(context))
+        if n is None:
+            return encoded
+        if len(encoded) not in (1, n):
+            raise ValueError(
+                f"context has {len(encoded)} rows and X has {n}: give one for all rows, or one a row"
+            )
+        return encoded.expand(n, -1)
+
+    def _events(self, typed: Tensor) -> Tensor:
+        """Typed events on the device, in the model's dtype (token ids stay integers)."""
+        if not typed.is_floating_point():
+            return typed.to(self.device_)
+        typed = typed.to(self.device_, self._torch_dtype)
+        return typed.flatten(1) if self._capabilities.flat else typed
+
+    # Scoring and sampling in batches.
+
+    def _score_events(
+        self, typed: Tensor, context: Tensor | None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(start, scores, standard errors) of successive batches."""
+        batch = self._capabilities.score_batch
+        shared = None if context is not None else self._distribution(None)
+        for i in range(0, len(typed), batch):
+            given = None if context is None else context[i : i + batch]
+            dist = shared if given is None else self._distribution(given)
+            yield (i, *self._score_batch(dist, typed[i : i + batch]))
+
+    def _score_batch(self, dist: Any, typed: Tensor) -> tuple[Tensor, Tensor]:
+        if self._capabilities.view == "typed" or not self.schema_.quantised.any():
+            return _log_prob_and_error(dist, typed)
+        # log P(x) >= log mean_k p(z(u_k)) |dz/du| in expectation: the bank is shared by all rows.
+        draws = []
+        for noise in self._noise_bank(typed):
+            events, ladj = self.schema_.relax(typed, noise)
+            logp, error = _log_prob_and_error(dist, events)
+            draws.append(torch.stack([(logp + ladj).double(), error.double()]))
+        logw, error = torch.stack(draws, 1)
+        k = len(logw)
+        score = torch.logsumexp(logw, 0) - np.log(k)
+        weight = torch.softmax(logw, 0)
+        spread = ((k * weight - 1).square().sum(0) / (k - 1) / k).sqrt()
+        inner = (weight * error).square().sum(0).sqrt()
+        return score, torch.hypot(spread, inner)
+
+    def _noise_bank(self, like: Tensor) -> Tensor:
+        """(K, 1, \\*event_shape) uniform noise, stratified in each entry, the same at every call."""
+        k, generator = self.dequantisation_draws, torch.Generator().manual_seed(0)
+        shape = (k, self.schema_.n_dims)
+        strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(0)
+        jitter = torch.rand(shape, generator=generator, dtype=torch.float64)
+        bank = ((strata + jitter) / k).reshape(k, 1, *self.schema_.event_shape)
+        return bank.to(like.device, like.dtype)
+
+    def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
+        batch = self._capabilities.sample_batch
+        shared = None if context is not None else self._distribution(None)
+        for i in range(0, n, batch):
+            m = min(batch, n - i)
+            if context is None:
+                events = shared.sample((m,))
+            else:
+                events = self._distribution(context[i : i + m]).sample()
+            if self._capabilities.view == "relaxed":
+                events = self.schema_.unrelax(events)
+            if events.is_floating_point():
+                events = events.double().reshape(m, *self.codec_.schema.event_shape)
+            yield events.cpu()
+
+    # Small things.
+
+    @property
+    def _torch_dtype(self) -> torch.dtype:
+        return resolve_dtype(self.dtype)
+
+    @property
+    def _context_schema(self) -> Schema | None:
+        return None if self.context_codec_ is None else self.context_codec_.schema
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        return {f.name for f in dataclasses.fields(cls)}
+
+    @property
+    def _is_verbose(self) -> bool:
+        import sys
+
+        return sys.stderr.isatty() if self.verbose == "auto" else bool(self.verbose)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "density_kind_" in vars(self)
+
+    def __sklearn_tags__(self) -> DensityTags:
+        inherited = super().__sklearn_tags__()
+        shallow = {f.name: getattr(inherited, f.name) for f in dataclasses.fields(inherited)}
+        tags = DensityTags(**shallow, capabilities=self._capabilities)
+        modalities = self._capabilities.modalities
+        tags.estimator_type = "density_estimator"
+        tags.input_tags = copy.copy(tags.input_tags)
+        tags.input_tags.two_d_array = "table" in modalities
+        tags.input_tags.three_d_array = "image" in modalities
+        tags.input_tags.string = "text" in modalities
+        return tags
+
+
+def _log_prob_and_error(dist: Any, events: Tensor) -> tuple[Tensor, Tensor]:
+    if isinstance(dist, MonteCarloDistribution):
+        return dist.log_prob_and_error(events)
+    logp = dist.log_prob(events)
+    return logp, torch.zeros_like(logp)
+
+
+def _shape_of(X: Any) -> str:
+    shape = getattr(X, "shape", None)
+    return f" of shape {tuple(shape)}" if shape is not None else f" of length {len(X)}"

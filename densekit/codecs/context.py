@@ -1,0 +1,152 @@
+"""Contexts: what a conditional density is conditioned on, as numbers a network takes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import torch
+from torch import Tensor
+
+from densekit.codecs.schema import Schema
+from densekit.codecs.table import TableCodec
+
+
+class ContextCodec:
+    """Rows of context to features (n, n_features): numbers standardised, categories one-hot.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Columns of the user's table that are the context; empty where it came by itself.
+    """
+
+    def __init__(self, names: tuple[str, ...] = ()):
+        self.names = tuple(names)
+        self.table = TableCodec()
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the context columns; its ``n_features`` is the width a network sees."""
+        return self.table.schema
+
+    def fit(self, context: Any) -> "ContextCodec":
+        """Learn the columns.
+
+        Raises
+        ------
+        ValueError
+            No column of the context varies.
+        """
+        self.table.fit(self._frame(context))
+        return self
+
+    def encode(self, context: Any) -> Tensor:
+        """Features in float64.
+
+        Raises
+        ------
+        ValueError
+            A category that ``fit`` did not see: there is nothing to condition on.
+        """
+        typed, ladj = self.table.encode(self._frame(context))
+        if not torch.isfinite(ladj).all():
+            row = int((~torch.isfinite(ladj)).nonzero()[0])
+            raise ValueError(
+                f"context row {row} has a value that fit did not see; a model cannot condition on it. "
+                "Declare all categories with a Categorical dtype before fit, or leave the row out"
+            )
+        return self.table.schema.features(typed)
+
+    def join(self, rows: Any, context: Any, n: int, order: Sequence[str]) -> Any:
+        """Sampled rows with their context columns put back, in the order ``fit`` saw."""
+        frame = nw.from_native(rows, eager_only=True)
+        given = nw.from_native(self._frame(context, like=rows), eager_only=True)
+        if len(given) == 1 and n > 1:
+            given = given[np.zeros(n, int).tolist()]
+        columns = [
+            *(frame[c] for c in frame.columns),
+            *(
+                nw.new_series(c, given[c].to_list(), given[c].dtype, backend=frame.implementation)
+                for c in self.names
+            ),
+        ]
+        joined = frame.with_columns(*[s for s in columns if s.name in self.names])
+        return joined.select(list(order)).to_native()
+
+    def _frame(self, context: Any, like: Any = None) -> Any:
+        """The context as a table: one value, one row, a mapping, a column or a table."""
+        if isinstance(context, dict):
+            columns = {k: v if _is_listed(v) else [v] for k, v in context.items()}
+            if not self.names:
+                raise ValueError(
+                    "a context given as a mapping needs named columns: fit with "
+                    "context=[names of columns of X]"
+                )
+            missing = [c for c in self.names if c not in columns]
+            if missing:
+                raise ValueError(f"context lacks the columns {missing}; it needs {list(self.names)}")
+            import pandas as pd
+
+            frame = nw.from_native(pd.DataFrame({c: columns[c] for c in self.names}))
+            if like is not None:
+                backend = nw.from_native(like, eager_only=True).implementation
+                return nw.from_dict(frame.to_dict(as_series=False), backend=backend).to_native()
+            return self._retype(frame).to_native()
+        native = nw.from_native(context, eager_only=True, pass_through=True)
+        if isinstance(native, nw.DataFrame):
+            if not self.names:
+                return context
+            missing = [c for c in self.names if c not in native.columns]
+            if missing:
+                raise ValueError(f"context lacks the columns {missing}; it needs {list(self.names)}")
+            return native.select(list(self.names)).to_native()
+        array = np.asarray(context)
+        return array.reshape(-1, 1) if array.ndim < 2 else array
+
+    def _retype(self, frame: Any) -> Any:
+        """Integers given for a column of floats are numbers all the same."""
+        if not hasattr(self.table, "schema"):
+            return frame
+        floats = [
+            c.name
+            for c in self.table.schema.columns
+            if c.kind == "real" and frame[c.name].dtype.is_numeric()
+        ]
+        return frame.with_columns(nw.col(c).cast(nw.Float64) for c in floats) if floats else frame
+
+
+def _is_listed(value: Any) -> bool:
+    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
+
+
+def names_columns(X: Any, names: Any) -> bool:
+    """Whether ``names`` are names of columns, and X is a frame that has columns."""
+    listed = [names] if isinstance(names, str) else names
+    return (
+        isinstance(listed, list | tuple)
+        and len(listed) > 0
+        and all(isinstance(name, str) for name in listed)
+        and isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
+    )
+
+
+def split_columns(X: Any, names: Any) -> tuple[Any, Any]:
+    """The table without the named columns, and these columns.
+
+    Raises
+    ------
+    ValueError
+        A name that X lacks, or no column left.
+    """
+    listed = [names] if isinstance(names, str) else list(names)
+    frame = nw.from_native(X, eager_only=True)
+    missing = [c for c in listed if c not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"context names the columns {missing}, which X does not have; it has {frame.columns}"
+        )
+    rest = [c for c in frame.columns if c not in listed]
+    if not rest:
+        raise ValueError("context names every column of X; nothing is left to model")
+    return frame.select(rest).to_native(), frame.select(listed).to_native()

@@ -1,0 +1,108 @@
+"""The fitted density over the user's own columns, as a Pyro distribution."""
+
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+from torch.distributions import Transform
+
+from densekit.codecs.schema import Column, Schema
+from densekit.codecs.support import from_real, to_real
+
+
+class EventToData(Transform):
+    """Events of a table of numbers to its rows: undo the standardisation, then the support's
+    bijection, column by column; in float64, so that offsets of 1e8 keep their digits."""
+
+    bijective = True
+    domain = constraints.real_vector
+
+    def __init__(self, columns: tuple[Column, ...]):
+        super().__init__(cache_size=0)
+        self.columns = columns
+        self._loc = torch.tensor([c.loc for c in columns], dtype=torch.float64)
+        self._scale = torch.tensor([c.scale for c in columns], dtype=torch.float64)
+
+    @property
+    def codomain(self) -> Any:
+        """Real vectors, or a concatenation of each column's support."""
+        if all(c.support[0] == "real" for c in self.columns):
+            return constraints.real_vector
+        return constraints.cat([_constraint(c) for c in self.columns], -1, [1] * len(self.columns))
+
+    def _call(self, z: Tensor) -> Tensor:
+        v = z.double() * self._scale.to(z.device) + self._loc.to(z.device)
+        return torch.stack([from_real(v[..., j], c) for j, c in enumerate(self.columns)], -1)
+
+    def _inverse(self, x: Tensor) -> Tensor:
+        x = x.double()
+        v = torch.stack([to_real(x[..., j], c)[0] for j, c in enumerate(self.columns)], -1)
+        return (v - self._loc.to(x.device)) / self._scale.to(x.device)
+
+    def log_abs_det_jacobian(self, z: Tensor, x: Tensor) -> Tensor:
+        """log|dx/dz|, summed over columns."""
+        x = x.double()
+        slopes = torch.stack([to_real(x[..., j], c)[1] for j, c in enumerate(self.columns)], -1)
+        return (self._scale.to(x.device).log() - slopes).sum(-1)
+
+
+class DataDistribution(TorchDistribution):
+    """A distribution over events, moved to the rows of the data.
+
+    Values outside the support score -inf. Samples and scores are in float64.
+    """
+
+    arg_constraints: dict[str, Any] = {}
+
+    def __init__(self, events: TorchDistribution, transform: EventToData, dtype: torch.dtype):
+        self.events, self.transform, self._dtype = events, transform, dtype
+        super().__init__(events.batch_shape, events.event_shape, validate_args=False)
+
+    @classmethod
+    def wrap(cls, events: TorchDistribution, schema: Schema) -> TorchDistribution:
+        """``events`` over the data space where every column is a number, unchanged otherwise."""
+        if schema.modality != "table" or schema.base_measure != "lebesgue":
+            return events
+        return cls(events, EventToData(schema.columns), events.sample().dtype)
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether draws are differentiable, as those of the events are."""
+        return self.events.has_rsample
+
+    @property
+    def support(self) -> Any:
+        """Where the density lives: each column's support."""
+        return self.transform.codomain
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Nats, in the units of the data."""
+        z = self.transform._inverse(value)
+        inside = torch.isfinite(z).all(-1)
+        z = torch.where(inside[..., None], z, torch.zeros_like(z))
+        safe = torch.where(inside[..., None], value.double(), self.transform._call(z).detach())
+        logp = self.events.log_prob(z.to(self._dtype))
+        ladj = self.transform.log_abs_det_jacobian(z, safe)
+        return torch.where(inside, logp.double() - ladj, -torch.inf)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Differentiable draws in the units of the data."""
+        return self.transform._call(self.events.rsample(sample_shape))
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draws in the units of the data."""
+        with torch.no_grad():
+            return self.transform._call(self.events.sample(sample_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "DataDistribution":
+        """The same density with a larger batch shape."""
+        return DataDistribution(self.events.expand(batch_shape), self.transform, self._dtype)
+
+
+def _constraint(column: Column) -> Any:
+    if column.support[0] == "positive":
+        return constraints.positive
+    if column.support[0] == "interval":
+        return constraints.interval(float(column.support[1]), float(column.support[2]))
+    return constraints.real
