@@ -1,0 +1,125 @@
+r"""Held-out likelihood: the mean over rows, how far off it may be, and the usual units.
+
+All take log-densities in nats, one per row, as ``score_samples(X, return_std=True)`` gives them.
+The standard error of a mean of n scores :math:`l_i` with Monte Carlo errors :math:`e_i` is
+
+.. math::  \sqrt{s^2 / n + \bar e^2}, \qquad s^2 = \frac{1}{n-1} \sum_i (l_i - \bar l)^2.
+
+The first part is what other test rows would change. The second takes the Monte Carlo errors as
+wholly dependent, because all rows share one bank of noise: they do not average out.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its standard error and its unit."""
+
+    value: float
+    standard_error: float
+    unit: str
+
+
+def held_out_nats(scores: ArrayLike, errors: ArrayLike | None = None) -> Estimate:
+    """Mean log-density per row in nats.
+
+    Parameters
+    ----------
+    scores : array of shape (n,)
+        Log-densities; -inf is allowed and makes the mean -inf.
+    errors : array of shape (n,), optional
+        Monte Carlo standard errors of the scores.
+
+    Raises
+    ------
+    ValueError
+        No scores, NaN among them, or errors of another length.
+
+    Examples
+    --------
+    >>> held_out_nats([-1.0, -3.0])
+    Estimate(value=-2.0, standard_error=1.0, unit='nats per row')
+    """
+    logp, e = _checked(scores, errors)
+    return Estimate(float(logp.mean()), _standard_error(logp, e), "nats per row")
+
+
+def bits_per_dim(scores: ArrayLike, n_dims: int, errors: ArrayLike | None = None) -> Estimate:
+    r"""Mean code length :math:`-\bar l / (D \log 2)` of a row of D entries, in bits per entry.
+
+    It is a code length only where the scores are over counting measure, as those of 8-bit images.
+
+    Examples
+    --------
+    >>> round(bits_per_dim([-64 * math.log(17)], 64).value, 4), round(math.log2(17), 4)
+    (4.0875, 4.0875)
+    """
+    if n_dims < 1:
+        raise ValueError(f"n_dims={n_dims}: must be the number of entries of a row, at least 1")
+    nats = held_out_nats(scores, errors)
+    per_dim = n_dims * math.log(2)
+    return Estimate(-nats.value / per_dim, nats.standard_error / per_dim, "bits per dim")
+
+
+def nats_per_character(
+    scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
+) -> Estimate:
+    r"""Code length of all texts over the number of their characters, :math:`-\sum l_i / \sum c_i`.
+
+    The end of a text has to be predicted too and counts as one character, as the line feed does in
+    a file with a text on each line; so :math:`c_i` is ``len(text) + 1``. The standard error is
+    that of a ratio estimator.
+
+    Examples
+    --------
+    >>> nats_per_character([-4.0, -8.0], ["abc", "abcdefg"])
+    Estimate(value=1.0, standard_error=0.0, unit='nats per character')
+    """
+    logp, e = _checked(scores, errors)
+    if len(texts) != len(logp):
+        raise ValueError(f"{len(logp)} scores for {len(texts)} texts: there must be one for each")
+    length = np.array([len(text) + 1 for text in texts], float)
+    rate = float(-logp.sum() / length.sum())
+    if not math.isfinite(rate):
+        return Estimate(rate, math.nan, "nats per character")
+    error = _standard_error(-logp - rate * length, e) / length.mean()
+    return Estimate(rate, float(error), "nats per character")
+
+
+def bits_per_character(
+    scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
+) -> Estimate:
+    """:func:`nats_per_character` in bits."""
+    nats = nats_per_character(scores, texts, errors)
+    bits = nats.value / math.log(2), nats.standard_error / math.log(2)
+    return Estimate(*bits, "bits per character")
+
+
+def _checked(scores: ArrayLike, errors: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    logp = np.asarray(scores, float)
+    e = np.zeros_like(logp) if errors is None else np.asarray(errors, float)
+    if logp.ndim != 1 or len(logp) == 0:
+        raise ValueError(
+            f"scores has shape {logp.shape}: must be one log-density a row, (n,), n >= 1"
+        )
+    if e.shape != logp.shape:
+        raise ValueError(
+            f"errors has shape {e.shape} and scores {logp.shape}: they must be the same"
+        )
+    if np.isnan(logp).any():
+        row = int(np.flatnonzero(np.isnan(logp))[0])
+        raise ValueError(f"scores[{row}] is NaN: a log-density is a number or -inf")
+    return logp, e
+
+
+def _standard_error(logp: np.ndarray, e: np.ndarray) -> float:
+    """Of the mean; NaN where it cannot be known: one row, or a score of -inf."""
+    if len(logp) < 2 or not np.isfinite(logp).all():
+        return math.nan
+    return math.hypot(float(logp.std(ddof=1)) / math.sqrt(len(logp)), float(e.mean()))
