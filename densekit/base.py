@@ -2,13 +2,13 @@
 
 import copy
 import dataclasses
-import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
+import narwhals as nw
 import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
@@ -330,7 +330,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"({type(X).__name__}{_shape_of(X)}). densekit.all_estimators(modality={modality!r}) "
                 "lists the models that take it"
             )
-        kind = codecs.CODECS[modality]
+        kind = {c.modality: c for c in codecs.Codec.__subclasses__()}[modality]
         return kind(**{name: getattr(self, name) for name in kind.options if name in self._names()})
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
@@ -386,7 +386,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _check_table(self, X: Any, reset: bool) -> Any:
         least = 2 if reset else 1
-        if codecs.is_frame(X):
+        if _is_frame(X):
             # scikit-learn reads names and widths; the codec checks each column by its kind.
             return validate_data(self, X, reset=reset, skip_check_array=True)
         try:
@@ -394,7 +394,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 self, X, reset=reset, dtype="numeric", ensure_min_samples=least, copy=False
             )
         except ValueError:
-            if not codecs.has_strings(X):
+            if np.asarray(X).dtype.kind not in "OU":
                 raise
             return validate_data(self, np.asarray(X), reset=reset, skip_check_array=True)
 
@@ -529,6 +529,10 @@ def _log_prob_and_error(dist: Any, events: Tensor) -> tuple[Tensor, Tensor]:
         return dist.log_prob_and_error(events)
     logp = dist.log_prob(events)
     return logp, torch.zeros_like(logp)
+
+
+def _is_frame(X: Any) -> bool:
+    return isinstance(nw.from_native(X, pass_through=True, eager_only=True), nw.DataFrame)
 
 
 def _shape_of(X: Any) -> str:

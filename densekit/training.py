@@ -1,0 +1,402 @@
+"""The training loop, the only one: every neural model of every family goes through it.
+
+pytorch-ignite's engine runs it. An *evaluation round* is a number of steps after which the held-out
+rows are scored with the averaged weights: an epoch for small data, a fixed share of the run for large,
+so that neither a hundred rows nor a million make the evaluation dominate.
+"""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from densekit.runtime import seeded
+
+Loss = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
+
+_ROUNDS = 50
+"""Evaluations in a run of the planned length, at most."""
+_MAX_HELD_OUT = 4096
+_logger = logging.getLogger("densekit.training")
+_logger.addHandler(logging.NullHandler())
+
+
+class Options(Protocol):
+    """The hyper-parameters that the loop reads; a :class:`~densekit.neural.NeuralDensity` has them."""
+
+    max_epochs: int | None
+    max_steps: int
+    max_time: float | None
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    gradient_clip: float | None
+    warmup: float
+    ema_decay: float
+    validation_fraction: float
+    patience: int | None
+    mixed_precision: bool
+    compile: bool
+    callbacks: tuple[Callable[["TrainingState"], Any], ...]
+
+
+@dataclass
+class Player:
+    """A group of parameters with a loss of its own. Most models have one; a GAN has two, which step
+    in order on the same batch."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Loss
+    learning_rate: float | None = None
+    """The estimator's, unless given."""
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass
+class TrainingState:
+    """What a callback sees after every evaluation round; returning True stops the fit."""
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    seconds: float = 0.0
+    train_loss: float = math.nan
+    valid_loss: float = math.nan
+    learning_rate: float = 0.0
+    module: nn.Module | None = None
+
+
+@dataclass
+class History:
+    """One entry per evaluation round, and why the loop ended."""
+
+    step: list[int] = field(default_factory=list)
+    epoch: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)
+    valid_loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    stop_reason: str = ""
+    best_step: int = 0
+
+
+class Batches:
+    """Events in memory on the device, batched by index; the held-out rows kept apart.
+
+    Parameters
+    ----------
+    events : (n, \\*event_shape)
+    context : (n, n_context), optional
+    view : callable
+        Events as the model takes them; called on every batch, so that dequantisation draws anew.
+    """
+
+    def __init__(
+        self,
+        events: Tensor,
+        context: Tensor | None,
+        view: Callable[[Tensor], Tensor],
+        *,
+        validation_fraction: float,
+        seed: int,
+    ):
+        n = len(events)
+        held = 0
+        if validation_fraction > 0:
+            held = min(max(1, round(validation_fraction * n)), _MAX_HELD_OUT, n - 1)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        self._valid = order[:held].to(events.device)
+        self._train = order[held:].to(events.device)
+        self._events, self._context, self._view, self._seed = events, context, view, seed
+
+    @property
+    def n_train(self) -> int:
+        """Rows that are trained on."""
+        return len(self._train)
+
+    @property
+    def n_valid(self) -> int:
+        """Rows held out."""
+        return len(self._valid)
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rows of ``index``, as the model takes them."""
+        context = None if self._context is None else self._context[index]
+        return self._view(self._events[index]), context
+
+    def epochs(self, size: int) -> Iterator[Tensor]:
+        """Index batches without end: the order is a function of the seed and the epoch alone, and a
+        ragged last batch is left to the next shuffle."""
+        epoch = 0
+        while True:
+            generator = torch.Generator().manual_seed((self._seed + epoch) % 2**63)
+            order = torch.randperm(self.n_train, generator=generator).to(self._train.device)
+            for start in range(0, self.n_train - size + 1, size):
+                yield self._train[order[start : start + size]]
+            epoch += 1
+
+    def held_out(self, size: int) -> Iterator[Tensor]:
+        """Index batches of the held-out rows."""
+        yield from self._valid.split(size)
+
+
+def train(
+    module: nn.Module,
+    players: Sequence[Player],
+    batches: Batches,
+    options: Options,
+    *,
+    seed: int,
+    progress: bool = False,
+) -> History:
+    """Train ``module`` in place; it ends with its best (one player) or last averaged weights.
+
+    With one player the held-out loss decides when to stop and which weights are kept; several
+    players play against each other, no loss of theirs ranks weights, so the run goes to its end.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss was not finite before any finite weights could be kept. Afterwards it is a
+        RuntimeWarning, and the best weights so far are restored.
+    """
+    return _Run(module, players, batches, options, seed, progress).run()
+
+
+class _Run:
+    """State of one call of :func:`train`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        players: Sequence[Player],
+        batches: Batches,
+        options: Options,
+        seed: int,
+        progress: bool,
+    ):
+        self.module, self.players, self.batches, self.options = module, players, batches, options
+        self.seed = seed
+        self.parameters = [p for player in players for p in player.parameters]
+        self.device = self.parameters[0].device
+        self.size = min(options.batch_size, batches.n_train)
+        per_epoch = max(1, batches.n_train // self.size)
+        self.per_epoch = per_epoch
+        self.total = (
+            options.max_steps if options.max_epochs is None else options.max_epochs * per_epoch
+        )
+        # Scoring a row costs a third of training on it: keep evaluation below a tenth of the run.
+        cost = math.ceil(10 * batches.n_valid / (3 * self.size))
+        shortest = max(1, self.total // _ROUNDS, cost)
+        self.round = min(self.total, max(shortest, min(per_epoch, max(1, self.total // 10))))
+        self.optimisers = [self._optimiser(player) for player in players]
+        self.losses = [torch.compile(p.loss) if options.compile else p.loss for p in players]
+        self.shadow = [p.detach().clone() for p in self.parameters]
+        self.best: list[Tensor] | None = None
+        self.best_loss = math.inf
+        self.history = History()
+        self.state = TrainingState(total_steps=self.total, module=module)
+        self.running = torch.zeros((), device=self.device)
+        self.bar = self._bar() if progress else None
+
+    def _optimiser(self, player: Player) -> torch.optim.Optimizer:
+        options = self.options
+        return torch.optim.AdamW(
+            player.parameters,
+            lr=torch.tensor(0.0) if options.compile else 0.0,
+            betas=player.betas,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+
+    def _bar(self) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(total=self.total, unit="step", leave=False)
+
+    # One step.
+
+    def _rate(self) -> float:
+        """Share of the full learning rate: linear warm-up, then half a cosine over the budget."""
+        done = self.state.step / self.total
+        if self.options.max_time is not None:
+            done = max(done, self._elapsed() / self.options.max_time)
+        warm = self.options.warmup
+        if done < warm:
+            # The first step already moves: it counts as one.
+            return max(done, 1 / self.total) / warm
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / max(1e-9, 1 - warm))))
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.start
+
+    def _step(self, engine: Any, index: Tensor) -> None:
+        rate = self._rate()
+        events, context = self.batches.take(index)
+        for player, optimiser, loss_of in zip(
+            self.players, self.optimisers, self.losses, strict=True
+        ):
+            if len(self.players) > 1:
+                for other in self.players:
+                    for p in other.parameters:
+                        p.requires_grad_(other is player)
+            for group in optimiser.param_groups:
+                group["lr"] = rate * (player.learning_rate or self.options.learning_rate)
+            with torch.autocast(
+                self.device.type, dtype=torch.bfloat16, enabled=self.options.mixed_precision
+            ):
+                loss = loss_of(self.module, events, context)
+            # On a GPU a look at the loss would wait for it: there the round's sum is looked at.
+            if self.device.type == "cpu" and not math.isfinite(loss.item()):
+                self._stop_unfinite(engine, player)
+                return
+            loss.backward()
+            if self.options.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(player.parameters, self.options.gradient_clip, foreach=True)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            if player is self.players[0]:
+                self.running += loss.detach()
+        self.state.step += 1
+        # A running mean over the first steps, so that the start is forgotten.
+        decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
+        if self.options.max_time is not None and self._elapsed() >= self.options.max_time:
+            self._stop(engine, f"max_time={self.options.max_time:g} seconds are over")
+
+    def _stop(self, engine: Any, reason: str) -> None:
+        self.history.stop_reason = self.history.stop_reason or reason
+        engine.terminate()
+
+    def _stop_unfinite(self, engine: Any, player: Player) -> None:
+        self.failure = (
+            f"the loss of {player.name!r} was not finite at step {self.state.step + 1} "
+            f"(learning rate {self._rate() * (player.learning_rate or self.options.learning_rate):.3g}"
+            f"{self._culprit(player)}); likely a learning rate that is too high or an extreme row: "
+            "lower learning_rate, lower gradient_clip, or look for outliers"
+        )
+        self._stop(engine, "non-finite loss: " + self.failure)
+
+    def _culprit(self, player: Player) -> str:
+        names = {id(p): name for name, p in self.module.named_parameters()}
+        bad = [names.get(id(p), "?") for p in player.parameters if not torch.isfinite(p).all()]
+        return f"; non-finite weights in {', '.join(bad[:3])}" if bad else ""
+
+    # One round.
+
+    def _swap(self) -> None:
+        """Exchange the weights with their running average."""
+        with torch.no_grad():
+            for p, s in zip(self.parameters, self.shadow, strict=True):
+                kept = p.detach().clone()
+                p.copy_(s)
+                s.copy_(kept)
+
+    def _held_out_loss(self) -> float:
+        """Mean loss over the held-out rows with the averaged weights, under noise that is the same
+        every time."""
+        self._swap()
+        self.module.eval()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        with torch.no_grad(), seeded(self.seed, self.device):
+            for index in self.batches.held_out(self.size):
+                events, context = self.batches.take(index)
+                total += len(index) * self.players[0].loss(self.module, events, context).double()
+        self.module.train()
+        self._swap()
+        return float(total) / self.batches.n_valid
+
+    def _end_round(self, engine: Any) -> None:
+        state, history = self.state, self.history
+        steps = state.step - (history.step[-1] if history.step else 0)
+        if steps == 0:
+            return
+        state.train_loss = float(self.running) / steps
+        self.running.zero_()
+        if not math.isfinite(state.train_loss):
+            self._stop_unfinite(engine, self.players[0])
+            return
+        ranks = len(self.players) == 1 and self.batches.n_valid > 0
+        state.valid_loss = self._held_out_loss() if ranks else math.nan
+        state.epoch = state.step / self.per_epoch
+        state.seconds = self._elapsed()
+        state.learning_rate = self._rate() * self.options.learning_rate
+        for name in ("step", "epoch", "seconds", "train_loss", "valid_loss", "learning_rate"):
+            getattr(history, name).append(getattr(state, name))
+        if not ranks or state.valid_loss < self.best_loss:
+            self.best_loss = state.valid_loss
+            self.best = [s.clone() for s in self.shadow]
+            history.best_step = state.step
+        if self.bar is not None:
+            self.bar.update(state.step - self.bar.n)
+            self.bar.set_postfix(train=f"{state.train_loss:.4g}", valid=f"{state.valid_loss:.4g}")
+        if any([callback(state) is True for callback in self.options.callbacks]):
+            self._stop(engine, "a callback asked to stop")
+
+    def run(self) -> History:
+        """The loop itself."""
+        with warnings.catch_warnings():
+            # ignite 0.5 touches torch.jit names that torch 2.13 deprecates.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from ignite.engine import Engine, Events
+            from ignite.handlers import EarlyStopping
+
+        engine = Engine(self._step)
+        engine.logger = _logger
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_round)
+        if self.options.patience is not None and len(self.players) == 1 and self.batches.n_valid:
+            stopper = EarlyStopping(self.options.patience, self._early_score, engine)
+            stopper.logger = _logger
+            engine.add_event_handler(Events.EPOCH_COMPLETED, stopper)
+        self.failure = ""
+        self.start = time.perf_counter()
+        self.module.train()
+        stream = self.batches.epochs(self.size)
+        whole, rest = divmod(self.total, self.round)
+        try:
+            engine.run(stream, max_epochs=whole, epoch_length=self.round)
+            if rest and not self.history.stop_reason and self.state.step == whole * self.round:
+                engine.state.epoch_length = None
+                engine.run(stream, max_epochs=1, epoch_length=rest)
+            self._end_round(engine)
+        finally:
+            if self.bar is not None:
+                self.bar.close()
+        return self._finish()
+
+    def _early_score(self, engine: Any) -> float:
+        return -self.state.valid_loss
+
+    def _finish(self) -> History:
+        history = self.history
+        if not history.stop_reason:
+            early = self.state.step < self.total
+            history.stop_reason = (
+                f"no better held-out loss for {self.options.patience} evaluations"
+                if early
+                else f"all {self.total} steps are done"
+            )
+        if self.failure and self.best is None:
+            raise FloatingPointError(self.failure[0].upper() + self.failure[1:])
+        if self.failure:
+            warnings.warn(
+                f"Training stopped early: {self.failure}. The best weights so far "
+                f"(step {history.best_step}) are kept.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        if self.best is not None:
+            with torch.no_grad():
+                for p, b in zip(self.parameters, self.best, strict=True):
+                    p.copy_(b)
+        for p in self.parameters:
+            p.requires_grad_(True)
+        return history
