@@ -269,7 +269,9 @@ class _Run:
         decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
-        if self.options.max_time is not None and self._elapsed() >= self.options.max_time:
+        if self.state.step == self.total:
+            engine.terminate()
+        elif self.options.max_time is not None and self._elapsed() >= self.options.max_time:
             self._stop(engine, f"max_time={self.options.max_time:g} seconds are over")
 
     def _stop(self, engine: Any, reason: str) -> None:
@@ -360,12 +362,10 @@ class _Run:
         self.start = time.perf_counter()
         self.module.train()
         stream = self.batches.epochs(self.size)
-        whole, rest = divmod(self.total, self.round)
+        rounds = math.ceil(self.total / self.round)
         try:
-            engine.run(stream, max_epochs=whole, epoch_length=self.round)
-            if rest and not self.history.stop_reason and self.state.step == whole * self.round:
-                engine.state.epoch_length = None
-                engine.run(stream, max_epochs=1, epoch_length=rest)
+            engine.run(stream, max_epochs=rounds, epoch_length=self.round)
+            # The last round may have ended early; one that is done has no steps left to report.
             self._end_round(engine)
         finally:
             if self.bar is not None:
