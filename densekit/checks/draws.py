@@ -1,0 +1,275 @@
+"""Do the draws follow the scores, the data and the seed.
+
+Thresholds are set so that a correct estimator fails a check less than once in a thousand runs.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from densekit.checks.data import SETS, conditional
+from densekit.checks.mass import Grid, enumerated, proposal, quadrature
+from densekit.checks.subject import MANY, Subject, check, expect, label, numeric, same
+
+_LEVEL = 1e-6
+_QUANTILES = np.array([0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.995])
+_N = 4000
+
+_APART = (
+    "sample and score_samples disagree: a mode or a tail missed, a map run the wrong way round"
+)
+
+
+def expect_agreement(kind: str, counts: np.ndarray, mass: np.ndarray, slack: float) -> None:
+    """Counts of draws in bins against the mass that the scores give the bins.
+
+    Exact: a G test. A bound can only be too low, so no bin may hold significantly fewer draws than
+    its bound. An estimate comes from another computation than the draws: a quarter may differ.
+    """
+    n = counts.sum()
+    if kind == "lower_bound":
+        floor = mass * (1 - slack) - 5 * np.sqrt(mass / n) - 5 / n
+        short = counts / n - floor
+        j = int(short.argmin())
+        expect(
+            short[j] >= 0,
+            f"at least the bound, {mass[j]:.4f}, of {n} draws in bin {j}",
+            f"{counts[j] / n:.4f}",
+        )
+        return
+    mass = mass / mass.sum()
+    if kind == "estimate":
+        apart = 0.5 * float(np.abs(counts / n - mass).sum())
+        expect(apart < 0.25, "total variation between draws and scores below 0.25", f"{apart:.3f}")
+        return
+    order = np.argsort(mass)
+    pooled = np.searchsorted(np.cumsum(mass[order]) * n, 10.0)
+    small, rest = order[: pooled + 1], order[pooled + 1 :]
+    seen = np.append(counts[small].sum(), counts[rest]).astype(float)
+    want = np.append(mass[small].sum(), mass[rest]) * n
+    if len(want) < 2:
+        return
+    ratio = np.where(seen > 0, seen / want, 1.0)
+    g = 2 * float((seen * np.log(ratio)).sum())
+    p = float(stats.chi2.sf(g, len(want) - 1))
+    j = int(np.abs(seen - want).argmax())
+    expect(
+        p > _LEVEL,
+        f"draws in {len(want)} bins as the scores say (G test, p > {_LEVEL:g})",
+        f"p = {p:.2g}; worst bin {seen[j]:.0f} draws for {want[j]:.0f} by score",
+    )
+
+
+def _bin_line(grid: Grid, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    cdf = np.cumsum(grid.masses)
+    cuts = grid.edges[0][1:][np.searchsorted(cdf / cdf[-1], _QUANTILES)]
+    edges = np.concatenate([[-np.inf], np.unique(cuts), [np.inf]])
+    mass = np.histogram(grid.nodes[:, 0], edges, weights=grid.masses)[0]
+    return np.histogram(draws[:, 0], edges)[0], mass
+
+
+def _bin_plane(grid: Grid, draws: np.ndarray, k: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of whole quadrature boxes, k to a side, of equal mass along each axis."""
+    edges = []
+    boxes = grid.masses.reshape(len(grid.edges[0]) - 1, -1)
+    for axis in (0, 1):
+        cdf = np.cumsum(boxes.sum(1 - axis))
+        inner = grid.edges[axis][1:][np.searchsorted(cdf / cdf[-1], np.arange(1, k) / k)]
+        edges.append(np.concatenate([[-np.inf], np.unique(inner), [np.inf]]))
+    mass = np.histogram2d(*grid.nodes.T, bins=edges, weights=grid.masses)[0]
+    return np.histogram2d(*draws.T, bins=edges)[0].ravel(), mass.ravel()
+
+
+def _tables(subject: Subject) -> bool:
+    return subject.scores and subject.takes("table")
+
+
+@check(cause=_APART, when=_tables)
+def draws_follow_scores_on_a_line(subject: Subject) -> None:
+    """Draws of one column fall between quantiles of the density as they should, tails included."""
+    data = SETS["line"]()
+    fitted = subject.fitted(data)
+    grid = quadrature(subject, fitted, data)
+    counts, mass = _bin_line(grid, np.asarray(subject.draw(fitted, _N, seed=1), dtype=float))
+    expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
+
+
+@check(cause=_APART, when=_tables)
+def draws_follow_scores_on_a_plane(subject: Subject) -> None:
+    """Draws of two columns fill blocks of the plane by the mass that the scores give them."""
+    data = SETS["plane"]()
+    fitted = subject.fitted(data, MANY)
+    grid = quadrature(subject, fitted, data)
+    counts, mass = _bin_plane(grid, np.asarray(subject.draw(fitted, _N, seed=1), dtype=float))
+    expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
+
+
+@check(cause=_APART, when=lambda s: _tables(s) and s.density == "exact")
+def draws_pass_a_two_sample_test(subject: Subject) -> None:
+    """Draws and draws made from the scores alone look alike from every side
+    (Kolmogorov-Smirnov on eight projections)."""
+    data = SETS["plane"]()
+    fitted = subject.fitted(data, MANY)
+    grid = quadrature(subject, fitted, data)
+    rng = np.random.default_rng(6)
+    box = rng.choice(len(grid.nodes), _N, p=grid.masses / grid.mass)
+    side = np.array([e[1] - e[0] for e in grid.edges])
+    theirs = grid.nodes[box] + side * rng.uniform(-0.5, 0.5, (_N, 2))
+    ours = np.asarray(subject.draw(fitted, _N, seed=2), dtype=float)
+    scale = data.X.std(0)
+    for angle in np.arange(8) * np.pi / 8:
+        side = np.array([np.cos(angle), np.sin(angle)]) / scale
+        p = stats.ks_2samp(ours @ side, theirs @ side, method="asymp").pvalue
+        expect(p > _LEVEL, f"p > {_LEVEL:g} along direction {side.round(2)}", f"p = {p:.2g}")
+
+
+@check(
+    cause="draws overlook part of where the score puts mass, or the score is not normalised",
+    when=lambda s: _tables(s) and s.density == "exact",
+)
+def importance_identity(subject: Subject) -> None:
+    """The mean over draws of q(x) / p(x) is one, q a narrower normal: no grid is involved."""
+    data = SETS["plane"]()
+    fitted = subject.fitted(data, MANY)
+    draws = np.asarray(subject.draw(fitted, _N, seed=3), dtype=float)
+    logp, _ = subject.log_density(fitted, draws)
+    middle = data.X[np.abs(data.X - data.X.mean(0)).sum(1).argmin()]
+    q = stats.multivariate_normal(middle, np.cov(data.X.T) / 9)
+    ratio = np.exp(q.logpdf(draws) - logp)
+    mean, error = float(ratio.mean()), float(ratio.std() / np.sqrt(len(ratio)))
+    expect(abs(mean - 1) < 6 * error + 0.02, f"1 +- {6 * error + 0.02:.3f}", f"{mean:.3f}")
+
+
+def _count(rows: Any, draws: Any) -> np.ndarray:
+    """How often each row was drawn; one count more for all else."""
+    index = {text: i for i, text in enumerate(label(rows))}
+    found = [index.get(text, len(index)) for text in label(draws)]
+    return np.bincount(found, minlength=len(index) + 1)
+
+
+@check(cause=_APART, when=lambda s: _tables(s) and s.ours)
+def draws_follow_scores_over_cells(subject: Subject) -> None:
+    """Cells of a discrete table, and integers, are drawn as often as their mass says."""
+    for name in ("cells", "counts"):
+        fitted, mass, slack = enumerated(subject, name)
+        counts = _count(SETS[name]().every, subject.draw(fitted, _N, seed=1))
+        elsewhere = counts[-1]
+        expect(elsewhere <= 0.01 * _N, "draws among the possible rows", f"{elsewhere} others")
+        expect_agreement(subject.kind(fitted), counts[:-1], mass, slack)
+
+
+@check(cause=_APART, when=lambda s: s.scores and s.takes("text"))
+def draws_follow_scores_over_strings(subject: Subject) -> None:
+    """Strings are drawn as often as their mass says."""
+    fitted, mass, slack = enumerated(subject, "strings")
+    data = SETS["strings"]()
+    known = [i for i, word in enumerate(data.every) if "?" not in word]
+    counts = _count([data.every[i] for i in known], subject.draw(fitted, _N, seed=1))
+    # Strings with the unknown symbol come back in some spelling of the model's own.
+    mass = np.append(mass[known], np.delete(mass, known).sum())
+    expect_agreement(subject.kind(fitted), counts, mass, slack)
+
+
+@check(cause=_APART, when=lambda s: s.scores and s.takes("image"))
+def draws_follow_scores_over_images(subject: Subject) -> None:
+    """Mean pixels and mean products of pixels of draws are those that the scores imply."""
+    fitted = subject.fitted(SETS["images"]())
+    draws = numeric(subject.draw(fitted, 2000, seed=1)) / 255
+    x, log_q = proposal(subject.draw(fitted, 400, seed=4), 4000)
+    logp, _ = subject.log_density(fitted, x.astype(np.uint8).reshape(-1, 2, 2))
+    weight = np.exp(logp - log_q - (logp - log_q).max())
+    weight /= weight.sum()
+    x = x / 255
+    for what, f in (("mean", lambda v: v), ("mean square", lambda v: v**2),
+                    ("mean product with the first pixel", lambda v: v * v[:, :1])):  # fmt: skip
+        ours, theirs = f(draws).mean(0), weight @ f(x)
+        noise = f(draws).var(0) / len(draws) + weight**2 @ (f(x) - theirs) ** 2
+        within = 6 * np.sqrt(noise) + {"exact": 0.005}.get(subject.kind(fitted), 0.08)
+        j = int((np.abs(ours - theirs) - within).argmax())
+        expect(
+            abs(ours[j] - theirs[j]) < within[j],
+            f"{what} of pixel {j} near {theirs[j]:.3f} (+- {within[j]:.3f}), as scored",
+            f"{ours[j]:.3f} in draws",
+        )
+
+
+@check(cause="not enough is learnt, decoding loses location or scale, or draws collapse")
+def draws_resemble_the_data(subject: Subject) -> None:
+    """After a real fit draws have about the mean and the spread of the data."""
+    data = subject.data
+    if data.modality == "text":
+        fitted = subject.fitted(data, MANY)
+        draws = subject.draw(fitted, 1000, seed=1)
+        for what, f in (("length", len), ("share of a", lambda w: w.count("a") / max(len(w), 1))):
+            theirs = float(np.mean([f(w) for w in data.X]))
+            ours = float(np.mean([f(w) for w in draws]))
+            expect(abs(ours / theirs - 1) < 0.25, f"mean {what} near {theirs:.2f}", f"{ours:.2f}")
+        return
+    draws = numeric(subject.draw(subject.fitted(data, MANY), 2000, seed=1))
+    X = numeric(data.X)
+    mean, spread = X.mean(0), X.std(0)
+    off = np.abs(draws.mean(0) - mean) / spread
+    expect((off < 0.5).all(), f"column means near {mean.round(2)}", f"{draws.mean(0).round(2)}")
+    ratio = draws.std(0) / spread
+    good = ((ratio > 0.5) & (ratio < 2)).all()
+    expect(good, f"standard deviations near {spread.round(2)}", f"{draws.std(0).round(2)}")
+
+
+@check(cause="sample hands back rows of the training data")
+def draws_are_not_training_rows(subject: Subject) -> None:
+    """Draws from continuous data are new rows, and differ from each other."""
+    if not subject.takes("table"):
+        return
+    data = SETS["plane"]()
+    draws = np.asarray(subject.draw(subject.fitted(data), 500), dtype=float)
+    old = {tuple(row) for row in data.X.tolist()}
+    copies = sum(tuple(row) in old for row in draws.tolist())
+    expect(copies <= 5, "draws that are no rows of X", f"{copies} of 500 that are")
+    distinct = len(np.unique(draws, axis=0))
+    expect(distinct > 450, "500 distinct draws", f"{distinct} distinct ones")
+
+
+@check(cause="sample has another signature or returns more than rows")
+def draws_have_the_shape_asked_for(subject: Subject) -> None:
+    """``sample(n, random_state=...)`` gives n finite rows like those of fit; without n, one."""
+    for data in subject.each_modality:
+        fitted = subject.fitted(data)
+        for n, drawn in ((1, fitted.sample()), (7, fitted.sample(7, random_state=0))):
+            kind = type(data.X).__name__
+            expect(isinstance(drawn, type(data.X)), f"{kind} from sample", type(drawn).__name__)
+            expect(len(drawn) == n, f"{n} rows from sample({n})", f"{len(drawn)}")
+            if data.modality == "text":
+                expect(all(isinstance(w, str) for w in drawn), "strings", f"{drawn}")
+                continue
+            shape = (n, *data.X.shape[1:])
+            expect(drawn.shape == shape, f"shape {shape}", f"{drawn.shape}")
+            expect(drawn.dtype == data.X.dtype, f"dtype {data.X.dtype}", f"{drawn.dtype}")
+            expect(np.isfinite(drawn).all(), "finite draws", f"{drawn}")
+
+
+@check(cause="the seed is not passed on, or every call uses the same one")
+def draws_follow_the_seed(subject: Subject) -> None:
+    """Equal seeds give equal draws, other seeds others, and no seed new ones at each call."""
+    for data in subject.each_modality:
+        fitted = subject.fitted(data)
+        once, again = subject.draw(fitted, 40, seed=3), subject.draw(fitted, 40, seed=3)
+        expect(same(once, again), "equal draws for random_state=3 twice", "different ones")
+        other = subject.draw(fitted, 40, seed=4)
+        expect(not same(once, other), "other draws for random_state=4", "the same ones")
+        free, freer = (subject.draw(fitted, 40, seed=None) for _ in range(2))
+        expect(not same(free, freer), "new draws for random_state=None", "the same ones twice")
+
+
+@check(
+    cause="the context does not reach the sampler",
+    when=lambda s: s.context == "features" and s.takes("table"),
+)
+def conditional_draws_follow_the_context(subject: Subject) -> None:
+    """Draws given c have about the conditional mean, one row of context per draw."""
+    X, c = conditional()
+    fitted = subject.fit(X, context=c, steps=MANY // 2)
+    given = np.repeat([[-0.7], [0.6]], 500, 0)
+    draws = numeric(fitted.sample(1000, context=given, random_state=0))[:, 0]
+    gap = float(draws[500:].mean() - draws[:500].mean())
+    expect(2.6 < gap < 7.8, "draws given c = -0.7 and 0.6 about 5.2 apart", f"{gap:.2f}")

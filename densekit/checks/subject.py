@@ -1,0 +1,242 @@
+"""What a check is, and what it sees of the estimator under test."""
+
+import contextlib
+import copy
+import functools
+import inspect
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from densekit.checks.data import SETS, Data
+
+FEW, MANY = 20, 600
+"""Optimiser steps of a fit that only needs to exist, and of one that should have learnt."""
+
+_FITTED: OrderedDict[Any, Any] = OrderedDict()
+_KEEP = 24
+
+
+def expect(met: Any, expected: str, got: str) -> None:
+    """Fail the running check, in words, unless ``met``."""
+    if not met:
+        raise UnmetError(f"expected {expected}; got {got}")
+
+
+class UnmetError(AssertionError):
+    """An expectation of a check that was not met."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: call it with an estimator; it returns, or raises an ``AssertionError``."""
+
+    name: str
+    function: Callable[["Subject"], None]
+    applies: Callable[["Subject"], bool]
+    cause: str
+
+    def __call__(self, estimator: Any) -> None:
+        """Run on ``estimator``, which may be fitted or not and is left alone."""
+        subject = Subject(estimator)
+        try:
+            self.function(subject)
+        except UnmetError as error:
+            problem = str(error)
+            raise AssertionError(self._says(subject, problem)) from error
+        except Exception as error:
+            expected = f"expected no exception; got {type(error).__name__}: {error}"
+            raise AssertionError(self._says(subject, expected)) from error
+
+    def _says(self, subject: "Subject", problem: str) -> str:
+        return f"{subject.name} fails {self.name}: {problem}. Usual cause: {self.cause}"
+
+    @property
+    def __name__(self) -> str:
+        """The name, where pytest looks for it."""
+        return self.name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+CHECKS: list[Check] = []
+"""Every check, in the order they were written in."""
+
+
+def check(
+    *, cause: str, when: Callable[["Subject"], bool] = lambda subject: True
+) -> Callable[[Callable[["Subject"], None]], Check]:
+    """Make a check of a function of a :class:`Subject` and put it on the list."""
+
+    def register(function: Callable[["Subject"], None]) -> Check:
+        made = Check(function.__name__, function, when, cause)
+        CHECKS.append(made)
+        return made
+
+    return register
+
+
+class Subject:
+    """An estimator under test: what it claims, cheap fits of it, scores and draws from it.
+
+    Estimators of other libraries claim nothing; they are taken to be exact densities over tables.
+    """
+
+    def __init__(self, estimator: Any):
+        self.estimator = estimator
+        self.name = type(estimator).__name__
+        claims = _capabilities(estimator)
+        self.ours = claims is not None
+        """Whether it follows densekit's contract and not only scikit-learn's conventions."""
+        scores = hasattr(estimator, "score_samples")
+        self.density: str = claims.density if claims else ("exact" if scores else "none")
+        self.modalities: tuple[str, ...] = tuple(claims.modalities) if claims else ("table",)
+        self.context: str = claims.context if claims else "none"
+
+    @functools.cached_property
+    def params(self) -> dict[str, Any]:
+        """Hyper-parameters."""
+        return self.estimator.get_params(deep=False)
+
+    @property
+    def scores(self) -> bool:
+        """Whether it claims a density."""
+        return self.density != "none"
+
+    def takes(self, modality: str) -> bool:
+        """Whether it takes tables, images or text."""
+        return modality in self.modalities
+
+    @property
+    def data(self) -> Data:
+        """The data for checks that care for none in particular."""
+        return self.each_modality[0]
+
+    @property
+    def each_modality(self) -> list[Data]:
+        """One set of each modality it takes."""
+        names = {"table": "plane", "image": "images", "text": "strings"}
+        return [SETS[name]() for modality, name in names.items() if self.takes(modality)]
+
+    # Fits
+
+    def fresh(self, steps: int | None = FEW, seed: int | None = 0, **params: Any) -> Any:
+        """An unfitted copy with a seed and, where the estimator counts steps, few of them."""
+        made = clone(self.estimator)
+        limits = {"max_steps": steps, "max_epochs": None} if steps else {}
+        wanted = {**limits, "random_state": seed, **params}
+        if "max_steps" not in self.params:
+            wanted.pop("max_epochs", None)
+        elif self.params.get("max_epochs") is None and steps:
+            wanted["max_steps"] = min(steps, self.params["max_steps"])
+        return made.set_params(**{k: v for k, v in wanted.items() if k in self.params})
+
+    def fit(self, X: Any, *, context: Any = None, **settings: Any) -> Any:
+        """A new cheap fit."""
+        made = self.fresh(**settings)
+        with quiet():
+            return made.fit(X) if context is None else made.fit(X, context=context)
+
+    def fitted(self, data: Data | None = None, steps: int = FEW, **params: Any) -> Any:
+        """A fit that checks share: look, do not touch."""
+        data = data or self.data
+        options = tuple(sorted((k, repr(v)) for k, v in {**self.params, **params}.items()))
+        key = (type(self.estimator), options, data.name, steps)
+        if key not in _FITTED:
+            _FITTED[key] = self.fit(data.X, steps=steps, **params)
+            while len(_FITTED) > _KEEP:
+                _FITTED.popitem(last=False)
+        return _FITTED[key]
+
+    # Uses
+
+    def kind(self, fitted: Any) -> str:
+        """What its scores are on the data it was fitted to."""
+        return str(getattr(fitted, "density_kind_", self.density))
+
+    def log_density(self, fitted: Any, X: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and their standard errors as float64."""
+        if self.kind(fitted) == "exact" or not self.ours:
+            scores = np.asarray(fitted.score_samples(X, **options), dtype=float)
+            error = np.zeros(len(scores))
+        else:
+            scores, error = fitted.score_samples(X, return_std=True, **options)
+        return np.asarray(scores, dtype=float), np.asarray(error, dtype=float)
+
+    def draw(self, fitted: Any, n: int, seed: int | None = 0, **options: Any) -> Any:
+        """Draws, also from estimators whose ``sample`` takes no seed or returns labels too."""
+        if "random_state" in inspect.signature(fitted.sample).parameters:
+            drawn = fitted.sample(n, random_state=seed, **options)
+        else:
+            fitted = copy.deepcopy(fitted)
+            if "random_state" in self.params:
+                fitted.set_params(random_state=seed)
+            drawn = fitted.sample(n, **options)
+        return drawn[0] if isinstance(drawn, tuple) else drawn
+
+
+def _capabilities(estimator: Any) -> Any:
+    from densekit.base import DensityEstimator
+    from densekit.discovery import capabilities
+
+    return capabilities(estimator) if isinstance(estimator, DensityEstimator) else None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings: fits are cut short on purpose here, and may say that they did not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two samples, scores or states are equal, NaN equal to NaN."""
+    if type(a) is not type(b):
+        return False
+    if hasattr(a, "equals"):
+        return bool(a.equals(b))
+    if hasattr(a, "detach"):
+        a, b = a.detach().cpu().numpy(), b.detach().cpu().numpy()
+    if isinstance(a, np.ndarray):
+        nan = a.dtype.kind in "fc"
+        return a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=nan))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if hasattr(a, "state_dict"):
+        return same(dict(a.state_dict()), dict(b.state_dict()))
+    if type(a).__module__.startswith("densekit") and hasattr(a, "__dict__"):
+        return same(vars(a), vars(b))
+    try:
+        return bool(a == b) or type(a).__eq__ is object.__eq__
+    except (TypeError, ValueError):
+        return True
+
+
+def numeric(X: Any) -> np.ndarray:
+    """Rows of numbers as an array (n, d); frames by their codes."""
+    if hasattr(X, "iloc"):
+        return np.stack([_codes(X.iloc[:, j]) for j in range(X.shape[1])], 1)
+    return np.asarray(X, dtype=float).reshape(len(X), -1)
+
+
+def _codes(column: Any) -> np.ndarray:
+    if hasattr(column, "cat"):
+        return np.asarray(column.cat.codes, dtype=float)
+    return np.asarray(column, dtype=float)
+
+
+def label(X: Any) -> list[str]:
+    """One string per row, equal for equal rows: what counting goes by."""
+    if isinstance(X, list):
+        return list(X)
+    rows = X.astype(str).to_numpy() if hasattr(X, "iloc") else np.asarray(X).reshape(len(X), -1)
+    return ["|".join(map(str, row)) for row in rows.tolist()]

@@ -1,0 +1,27 @@
+"""scikit-learn's own checks, with no expected failures, on every estimator that takes tables."""
+
+import pytest
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import densekit
+from densekit.checks import check_id
+
+CHEAP = {"max_steps": 5, "device": "cpu"}
+ESTIMATORS = [
+    kind(**{k: v for k, v in CHEAP.items() if k in kind._names()})
+    for kind in densekit.all_estimators(modality="table").values()
+]
+# Public checks that parametrize_with_checks leaves out and that apply to any estimator.
+LEFT_OUT = ("check_dataframe_column_names_consistency", "check_n_features_in_after_fitting")
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_sklearn_estimator_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=check_id)
+def test_sklearn_checks_left_out(estimator, name):
+    getattr(estimator_checks, name)(type(estimator).__name__, estimator)
