@@ -1,0 +1,181 @@
+"""Expectation-maximisation for mixtures of normals, all restarts in one tensor program.
+
+The sums that a maximisation step needs, :math:`\\sum_n r_{kn} (1, x_n, x_n x_n^T)`, are one matrix
+product of the responsibilities with the same quadratic features that gave them, so that one pass
+over the rows, in blocks that stay in cache, is a whole iteration.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from densekit.distributions.mixture import (
+    NormalScores,
+    block_length,
+    n_features,
+    quadratic_features,
+    symmetric,
+)
+
+_SEED_ROWS = 10_000
+_LLOYD_STEPS = 50
+
+
+@dataclass
+class Mixtures:
+    """R mixtures of K normals: log weights (R, K), locations (R, K, D), scales (R, K, D[, D])."""
+
+    log_weights: Tensor
+    loc: Tensor
+    scale: Tensor
+
+    def __getitem__(self, which: Tensor | int) -> "Mixtures":
+        return Mixtures(self.log_weights[which], self.loc[which], self.scale[which])
+
+    def put(self, which: Tensor, other: "Mixtures") -> None:
+        """Replace some of the mixtures."""
+        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[which] = theirs
+
+
+@dataclass
+class Fitted:
+    """The best mixture of a run, and how the run went."""
+
+    mixture: Mixtures
+    lower_bound: float
+    n_iter: int
+    converged: bool
+
+    @classmethod
+    def best(cls, mixtures: Mixtures, bound: Tensor, n_iter: Tensor, converged: Tensor) -> Self:
+        """The restart with the largest mean log-likelihood."""
+        i = int(bound.argmax())
+        return cls(mixtures[i], float(bound[i]), int(n_iter[i]), bool(converged[i]))
+
+
+def plus_plus(x: Tensor, n_components: int, n_init: int) -> Tensor:
+    """Starting centres (R, K, D) by greedy k-means++ (Arthur and Vassilvitskii 2007): each is the
+    best of several rows drawn in proportion to their squared distance from the centres so far."""
+    n, trials = len(x), 2 + n_components.bit_length()
+    norm = x.square().sum(1)
+    centres = x.new_empty(n_init, n_components, x.shape[1])
+    centres[:, 0] = x[torch.randint(n, (n_init,), device=x.device)]
+    distance = torch.cdist(centres[:, 0], x).square()
+    for k in range(1, n_components):
+        # The tiny term keeps the draw possible when every row is a centre already.
+        drawn = torch.multinomial(distance + torch.finfo(x.dtype).tiny, trials, replacement=True)
+        candidate = x[drawn]
+        away = candidate.square().sum(-1, keepdim=True) + norm - 2 * (candidate @ x.T)
+        nearer = torch.minimum(away.clamp_min_(0), distance[:, None])
+        best = nearer.sum(-1).argmin(1)
+        restart = torch.arange(n_init, device=x.device)
+        centres[:, k], distance = candidate[restart, best], nearer[restart, best]
+    return centres
+
+
+def lloyd(x: Tensor, centres: Tensor) -> Tensor:
+    """Labels (R, n) of k-means from the given centres; a centre left without rows stays."""
+    n_init, k, n_dims = centres.shape
+    offset = k * torch.arange(n_init, device=x.device)[:, None]
+    labels = offset.new_full((n_init, len(x)), -1)
+    rows = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    for _ in range(_LLOYD_STEPS):
+        flat = centres.reshape(n_init * k, n_dims)
+        score = torch.addmm(-0.5 * flat.square().sum(1, keepdim=True), flat, x.T)
+        new = score.view(n_init, k, len(x)).argmax(1)
+        if torch.equal(new, labels):
+            break
+        labels = new
+        sums = x.new_zeros(n_init * k, n_dims + 1)
+        for restart in range(n_init):
+            sums.index_add_(0, (labels + offset)[restart], rows)
+        mean = sums[:, :-1] / sums[:, -1:].clamp_min(1)
+        centres = torch.where(sums[:, -1:] > 0, mean, flat).view(n_init, k, n_dims)
+    return labels
+
+
+def start(
+    x: Tensor, n_components: int, n_init: int, covariance_type: str, floor: float
+) -> Mixtures:
+    """Mixtures from k-means clusters of a random subset of the rows."""
+    wanted = max(_SEED_ROWS, 100 * n_components)
+    if len(x) > wanted:
+        x = x[torch.randperm(len(x), device=x.device)[:wanted]]
+    labels = lloyd(x, plus_plus(x, n_components, n_init))
+    full = covariance_type in ("full", "tied")
+    height = n_features(x.shape[1], full)
+    sums = x.new_zeros(n_init * n_components, height)
+    length = block_length(height + n_init * n_components, x.device)
+    for rows, label in zip(x.split(length), labels.split(length, 1), strict=True):
+        hard = torch.nn.functional.one_hot(label, n_components).mT.to(x.dtype)
+        sums += hard.flatten(0, 1) @ quadratic_features(rows, full).T
+    return maximise(sums.view(n_init, n_components, height), x.shape[1], covariance_type, floor)
+
+
+def maximise(sums: Tensor, n_dims: int, covariance_type: str, floor: float) -> Mixtures:
+    """The likeliest mixtures given the sums of responsibilities times features, (R, K, F)."""
+    count = sums[..., :1] + 10 * torch.finfo(sums.dtype).eps
+    weight = count / count.sum(1, keepdim=True)
+    loc = sums[..., 1 : n_dims + 1] / count
+    second = sums[..., n_dims + 1 :]
+    log_weights = weight[..., 0].log()
+    if covariance_type in ("diag", "spherical"):
+        variance = (second / count - loc.square()).clamp_min(0) + floor
+        if covariance_type == "spherical":
+            variance = variance.mean(-1, keepdim=True).expand_as(variance)
+        return Mixtures(log_weights, loc, variance.sqrt())
+    if covariance_type == "tied":
+        within = symmetric(second.sum(1) / count.sum(1), n_dims) - (weight * loc).mT @ loc
+        scale = _factor(within, floor)[:, None]
+        return Mixtures(log_weights, loc, scale.repeat(1, loc.shape[1], 1, 1))
+    covariance = symmetric(second / count, n_dims) - loc[..., None] * loc[..., None, :]
+    return Mixtures(log_weights, loc, _factor(covariance, floor))
+
+
+def _factor(covariance: Tensor, floor: float) -> Tensor:
+    """Cholesky factors of covariances with ``floor`` added to their diagonals."""
+    eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    factor, failed = torch.linalg.cholesky_ex(covariance + floor * eye)
+    if not failed.any():
+        return factor
+    # Rounding pushed an eigenvalue below minus the floor.
+    values, vectors = torch.linalg.eigh(covariance)
+    values = torch.maximum(values, 1e-12 * values[..., -1:]).clamp_min(0) + floor
+    return torch.linalg.cholesky((vectors * values[..., None, :]) @ vectors.mT)
+
+
+def expect(x: Tensor, mixtures: Mixtures) -> tuple[Tensor, Tensor]:
+    """Sums of responsibilities times features (R, K, F), and mean log-likelihoods (R,)."""
+    n_init, k = mixtures.log_weights.shape
+    scores = NormalScores(*(v.flatten(0, 1) for v in vars(mixtures).values()))
+    sums, total = torch.zeros_like(scores.coefficients), x.new_zeros(n_init)
+    for _, logp, features in scores.blocks(x):
+        r = logp.view(n_init, k, -1)
+        top = r.amax(1, keepdim=True)
+        norm = r.sub_(top).exp_().sum(1, keepdim=True)
+        total += (top + norm.log()).sum((1, 2))
+        sums += r.div_(norm).view(n_init * k, -1) @ features.T
+    return sums.view(n_init, k, -1), total / len(x)
+
+
+def fit(
+    x: Tensor, mixtures: Mixtures, covariance_type: str, tol: float, max_iter: int, floor: float
+) -> Fitted:
+    """Run EM (Dempster, Laird and Rubin 1977) on every restart until it gains less than ``tol``."""
+    n_init = len(mixtures.loc)
+    bound = x.new_full((n_init,), -torch.inf)
+    n_iter = torch.zeros(n_init, dtype=torch.long, device=x.device)
+    converged = torch.zeros(n_init, dtype=torch.bool, device=x.device)
+    for _ in range(max_iter):
+        active = (~converged).nonzero()[:, 0]
+        if not len(active):
+            break
+        sums, loglik = expect(x, mixtures[active])
+        mixtures.put(active, maximise(sums, x.shape[1], covariance_type, floor))
+        converged[active] = (loglik - bound[active]).abs() < tol
+        bound[active] = loglik
+        n_iter[active] += 1
+    return Fitted.best(mixtures, bound, n_iter, converged)

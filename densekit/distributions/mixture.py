@@ -1,0 +1,211 @@
+"""Mixtures of normals: every component scored by one matrix product over quadratic features."""
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Size, Tensor
+
+_LOG_2PI = math.log(2 * math.pi)
+_QUADRATIC_ERROR = 1e-7
+"""Nats that the quadratic form may lose to cancellation before the triangular form is taken."""
+
+
+def block_length(width: int, device: torch.device) -> int:
+    """Rows per block when each needs ``width`` numbers: a core's cache, or a piece of a GPU."""
+    entries, least = (2**18, 64) if device.type == "cpu" else (2**26, 4096)
+    return max(least, entries // max(1, width) // 64 * 64)
+
+
+def n_features(n_dims: int, full: bool) -> int:
+    """Height of :func:`quadratic_features`."""
+    return 1 + n_dims + (n_dims * (n_dims + 1) // 2 if full else n_dims)
+
+
+def quadratic_features(x: Tensor, full: bool, out: Tensor | None = None) -> Tensor:
+    """One, x, and its squares or (``full``) its products :math:`x_i x_j, i \\le j`: (F, n).
+
+    Rows of ``x`` (n, D) become columns, so that element-wise work runs along them.
+    """
+    n, n_dims = x.shape
+    if out is None:
+        out = x.new_empty(n_features(n_dims, full), n)
+    out[0] = 1
+    linear = out[1 : n_dims + 1]
+    linear.copy_(x.T)
+    if not full:
+        torch.mul(linear, linear, out=out[n_dims + 1 :])
+        return out
+    start = n_dims + 1
+    for i in range(n_dims):
+        torch.mul(linear[i:], linear[i], out=out[start : start + n_dims - i])
+        start += n_dims - i
+    return out
+
+
+def symmetric(packed: Tensor, n_dims: int) -> Tensor:
+    """The products' sums (..., D (D + 1) / 2) as matrices (..., D, D)."""
+    i, j = torch.triu_indices(n_dims, n_dims, device=packed.device)
+    out = packed.new_empty(*packed.shape[:-1], n_dims, n_dims)
+    out[..., i, j] = packed
+    out[..., j, i] = packed
+    return out
+
+
+class NormalScores:
+    """The log-densities, weights included, of many normals at once.
+
+    .. math::  \\log w_k N(x; \\mu_k, L_k L_k^T) = c_k \\cdot \\phi(x)
+               = a_k - \\tfrac12 |L_k^{-1} x - L_k^{-1} \\mu_k|^2
+
+    The first form is one product with the quadratic features; it loses about
+    :math:`\\epsilon |x|^2 / \\lambda_{\\min}` to cancellation: where that shows, the second is taken.
+
+    Parameters
+    ----------
+    log_weights : Tensor, shape (K,)
+    loc : Tensor, shape (K, D)
+    scale : Tensor, shape (K, D) or (K, D, D)
+        Standard deviations, or lower triangular factors of the covariances.
+    """
+
+    def __init__(self, log_weights: Tensor, loc: Tensor, scale: Tensor):
+        self.loc, self.full = loc, scale.ndim == 3
+        n_dims = loc.shape[1]
+        if self.full:
+            eye = torch.eye(n_dims, dtype=loc.dtype, device=loc.device)
+            self.whiten = torch.linalg.solve_triangular(scale, eye, upper=False)
+            log_det = scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+            self.white_loc = (self.whiten @ loc[..., None])[..., 0]
+            precision = self.whiten.mT @ self.whiten
+            linear = (precision @ loc[..., None])[..., 0]
+            i, j = torch.triu_indices(n_dims, n_dims, device=loc.device)
+            square = precision[:, i, j] * torch.where(i == j, -0.5, -1.0).to(loc.dtype)
+        else:
+            self.whiten, log_det = 1 / scale, scale.log().sum(-1)
+            self.white_loc = loc * self.whiten
+            linear = self.white_loc * self.whiten
+            square = -0.5 * self.whiten.square()
+        self.constant = log_weights - log_det - 0.5 * n_dims * _LOG_2PI
+        norm = self.constant - 0.5 * self.white_loc.square().sum(-1)
+        self.coefficients = torch.cat([norm[:, None], linear, square], 1)
+        # The sum of the precision's eigenvalues bounds the largest of them.
+        self._sharpest = self.whiten.square().flatten(1).sum(1).max()
+
+    def cancels(self, x: Tensor) -> bool:
+        """Whether rows ``x`` (n, D) lie too far out for the quadratic form."""
+        if not x.numel():
+            return False
+        error = torch.finfo(x.dtype).eps * x.square().sum(1).max() * self._sharpest
+        tolerance = _QUADRATIC_ERROR if x.dtype == torch.float64 else 1e3 * _QUADRATIC_ERROR
+        return not bool(error < tolerance)
+
+    def triangular(self, x: Tensor) -> Tensor:
+        """(K, n) by the second form, at any distance."""
+        if not self.full:
+            z = self.whiten[..., None] * x.T - self.white_loc[..., None]
+        else:
+            k, n_dims, _ = self.whiten.shape
+            z = (self.whiten.reshape(k * n_dims, n_dims) @ x.T).view(k, n_dims, len(x))
+            z = z - self.white_loc[..., None]
+        return self.constant[:, None] - 0.5 * z.square().sum(1)
+
+    def quadratic(self, features: Tensor) -> Tensor:
+        """(K, n) by the first form, from the features (F, n)."""
+        return self.coefficients @ features
+
+    def blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield (slice of the rows, their scores (K, n) by the form that is right there, their
+        features (F, n)); the features are overwritten by the next block."""
+        k, n_dims = self.loc.shape
+        height = n_features(n_dims, self.full)
+        length = block_length(height + 3 * k, x.device)
+        memory = x.new_empty(height * min(length, len(x)))
+        careful = self.cancels(x)
+        for start in range(0, len(x), length):
+            piece = slice(start, min(start + length, len(x)))
+            rows = x[piece]
+            out = memory[: height * len(rows)].view(height, len(rows))
+            features = quadratic_features(rows, self.full, out)
+            if careful and self.cancels(rows):
+                small = block_length(2 * k * n_dims, x.device)
+                scores = torch.cat([self.triangular(part) for part in rows.split(small)], 1)
+            else:
+                scores = self.quadratic(features)
+            yield piece, scores, features
+
+
+class NormalMixture(TorchDistribution):
+    r"""A mixture of normals over vectors, :math:`p(x) = \sum_k w_k N(x; \mu_k, \Sigma_k)`.
+
+    Scores of rows without gradients are taken in blocks that stay in cache, so that memory does
+    not grow with their number; with gradients, through autograd.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (K,)
+        Positive; they are normalised.
+    loc : Tensor, shape (K, D)
+    scale : Tensor, shape (K, D) or (K, D, D)
+        Standard deviations, or lower triangular factors of the covariances.
+
+    Examples
+    --------
+    >>> d = NormalMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1))
+    >>> d.log_prob(torch.tensor([0.0])).exp()
+    tensor(0.2420)
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(
+        self, weights: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = False
+    ):
+        if weights.shape != loc.shape[:1] or scale.shape not in (
+            loc.shape,
+            (*loc.shape, loc.shape[-1]),
+        ):
+            raise ValueError(
+                "weights (K,), loc (K, D) and scale (K, D) or (K, D, D) do not match: got "
+                f"{tuple(weights.shape)}, {tuple(loc.shape)} and {tuple(scale.shape)}"
+            )
+        self.weights, self.loc, self.scale = weights / weights.sum(), loc, scale
+        self._scores = NormalScores(self.weights.log(), loc, scale)
+        super().__init__(Size(), Size(loc.shape[1:]), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mixture's mean, (D,)."""
+        return self.weights @ self.loc
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density, (\\*sample_shape,)."""
+        x = value.to(self.loc.dtype).reshape(-1, self.event_shape[0])
+        if value.requires_grad and torch.is_grad_enabled():
+            logp = self._scores.triangular(x).logsumexp(0)
+        else:
+            logp = x.new_empty(len(x))
+            for piece, scores, _ in self._scores.blocks(x):
+                logp[piece] = scores.logsumexp(0)
+        return logp.reshape(value.shape[:-1])
+
+    def sample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
+        """Rows (\\*sample_shape, D)."""
+        with torch.no_grad():
+            shape = self._extended_shape(Size(sample_shape))
+            x = torch.randn(
+                shape[:-1].numel(), shape[-1], dtype=self.loc.dtype, device=self.loc.device
+            )
+            which = torch.multinomial(self.weights, len(x), replacement=True)
+            # One component at a time: a factor gathered for every row would fill the memory.
+            for k in range(len(self.weights)):
+                mine = (which == k).nonzero()[:, 0]
+                scaled = (
+                    x[mine] @ self.scale[k].T if self._scores.full else x[mine] * self.scale[k]
+                )
+                x[mine] = self.loc[k] + scaled
+            return x.reshape(shape)
