@@ -1,0 +1,74 @@
+"""A residual network on columns: features first, samples last."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densekit.nets.mlp import activation_layer
+
+FAR = 100.0
+"""What a conditioner reads is clamped to [-FAR, FAR]: a row as far out as that (in standard
+deviations) still gets finite parameters, and inside nothing changes."""
+
+
+def uniform_weight(n_out: int, n_in: int, fan_in: Tensor | float) -> nn.Parameter:
+    """A weight (n_out, n_in), uniform with variance 1/(3 fan_in) per row."""
+    weight = 2 * torch.rand(n_out, n_in) - 1
+    scale = torch.as_tensor(fan_in, dtype=weight.dtype).clamp_min(1).rsqrt()
+    return nn.Parameter(weight * scale)
+
+
+class ResidualNet(nn.Module):
+    r"""A network from (n_in, N), and a context (n_context, N), to (n_out, N).
+
+    .. math:: h_1 = W_1 x + V c + b_1, \qquad h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1},
+              \qquad y = W \sigma(h_k) + b
+
+    with the sum left out where two neighbouring layers differ in width. W and b start at zero.
+
+    Parameters
+    ----------
+    n_in, n_out, n_context : int
+        Numbers of features; ``n_in`` and ``n_context`` may be 0.
+    hidden_sizes : sequence of int
+        Width of each hidden layer, one at least.
+    activation : str
+        A name that :func:`densekit.nets.mlp.activation_layer` knows.
+
+    Examples
+    --------
+    >>> ResidualNet(3, 2, (16, 16))(torch.ones(3, 10)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        hidden_sizes: Sequence[int],
+        n_context: int = 0,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        fan_in = n_in + n_context
+        self.activation = activation_layer(activation)
+        self.first = uniform_weight(hidden_sizes[0], n_in, fan_in)
+        self.context = uniform_weight(hidden_sizes[0], n_context, fan_in)
+        self.hidden = nn.ParameterList(
+            uniform_weight(b, a, a) for a, b in itertools.pairwise(hidden_sizes)
+        )
+        self.bias = nn.ParameterList(uniform_weight(h, 1, h) for h in hidden_sizes)
+        self.last = nn.Parameter(torch.zeros(n_out, hidden_sizes[-1]))
+        self.last_bias = nn.Parameter(torch.zeros(n_out, 1))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Columns (n_in, N) and (n_context, N) to (n_out, N)."""
+        h = torch.addmm(self.bias[0], self.first, x.clamp(-FAR, FAR))
+        if context is not None:
+            h = torch.addmm(h, self.context, context.clamp(-FAR, FAR))
+        for weight, bias in zip(self.hidden, self.bias[1:], strict=True):
+            step = torch.addmm(bias, weight, self.activation(h))
+            h = h + step if h.shape == step.shape else step
+        return torch.addmm(self.last_bias, self.last, self.activation(h))

@@ -1,0 +1,98 @@
+"""The coupling transform."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from densekit.nets.residual import ResidualNet
+from densekit.transforms.columns import ColumnTransform, Element
+
+
+def binary_split(n_features: int, layer: int) -> Tensor:
+    """Which features layer number ``layer`` leaves as they are, (n_features,) bool.
+
+    Layers 2 b and 2 b + 1 split by binary digit b of the feature's number, one half each, so that
+    after 2 log2(D) layers each pair of features has been on two sides (Müller et al., Neural
+    Importance Sampling, 2019).
+
+    Examples
+    --------
+    >>> binary_split(4, 0).int().tolist(), binary_split(4, 3).int().tolist()
+    ([1, 0, 1, 0], [0, 0, 1, 1])
+    """
+    digits = max(1, (n_features - 1).bit_length())
+    digit = torch.arange(n_features) >> (layer // 2 % digits) & 1
+    return digit == layer % 2
+
+
+class CouplingTransform(ColumnTransform):
+    r"""Half of the features through an element whose parameters depend on the other half.
+
+    .. math:: z_A = x_A, \qquad z_B = f(x_B;\ \theta(x_A, c))
+
+    Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017). Both ways are one
+    pass of the network. Where there is but one feature, or ``kept`` has none, the parameters
+    depend on the context alone: the unconditional element-wise transform.
+
+    Parameters
+    ----------
+    kept : Tensor
+        Which features are left as they are, (D,) bool.
+    element : Element
+        For example :class:`~densekit.transforms.affine.AffineElement`.
+    hidden_sizes : sequence of int
+        Hidden layers of the network.
+    n_context : int
+        Number of context features.
+    activation : str
+        Activation of the network.
+
+    Examples
+    --------
+    >>> from densekit.transforms.affine import AffineElement
+    >>> transform = CouplingTransform(binary_split(3, 0), AffineElement(), (16,))
+    >>> transform(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 2., 3.], grad_fn=...)
+    """
+
+    kept: Tensor
+    moved: Tensor
+    back: Tensor
+
+    def __init__(
+        self,
+        kept: Tensor,
+        element: Element,
+        hidden_sizes: Sequence[int],
+        n_context: int = 0,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__(len(kept), n_context)
+        if len(kept) == 1:
+            kept = torch.zeros(1, dtype=torch.bool)
+        order = torch.cat([kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]])
+        n_kept = int(kept.sum())
+        # Derived from the arguments alone, so no part of the state.
+        self.register_buffer("kept", order[:n_kept], persistent=False)
+        self.register_buffer("moved", order[n_kept:], persistent=False)
+        self.register_buffer("back", order.argsort(), persistent=False)
+        self.element = element
+        n_out = element.n_params * len(self.moved)
+        self.net = ResidualNet(n_kept, n_out, hidden_sizes, n_context, activation)
+
+    def _apply_element(
+        self, way: str, columns: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        kept, moved = columns[self.kept], columns[self.moved]
+        raw = self.net(kept, context).view(self.element.n_params, *moved.shape)
+        moved, ladj = getattr(self.element, way)(moved, raw)
+        return torch.cat([kept, moved])[self.back], ladj.sum(0)
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to noise, and log|dz/dx|."""
+        return self._apply_element("forward", x, context)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz|."""
+        return self._apply_element("inverse", z, context)

@@ -1,0 +1,61 @@
+"""Linear transforms that mix features."""
+
+import torch
+from torch import Tensor, nn
+
+from densekit.transforms.columns import ColumnTransform
+
+
+class Reverse(ColumnTransform):
+    """The features in reversed order; its log-determinant is 0."""
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to noise, and log|dz/dx| = 0."""
+        return x.flip(0), x.new_zeros(x.shape[1])
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz| = 0."""
+        return z.flip(0), z.new_zeros(z.shape[1])
+
+
+class LULinear(ColumnTransform):
+    r"""An invertible matrix as the product of two triangles, and a shift: :math:`z = L U x + b`.
+
+    L is lower triangular with ones on its diagonal, U upper triangular with the positive diagonal
+    :math:`e^s`, so that :math:`\log|\det| = \sum s`. It starts as the identity. Oliva et al.,
+    Transformation Autoregressive Networks (2018); Kingma and Dhariwal, Glow (2018).
+
+    Parameters
+    ----------
+    n_features : int
+        D.
+
+    Examples
+    --------
+    >>> LULinear(2)(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__(n_features)
+        self.lower = nn.Parameter(torch.zeros(n_features, n_features))
+        self.upper = nn.Parameter(torch.zeros(n_features, n_features))
+        self.log_diagonal = nn.Parameter(torch.zeros(n_features))
+        self.shift = nn.Parameter(torch.zeros(n_features, 1))
+
+    def _triangles(self) -> tuple[Tensor, Tensor]:
+        unit = torch.eye(self.n_features, dtype=self.lower.dtype, device=self.lower.device)
+        return self.lower.tril(-1) + unit, self.upper.triu(1) + self.log_diagonal.exp().diag()
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to noise, and log|dz/dx|."""
+        lower, upper = self._triangles()
+        z = torch.addmm(self.shift, lower @ upper, x)
+        return z, self.log_diagonal.sum().expand(x.shape[1])
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz|."""
+        lower, upper = self._triangles()
+        y = torch.linalg.solve_triangular(lower, z - self.shift, upper=False, unitriangular=True)
+        x = torch.linalg.solve_triangular(upper, y, upper=True)
+        return x, -self.log_diagonal.sum().expand(z.shape[1])
