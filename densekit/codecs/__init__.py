@@ -1,4 +1,4 @@
-"""Codecs: the user's data and the tensors that models see, both ways, with the Jacobian between them."""
+"""Codecs: the user's data and the tensors that models see, both ways, with the Jacobian."""
 
 from densekit.codecs.base import Codec
 from densekit.codecs.frames import modality_of, n_rows, take

@@ -39,6 +39,10 @@ class Column:
     scale: float = 1.0
     levels: tuple[str | int | float | bool, ...] = ()
     """The values of a discrete column in code order; of a constant column its one value."""
+    origin: int = 0
+    """Integers and datetimes (in ticks of ``unit``): taken away first, in exact arithmetic."""
+    unit: str = ""
+    """Datetimes: NumPy's unit of a tick, ``"D"``, ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +123,7 @@ class Schema:
             return typed, typed.new_zeros(len(typed))
         card, width, shift, spread = self._on(typed)
         codes = card > 0
-        # The smallest and largest float inside (0, 1) that the normal quantile maps to a finite value.
+        # Floats inside (0, 1) that the normal quantile maps to finite values.
         tiny = torch.finfo(typed.dtype).eps / 2
         v = ((typed + noise) / card.clamp_min(1)).clamp(tiny, 1 - tiny)
         q = torch.special.ndtri(torch.where(codes, v, 0.5))
@@ -160,5 +164,5 @@ class Schema:
         for j in one_hot:
             codes = flat[:, j].long().clamp(0, int(self.cardinality[j]) - 1)
             parts += [x[:, start:j], torch.nn.functional.one_hot(codes, int(self.cardinality[j]))]
-            start = j + 1
+            start = int(j) + 1
         return torch.cat([p.to(x.dtype) for p in [*parts, x[:, start:]]], 1)

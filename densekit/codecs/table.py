@@ -1,61 +1,276 @@
 """Tables: columns of any kind to standardised numbers and codes, and back."""
 
+import difflib
+import math
+import re
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from densekit.codecs import frames
 from densekit.codecs.base import Codec
+from densekit.codecs.columns import (
+    constant_values,
+    decode_column,
+    describe_unseen,
+    encode_column,
+    fit_column,
+    shorten,
+)
+from densekit.codecs.frames import RawColumn
 from densekit.codecs.schema import Column, Modality, Schema
 
 
 class TableCodec(Codec):
-    """First version: float arrays only."""
+    r"""Rows of a table to events: one entry per column that varies.
+
+    ============  ==============================================  ==========================
+    kind          event entry                                     log-Jacobian
+    ============  ==============================================  ==========================
+    real          :math:`(b(x) - m) / s`                          :math:`\log b'(x) - \log s`
+    datetime      :math:`(x - m) / s` in seconds                  :math:`-\log s`
+    integer       :math:`(k - m) / s`, :math:`m` an integer       none (a mass)
+    others        the code :math:`0 .. K-1` of the level          none (a mass)
+    constant      left out                                        0, or -inf for another value
+    ============  ==============================================  ==========================
+
+    with :math:`b(x) = x` (support ``"real"``), :math:`\log x` (``"positive"``) or
+    :math:`\Phi^{-1}` of the place in the interval (``("interval", a, c)``), which is first widened
+    by :math:`10^{-6}` of its length at both ends so that values on its edges stay finite; a model
+    loses the mass that it puts into the widening, about :math:`2 \cdot 10^{-6}` when well fitted.
+    All arithmetic is float64.
+
+    Kinds are inferred from the dtype: float is real on the whole line, integers are integers
+    except that two neighbouring values (0/1 flags) are two levels, strings are categories in
+    sorted order, and a categorical dtype brings its declared categories. Datetimes have densities
+    per second.
+
+    Parameters
+    ----------
+    support : str, tuple or mapping from column to these, optional
+        ``"real"``, ``"positive"`` or ``("interval", low, high)`` for real columns; one value
+        stands for all real columns.
+    kinds : mapping from column to str, optional
+        ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"`` or
+        ``"datetime"`` where the inferred kind is not meant. Columns are named by label, for arrays
+        by index.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> codec = TableCodec(support="positive").fit(np.array([[1.0], [2.0], [4.0]]))
+    >>> typed, ladj = codec.encode(np.array([[2.0], [-1.0]]))
+    >>> typed.tolist(), ladj.tolist()[1]
+    ([[0.0], [0.0]], -inf)
+    >>> codec.decode(typed).ravel()
+    array([2., 2.])
+    """
 
     modality: ClassVar[Modality] = "table"
     options: ClassVar[tuple[str, ...]] = ("support", "kinds")
 
     def __init__(
         self,
-        support: str | tuple[str | float, ...] | Mapping[Any, Any] | None = None,
+        support: str | tuple[Any, ...] | Mapping[Any, Any] | None = None,
         kinds: Mapping[Any, str] | None = None,
     ) -> None:
         self.support = support
         self.kinds = kinds
 
     def fit(self, X: Any) -> "TableCodec":
-        x = np.asarray(X, dtype=np.float64)
-        loc, scale = x.mean(0), x.std(0)
-        self.dtype = str(np.asarray(X).dtype)
-        columns = tuple(
-            Column(f"x{j}", "real", self.dtype, loc=float(loc[j]), scale=float(scale[j]))
-            for j in range(x.shape[1])
-        )
-        d = len(columns)
-        self.schema = Schema(
-            "table",
-            (d,),
-            cardinality=np.zeros(d, int),
-            ordered=np.zeros(d, bool),
-            width=np.zeros(d),
-            shift=np.zeros(d),
-            spread=np.ones(d),
-            names=tuple(c.name for c in columns),
-            columns=columns,
-        )
+        """Learn kinds, levels, location and scale of every column.
+
+        Raises
+        ------
+        TypeError, ValueError
+            X is not a table of readable columns (see :func:`densekit.codecs.frames.read`),
+            ``support`` or ``kinds`` name no column or do not fit it, or every column is constant.
+        """
+        frame = frames.read(X)
+        labels = [c.label for c in frame.columns]
+        named = frame.container != "numpy"
+        kinds = _by_label(self.kinds or {}, labels, "kinds")
+        support = self.support
+        supports = _by_label(support, labels, "support") if isinstance(support, Mapping) else {}
+        everywhere = None if isinstance(support, Mapping) else support
+        columns = []
+        for raw in frame.columns:
+            column = fit_column(raw, kinds.get(raw.label), supports.get(raw.label, everywhere))
+            if raw.label in supports and column.kind not in ("real", "constant"):
+                raise ValueError(
+                    f"support[{raw.label!r}]={supports[raw.label]!r}: the column is "
+                    f"{column.kind}, and only real columns have a support; "
+                    f'kinds={{{raw.label!r}: "real"}} makes it one.'
+                )
+            columns.append(column if named else replace(column, name=f"x{raw.label}"))
+        if all(c.kind == "constant" for c in columns):
+            raise ValueError(
+                f"Every column of X is constant ({len(columns)} column(s), {frames.n_rows(X)} "
+                "row(s)): there is nothing to learn; pass at least two rows that differ."
+            )
+        if everywhere is not None and not any(c.kind == "real" for c in columns):
+            raise ValueError(
+                f"support={support!r}, but X has no real column; make columns real with "
+                'kinds={column: "real"}.'
+            )
+        self.container = frame.container
+        self.dtype = frame.dtype
+        self.labels = labels
+        self.schema = _schema(tuple(columns))
         return self
 
+    # -------------------------------------------------------------------------------- encode
+
     def encode(self, X: Any) -> tuple[Tensor, Tensor]:
-        x = np.asarray(X, dtype=np.float64)
-        loc = np.array([c.loc for c in self.schema.columns])
-        scale = np.array([c.scale for c in self.schema.columns])
-        ladj = np.full(len(x), -np.log(scale).sum())
-        return torch.from_numpy((x - loc) / scale), torch.from_numpy(ladj)
+        """Rows to typed events (n, D) and log|d typed / d x|, (n,), both float64.
+
+        A value outside the support (an unseen category, a number outside its interval, another
+        value in a constant column) makes the row's log-Jacobian -inf and its entry 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`fit`, or other columns than ``fit`` saw.
+
+        Warns
+        -----
+        UserWarning
+            Levels that ``fit`` did not see.
+        """
+        varying = self._varying
+        if isinstance(X, np.ndarray) and X.dtype.kind == "f" and self._plain(X):
+            z = X.astype(np.float64)
+            ladj = np.zeros(len(z))
+        else:
+            raws = self._match(frames.read(X))
+            z, ladj = self._columns(raws)
+        loc = np.array([c.loc for c in varying])
+        scale = np.array([c.scale for c in varying])
+        z -= loc
+        z /= scale
+        outside = np.isneginf(ladj)
+        if outside.any():
+            z[outside] = np.where(np.isfinite(z[outside]), z[outside], 0.0)
+        ladj -= sum(math.log(c.scale) for c in varying if c.kind in ("real", "datetime"))
+        return torch.from_numpy(z), torch.from_numpy(ladj)
+
+    @property
+    def _varying(self) -> list[Column]:
+        return [c for c in self.schema.columns if c.kind != "constant"]
+
+    def _plain(self, X: np.ndarray) -> bool:
+        """Whether X is a finite matrix of columns that are all real on the whole line."""
+        return (
+            X.ndim == 2
+            and X.shape[1] == len(self.schema.columns)
+            and len(X) > 0
+            and all(c.kind == "real" and c.support[0] == "real" for c in self.schema.columns)
+            and bool(np.isfinite(X).all())
+        )
+
+    def _match(self, frame: frames.Frame) -> list[RawColumn]:
+        """The columns in the order of ``fit``."""
+        seen = [c.label for c in frame.columns]
+        if frame.container == "numpy" or self.container == "numpy":
+            if len(seen) != len(self.labels):
+                raise ValueError(
+                    f"X has {len(seen)} features (columns), but fit saw {len(self.labels)}: "
+                    f"{shorten(self.labels)}."
+                )
+            return frame.columns
+        missing = [v for v in self.labels if v not in seen]
+        unexpected = [v for v in seen if v not in self.labels]
+        if missing or unexpected:
+            raise ValueError(
+                "The columns of X are not those that fit saw: "
+                f"missing {shorten(missing)}, unexpected {shorten(unexpected)}."
+            )
+        by_label = {c.label: c for c in frame.columns}
+        return [by_label[label] for label in self.labels]
+
+    def _columns(self, raws: list[RawColumn]) -> tuple[np.ndarray, np.ndarray]:
+        """Entries before standardisation (n, D), and the Jacobian of the bijections, (n,)."""
+        n = len(raws[0].values)
+        entries: list[np.ndarray] = []
+        ladj = np.zeros(n)
+        unseen: list[str] = []
+        for column, raw in zip(self.schema.columns, raws, strict=True):
+            y, term = encode_column(column, raw)
+            ladj += term
+            if column.kind == "constant":
+                continue
+            if column.levels and np.isneginf(term).any():
+                unseen += describe_unseen(raw, np.isneginf(term))
+            entries.append(y)
+        if unseen:
+            warnings.warn(
+                f"Values that fit did not see have mass zero (log-density -inf): "
+                f"{'; '.join(unseen)}. Declare all categories before fit with a Categorical "
+                'dtype, or set kinds={column: "integer"} for numbers.',
+                UserWarning,
+                stacklevel=3,
+            )
+        return np.stack(entries, 1), ladj
+
+    # -------------------------------------------------------------------------------- decode
 
     def decode(self, typed: Tensor) -> Any:
-        x = typed.detach().cpu().double().numpy()
-        loc = np.array([c.loc for c in self.schema.columns])
-        scale = np.array([c.scale for c in self.schema.columns])
-        return (x * scale + loc).astype(self.dtype)
+        """Typed events (n, D) to a table of the container, columns and dtypes that ``fit`` saw."""
+        z = typed.detach().cpu().double().numpy()
+        values = []
+        j = 0
+        for column in self.schema.columns:
+            if column.kind == "constant":
+                values.append(constant_values(column, len(z)))
+                continue
+            values.append(decode_column(column, z[:, j]))
+            j += 1
+        return frames.build(self.container, self.dtype, self.labels, self.schema.columns, values)
+
+
+# ---------------------------------------------------------------------------------------- fit
+
+
+def _by_label(given: Any, labels: list[Any], parameter: str) -> dict[Any, Any]:
+    """Check the keys of ``support`` or ``kinds`` against the columns."""
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"{parameter} must map columns to values, for example {{{labels[0]!r}: ...}}; "
+            f"got {given!r}."
+        )
+    out = {}
+    for key, value in given.items():
+        label = key
+        if key not in labels and isinstance(key, str) and re.fullmatch(r"x\d+", key):
+            label = int(key[1:])  # An array's column by the name that the schema gives it.
+        if label not in labels:
+            close = difflib.get_close_matches(str(key), [str(v) for v in labels], 1, 0.0)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"{parameter} names the column {key!r}, which X does not have; {hint}"
+                f"X has {shorten(labels)}."
+            )
+        out[label] = value
+    return out
+
+
+def _schema(columns: tuple[Column, ...]) -> Schema:
+    varying = [c for c in columns if c.kind != "constant"]
+    d = len(varying)
+    return Schema(
+        modality="table",
+        event_shape=(d,),
+        cardinality=np.array([len(c.levels) for c in varying], dtype=int),
+        ordered=np.array([c.kind in ("ordinal", "boolean") for c in varying], dtype=bool),
+        width=np.array([1 / c.scale if c.kind == "integer" else 0.0 for c in varying]),
+        shift=np.zeros(d),
+        spread=np.ones(d),
+        names=tuple(c.name for c in varying),
+        columns=columns,
+        constants=len(columns) > d,
+    )

@@ -1,0 +1,329 @@
+"""One column of a table: its kind, levels, location and scale; its values to numbers and back."""
+
+import math
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from densekit.codecs.frames import RawColumn
+from densekit.codecs.schema import Column, Kind
+from densekit.codecs.support import from_real, to_real
+
+KINDS = ("real", "integer", "ordinal", "categorical", "boolean", "datetime")
+SECONDS = {"D": 86400.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_LIMIT = 2**62
+
+
+def fit_column(raw: RawColumn, kind: str | None, support: Any) -> Column:
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kinds[{raw.label!r}]={kind!r}; choose one of {', '.join(KINDS)}.")
+    name, dtype = str(raw.label), raw.dtype
+    if len(raw.levels) == 1 if raw.levels else _is_constant(raw.values):
+        return _constant_column(name, dtype, raw)
+    kind = kind or _infer_kind(raw)
+    _check_kind(raw, kind)
+    if kind == "real":
+        return _real_column(raw, name, support)
+    if kind == "datetime":
+        return _datetime_column(raw, name)
+    if kind == "integer":
+        return _integer_column(raw, name)
+    return Column(name, cast(Kind, kind), dtype, levels=_fit_levels(raw, kind))
+
+
+def _integer_column(raw: RawColumn, name: str) -> Column:
+    values = raw.values
+    if values.dtype.kind == "f" and (values != np.rint(values)).any():
+        bad = float(values[values != np.rint(values)][0])
+        raise ValueError(f"kinds[{raw.label!r}]='integer', but the column holds {bad!r}.")
+    low, high = int(values.min()), int(values.max())
+    origin = min(max(round(_moments(values.astype(np.float64))[0]), low), high)
+    scale = max(_moments(_minus(values, origin))[1], 1.0)
+    return Column(name, "integer", raw.dtype, scale=scale, origin=origin)
+
+
+def _fit_levels(raw: RawColumn, kind: str) -> tuple[Any, ...]:
+    """Declared categories, or the sorted distinct values."""
+    strings = raw.values.dtype.kind == "O"
+    if raw.levels is not None:
+        levels = raw.levels
+    elif raw.values.dtype.kind == "b":
+        return (False, True)
+    else:
+        levels = tuple(
+            sorted(set(raw.values.tolist())) if strings else np.unique(raw.values).tolist()
+        )
+    if kind == "boolean" and len(levels) > 2:
+        raise ValueError(
+            f"kinds[{raw.label!r}]='boolean', but the column has {len(levels)} levels: "
+            f"{shorten(levels)}."
+        )
+    if raw.levels is None and strings and len(levels) > max(100, len(raw.values) // 2):
+        warnings.warn(
+            f"Column {raw.label!r} has {len(levels)} distinct strings in {len(raw.values)} rows: "
+            "it looks like an identifier, of which nothing can be learnt; drop it.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return levels
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    if values.dtype.kind == "O":
+        return len(set(values.tolist())) == 1
+    return bool(values.min() == values.max())
+
+
+def _infer_kind(raw: RawColumn) -> Kind:
+    if raw.levels is not None:
+        return "ordinal" if raw.ordered else "categorical"
+    code = raw.values.dtype.kind
+    if code in "iu" and int(raw.values.max()) - int(raw.values.min()) == 1:
+        return "ordinal"  # Flags: a lattice over all integers would give mass beyond the two.
+    kinds: dict[str, Kind] = {"f": "real", "b": "boolean", "M": "datetime", "O": "categorical"}
+    return kinds.get(code, "integer")
+
+
+def _check_kind(raw: RawColumn, kind: str) -> None:
+    discrete = ("ordinal", "categorical", "boolean")
+    code = "O" if raw.levels is not None else raw.values.dtype.kind
+    allowed = {"M": ("datetime",), "O": discrete, "b": discrete}.get(
+        code, ("real", "integer", *discrete)
+    )
+    if kind not in allowed:
+        raise ValueError(
+            f"kinds[{raw.label!r}]={kind!r} does not go with dtype {raw.dtype}, which can be "
+            f"{' or '.join(allowed)}; convert the column first."
+        )
+
+
+def _constant_column(name: str, dtype: str, raw: RawColumn) -> Column:
+    if raw.values.dtype.kind == "M" and raw.levels is None:
+        unit = _unit(raw.values)
+        origin = int(_ticks(raw.values[:1], unit)[0])
+        return Column(name, "constant", dtype, origin=origin, unit=unit)
+    levels = raw.levels or (raw.values[:1].tolist()[0],)
+    return Column(name, "constant", dtype, levels=levels)
+
+
+def _unit(values: np.ndarray) -> str:
+    unit = str(np.datetime_data(values.dtype)[0])
+    return unit if unit in SECONDS else "s"
+
+
+def _datetime_column(raw: RawColumn, name: str) -> Column:
+    unit = _unit(raw.values)
+    ticks = _ticks(raw.values, unit)
+    low = int(ticks.min())
+    origin = low + round(float(_minus(ticks, low).mean()))
+    scale = _moments(_minus(ticks, origin))[1] * SECONDS[unit]
+    return Column(name, "datetime", raw.dtype, scale=scale, origin=origin, unit=unit)
+
+
+def _real_column(raw: RawColumn, name: str, support: Any) -> Column:
+    values = raw.values.astype(np.float64)
+    column = Column(name, "real", raw.dtype, support=_check_support(raw.label, support, values))
+    loc, scale = _moments(_bijection(column, values)[0])
+    return replace(column, loc=loc, scale=scale)
+
+
+def _check_support(label: Any, support: Any, values: np.ndarray) -> tuple[str | float, ...]:
+    """The support in its long form, when all values lie within it."""
+    if support is None or support in ("real", ("real",), ["real"]):
+        return ("real",)
+    if support in ("positive", ("positive",), ["positive"]):
+        low, high = 0.0, math.inf
+        inside = values > 0
+        out: tuple[str | float, ...] = ("positive",)
+    else:
+        try:
+            word, low, high = support
+            low, high = float(low), float(high)
+        except (TypeError, ValueError):
+            word = None
+        if word != "interval" or not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"support of column {label!r} is {support!r}; it must be 'real', 'positive' or "
+                "('interval', low, high) with finite low < high."
+            )
+        inside = (values >= low) & (values <= high)
+        out = ("interval", low, high)
+    if not inside.all():
+        raise ValueError(
+            f"support of column {label!r} is {support!r}, but {int((~inside).sum())} value(s) lie "
+            f"outside, for example {float(values[~inside][0])!r}; widen it or drop these rows."
+        )
+    return out
+
+
+def _moments(y: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation in two passes, safe at large offsets and at extreme scales."""
+    low, high = float(y.min()), float(y.max())
+    # Halved before adding: the sum of two large numbers may overflow.
+    middle = low / 2 + high / 2
+    reach = max(high - middle, middle - low)
+    if reach == 0 or not math.isfinite(reach):
+        return middle, 1.0
+    d = (y - middle) / reach
+    loc = middle + reach * float(d.mean())
+    scale = reach * float(np.sqrt(np.mean((d - d.mean()) ** 2)))
+    return loc, scale if scale > 0 else reach
+
+
+# ---------------------------------------------------------------------------------------- values
+
+
+def _bijection(column: Column, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | float]:
+    """b(x) and log b'(x); -inf (and b = loc) outside the support."""
+    if column.support[0] == "real":
+        return x, 0.0
+    v, slope = (t.numpy() for t in to_real(torch.from_numpy(x), column))
+    inside = np.isfinite(v)
+    return np.where(inside, v, column.loc), np.where(inside, slope, -np.inf)
+
+
+def _minus(values: np.ndarray, origin: int) -> np.ndarray:
+    """values - origin as float64, exact where both fit well within int64."""
+    whole = values.dtype.kind in "iu" and abs(origin) < _LIMIT
+    if whole and (values.dtype.itemsize < 8 or np.abs(values.astype(np.float64)).max() < _LIMIT):
+        return (values.astype(np.int64) - origin).astype(np.float64)
+    return values.astype(np.float64) - float(origin)
+
+
+def encode_column(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarray | float]:
+    """A column's entries before standardisation, and log|db/dx|: -inf outside the support, where
+    the entry is harmless."""
+    _check_type(column, raw)
+    if column.kind == "constant" or column.levels:
+        codes = _codes(column, raw).astype(np.float64)
+        return codes.clip(0), np.where(codes < 0, -np.inf, 0.0)
+    if column.kind == "real":
+        return _bijection(column, raw.values.astype(np.float64))
+    if column.kind == "datetime":
+        return _minus(_ticks(raw.values, column.unit), column.origin) * SECONDS[column.unit], 0.0
+    y = _minus(raw.values, column.origin)
+    return y, np.where(y == np.rint(y), 0.0, -np.inf)
+
+
+def _ticks(values: np.ndarray, unit: str) -> np.ndarray:
+    return values.astype(f"datetime64[{unit}]").astype(np.int64)
+
+
+def _check_type(column: Column, raw: RawColumn) -> None:
+    """Raise ValueError where the values are of another sort than those that fit saw."""
+    if raw.coded or raw.levels is not None:
+        code = "O" if not raw.levels or isinstance(raw.levels[0], str) else "f"
+    else:
+        code = "f" if raw.values.dtype.kind in "biuf" else raw.values.dtype.kind
+    if column.unit:
+        expected = "M"
+    elif column.levels:
+        expected = "O" if isinstance(column.levels[0], str) else "f"
+    else:
+        expected = "f"
+    if code != expected or (raw.levels is not None and not column.levels):
+        words = {"M": "datetimes", "O": "strings", "f": "numbers"}
+        raise ValueError(
+            f"Column {raw.label!r} held {words[expected]} at fit ({column.dtype}); now it holds "
+            f"{words.get(code, code)} ({raw.dtype})."
+        )
+
+
+def _codes(column: Column, raw: RawColumn) -> np.ndarray:
+    """Code of every value, -1 where it is no level."""
+    if column.unit:
+        ticks = _ticks(raw.values, column.unit)
+        return np.where(ticks == column.origin, 0, -1)
+    if raw.coded:
+        if not raw.levels:
+            return np.full(len(raw.values), -1)
+        return _lookup(column.levels, np.array(raw.levels, dtype=object))[raw.values]
+    return _lookup(column.levels, raw.values)
+
+
+def _lookup(levels: tuple[Any, ...], values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "O":
+        code = {level: k for k, level in enumerate(levels)}
+        return np.array([code.get(v, -1) for v in values.tolist()], dtype=np.int64)
+    known = np.array(levels)
+    order = np.argsort(known)
+    place = np.searchsorted(known, values, sorter=order).clip(max=len(known) - 1)
+    codes = order[place]
+    return np.where(known[codes] == values, codes, -1)
+
+
+def describe_unseen(raw: RawColumn, bad: np.ndarray) -> list[str]:
+    """The column and its values where ``bad``, in words; nothing where all is well."""
+    values = raw.values[bad].tolist()
+    if raw.coded and raw.levels:
+        values = [raw.levels[k] for k in values]
+    return [f"column {raw.label!r}: {shorten(sorted(set(values)))}"] if values else []
+
+
+def shorten(values: Iterable[Any], limit: int = 5) -> str:
+    values = list(values)
+    more = f", ... ({len(values)} in all)" if len(values) > limit else ""
+    return ", ".join(repr(v) for v in values[:limit]) + more if values else "none"
+
+
+def _level_values(column: Column, codes: np.ndarray) -> np.ndarray:
+    if isinstance(column.levels[0], str):
+        return np.array(column.levels, dtype=object)[codes]
+    return np.array(column.levels)[codes]
+
+
+def constant_values(column: Column, n: int) -> np.ndarray:
+    if column.unit:
+        return np.full(n, column.origin, dtype=np.int64).astype(f"datetime64[{column.unit}]")
+    return _level_values(column, np.zeros(n, dtype=int))
+
+
+def decode_column(column: Column, z: np.ndarray) -> np.ndarray:
+    """One column of typed entries to values, before the container casts them to its dtype."""
+    if column.levels:
+        return _level_values(column, np.rint(z).clip(0, len(column.levels) - 1).astype(int))
+    y = z * column.scale + column.loc
+    if column.kind == "datetime":
+        # The lowest int64 is NaT.
+        ticks = _plus(y / SECONDS[column.unit], column.origin, -(2**63) + 1, 2**63 - 1)
+        return ticks.astype(f"datetime64[{column.unit}]")
+    numeric = _numpy_dtype(column.dtype)
+    if column.kind == "integer":
+        whole = np.iinfo(numeric if numeric.kind in "iu" else np.int64)
+        return _plus(y, column.origin, int(whole.min), int(whole.max))
+    limits = np.finfo(numeric) if numeric.kind == "f" else np.finfo(np.float64)
+    x = from_real(torch.from_numpy(y), column).numpy()
+    lowest = limits.tiny if column.support[0] == "positive" else limits.min
+    x = x.clip(float(lowest), float(limits.max))
+    if numeric.kind in "iu":
+        return _plus(x, 0, int(np.iinfo(numeric).min), int(np.iinfo(numeric).max))
+    return x
+
+
+def _plus(y: np.ndarray, origin: int, low: int, high: int) -> np.ndarray:
+    """Rounded y + origin within [low, high], the sum exact; uint64 where low is 0, else int64."""
+    below, above = max(low - origin, -_LIMIT), min(high - origin, _LIMIT)
+    # Float bounds drawn inwards where rounding put them outside.
+    lower = float(below) if float(below) >= below else math.nextafter(float(below), math.inf)
+    upper = float(above) if float(above) <= above else math.nextafter(float(above), -math.inf)
+    steps = np.rint(y).clip(lower, upper).astype(np.int64)
+    # Sums wrap modulo 2**64, so the result is right although origin may exceed int64.
+    total = steps.astype(np.uint64) + np.array(origin % 2**64, dtype=np.uint64)
+    return total if low == 0 else total.astype(np.int64)
+
+
+def _numpy_dtype(dtype: str) -> np.dtype:
+    """The NumPy dtype that a numeric column's dtype stands for, float64 where it is an object."""
+    match = re.match(r"(?:u?int|float|double|halffloat)\d*", dtype.lower())
+    if not match:
+        try:
+            return np.dtype(dtype) if dtype != "object" else np.dtype(np.float64)
+        except TypeError:
+            return np.dtype(np.float64)
+    names = {"double": "float64", "float": "float32", "halffloat": "float16"}
+    return np.dtype(names.get(match[0], match[0]))
