@@ -28,7 +28,7 @@ from densekit.runtime import resolve_device, resolve_dtype, resolve_seed, seeded
 
 DensityKind = Literal["exact", "lower_bound", "estimate", "none"]
 
-_ENCODE_ENTRIES = 2**21
+_ENCODE_ENTRIES = 2**20
 """Entries encoded at a time when scoring, so that a million rows need no second copy of the data."""
 
 
