@@ -32,6 +32,8 @@ class Data:
     """True log-density (or log-mass) of ``new``, (len(new),), nats."""
     every: Any = None
     """All rows there can be, where they can be counted."""
+    context: np.ndarray | None = None
+    """What the rows to fit are conditioned on."""
 
     @property
     def rows(self) -> Any:
@@ -209,14 +211,15 @@ def strings() -> Data:
 
 
 @functools.cache
-def conditional() -> tuple[np.ndarray, np.ndarray]:
-    """Rows and context: x ~ N(4 c, 1) with c uniform on [-1, 1], 600 pairs."""
+def conditional() -> Data:
+    """x ~ N(4 c, 1) given c, with c uniform on [-1, 1]."""
     rng = np.random.default_rng(20)
     c = rng.uniform(-1, 1, (600, 1))
-    return 4 * c + rng.normal(0, 1, (600, 1)), c
+    X = 4 * c + rng.normal(0, 1, (600, 1))
+    return Data("conditional", "table", X, X, context=c)
 
 
 SETS: dict[str, Callable[[], Data]] = {
     f.__name__: f  # type: ignore[attr-defined]
-    for f in (line, plane, positive, unit, cells, counts, mixed, images, strings)
+    for f in (line, plane, positive, unit, cells, counts, mixed, images, strings, conditional)
 }

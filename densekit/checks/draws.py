@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from densekit.checks.data import SETS, conditional
+from densekit.checks.data import SETS
 from densekit.checks.mass import Grid, enumerated, proposal, quadrature
 from densekit.checks.subject import MANY, Subject, check, expect, label, numeric, same
 
@@ -267,8 +267,7 @@ def draws_follow_the_seed(subject: Subject) -> None:
 )
 def conditional_draws_follow_the_context(subject: Subject) -> None:
     """Draws given c have about the conditional mean, one row of context per draw."""
-    X, c = conditional()
-    fitted = subject.fit(X, context=c, steps=MANY // 2)
+    fitted = subject.fitted(SETS["conditional"](), MANY // 2)
     given = np.repeat([[-0.7], [0.6]], 500, 0)
     draws = numeric(fitted.sample(1000, context=given, random_state=0))[:, 0]
     gap = float(draws[500:].mean() - draws[:500].mean())

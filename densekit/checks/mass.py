@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from densekit.checks.data import SETS, Data, conditional, join
+from densekit.checks.data import SETS, Data, join
 from densekit.checks.subject import FEW, MANY, Subject, check, expect, numeric
 
 _CHANCE = math.log(1e5)
@@ -301,18 +301,33 @@ def minus_infinity_outside_the_support(subject: Subject) -> None:
 
 
 @check(
+    cause="the place or the end of a string is counted without the prompt",
+    when=lambda s: s.scores and s.context == "prompt",
+)
+def prompts_condition(subject: Subject) -> None:
+    """P(x given prompt) sums to one over what may follow, and obeys the chain rule."""
+    fitted = subject.fitted(SETS["strings"]())
+    follows = [word for word in SETS["strings"]().every if len(word) < 3]
+    logp, _ = subject.log_density(fitted, follows, context=["a"] * len(follows))
+    mass = float(np.exp(logp).sum())
+    expect(abs(mass - 1) < 0.015, "mass 1 over all that may follow the prompt 'a'", f"{mass:.4f}")
+    whole, _ = subject.log_density(fitted, ["a" + word for word in follows])
+    spread = float(np.ptp(whole - logp))
+    rule = "log P(prompt + x) - log P(x given prompt) the same for all x"
+    expect(spread < 1e-3, rule, f"a spread of {spread:.3g}")
+
+
+@check(
     cause="the context is not given to every factor of the density, or is ignored",
     when=lambda s: s.scores and s.context == "features" and s.takes("table"),
 )
 def conditional_density_integrates_to_one(subject: Subject) -> None:
     """p(x given c) has mass one over x for each fixed c, and moves with c."""
-    X, c = conditional()
-    fitted = subject.fit(X, context=c, steps=MANY // 2)
+    data = SETS["conditional"]()
+    fitted = subject.fitted(data, MANY // 2)
     peaks = []
     for value in (-0.7, 0.6):
-        grid = quadrature(
-            subject, fitted, Data("conditional", "table", X, X), context=np.array([[value]])
-        )
+        grid = quadrature(subject, fitted, data, context=np.array([[value]]))
         expect_one(subject.kind(fitted), grid.mass, grid.slack, f"x given c = {value}")
         peaks.append(float((grid.nodes[:, 0] * grid.masses).sum() / grid.mass))
     gap = peaks[1] - peaks[0]

@@ -137,7 +137,7 @@ class Subject:
             wanted["max_steps"] = min(steps, self.params["max_steps"])
         return made.set_params(**{k: v for k, v in wanted.items() if k in self.params})
 
-    def fit(self, X: Any, *, context: Any = None, **settings: Any) -> Any:
+    def fit(self, X: Any, context: Any = None, **settings: Any) -> Any:
         """A new cheap fit."""
         made = self.fresh(**settings)
         with quiet():
@@ -149,7 +149,7 @@ class Subject:
         options = tuple(sorted((k, repr(v)) for k, v in {**self.params, **params}.items()))
         key = (type(self.estimator), options, data.name, steps)
         if key not in _FITTED:
-            _FITTED[key] = self.fit(data.X, steps=steps, **params)
+            _FITTED[key] = self.fit(data.X, data.context, steps=steps, **params)
             while len(_FITTED) > _KEEP:
                 _FITTED.popitem(last=False)
         return _FITTED[key]
@@ -214,7 +214,7 @@ def same(a: Any, b: Any) -> bool:
     if hasattr(a, "state_dict"):
         return same(dict(a.state_dict()), dict(b.state_dict()))
     if type(a).__module__.startswith("densekit") and hasattr(a, "__dict__"):
-        return same(vars(a), vars(b))
+        return same(a.__getstate__(), b.__getstate__())
     try:
         return bool(a == b) or type(a).__eq__ is object.__eq__
     except (TypeError, ValueError):
