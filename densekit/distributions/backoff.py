@@ -1,0 +1,111 @@
+"""Next-token probabilities of a back-off n-gram model, scored and drawn from by table."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from densekit.distributions.sequence import PADDING
+
+
+def stream(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens of padded rows, (n, T) with 0 for padding, one after the other, (m,), and the
+    place of each in its row, from 0."""
+    real = rows != PADDING
+    return rows[real], (real.cumsum(1) - 1)[real]
+
+
+def find(keys: Tensor, wanted: Tensor) -> Tensor:
+    """Index of each of ``wanted`` in the sorted ``keys``, -1 where it is not there."""
+    index = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+    return torch.where(keys[index] == wanted, index, -1)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The k-grams of one k > 1. A k-gram is known by its place in ``keys``."""
+
+    keys: Tensor
+    """Place of the first k - 1 tokens among the (k-1)-grams times vocab_size, plus the last token;
+    sorted."""
+    values: Tensor
+    """Discounted probability of each k-gram's last token; one more entry, 0: none such."""
+    leftover: Tensor
+    """Mass that each (k-1)-gram hands down to the shorter context; one more, 1: none such."""
+
+
+class BackoffTable:
+    r"""Interpolated back-off: with h the context and h' the context without its oldest token
+
+    .. math:: p_k(w \mid h) = \text{values}_k(h w) + \text{leftover}_k(h)\, p_{k-1}(w \mid h')
+
+    down to a distribution over all tokens, ``unigram``, (vocab_size,). It is a
+    :class:`~densekit.distributions.sequence.NextToken`; its state is the place of the 1-gram,
+    2-gram, ... (n-1)-gram that ends at the last token, (n, n_orders), -1 where there is none.
+    """
+
+    def __init__(self, unigram: Tensor, orders: list[Order]):
+        self.unigram, self.orders, self.vocab_size = unigram, orders, len(unigram)
+        self._starts: list[Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.unigram.device
+
+    def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
+        """log p(tokens[:, t] | given, tokens[:, :t]), (n, L); 0 where ``tokens`` is padding."""
+        x, place = stream(torch.cat([given, tokens], 1))
+        p, gram = self.unigram[x], x
+        for order in self.orders:
+            context = torch.where(place > 0, gram.roll(1), -1)
+            gram = torch.where(context < 0, -1, find(order.keys, context * self.vocab_size + x))
+            p = order.values[gram] + order.leftover[context] * p
+        target = torch.cat([torch.zeros_like(given), tokens], 1)
+        out = torch.zeros(target.shape, dtype=p.dtype, device=p.device)
+        read = torch.cat([given, tokens], 1) != PADDING
+        logp = out.masked_scatter(read, p.log())
+        return torch.where(target != PADDING, logp, 0)[:, given.shape[1] :]
+
+    def start(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the first token, (n, vocab_size), and the state."""
+        state = torch.full((len(given), len(self.orders)), -1, device=given.device)
+        for tokens in given.T:
+            state = self._push(tokens, state)
+        return self._logits(state), state
+
+    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the token after ``tokens``, (n,), and the new state."""
+        state = self._push(tokens, state)
+        return self._logits(state), state
+
+    def keep(self, state: Tensor, rows: Tensor) -> Tensor:
+        """The state of the rows with these indices."""
+        return state[rows]
+
+    def _push(self, tokens: Tensor, state: Tensor) -> Tensor:
+        grams = [torch.where(tokens == PADDING, -1, tokens)]
+        for order, context in zip(self.orders[:-1], state.T, strict=False):
+            key = context * self.vocab_size + tokens
+            grams.append(torch.where(context < 0, -1, find(order.keys, key)))
+        return torch.stack(grams[: len(self.orders)], 1) if self.orders else state
+
+    def _logits(self, state: Tensor) -> Tensor:
+        if self._starts is None:  # where the tokens after each context begin; only sampling asks
+            self._starts = [
+                torch.searchsorted(
+                    o.keys, torch.arange(len(o.leftover), device=o.keys.device) * self.vocab_size
+                )
+                for o in self.orders
+            ]
+        n, v = len(state), self.vocab_size
+        p = self.unigram.repeat(n, 1)
+        for order, starts, context in zip(self.orders, self._starts, state.T, strict=True):
+            p *= order.leftover[context].unsqueeze(1)
+            first = starts[context]
+            count = torch.where(context < 0, 0, starts[context + 1] - first)
+            row = torch.repeat_interleave(count)
+            behind = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+            index = first[row] + behind
+            p.view(-1).index_add_(0, row * v + order.keys[index] % v, order.values[index])
+        return p.log()

@@ -1,0 +1,113 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from densekit.nets.transformer import Layout, Transformer, rms_norm, rotate
+
+VOCAB = 11
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = Transformer(VOCAB, width=16, n_layers=3, n_heads=2)
+    with torch.no_grad():  # weights large enough that attention and gates matter
+        for p in net.parameters():
+            p.mul_(10)
+    return net.double().eval()
+
+
+def ragged(lengths, width, left):
+    torch.manual_seed(1)
+    tokens = torch.randint(1, VOCAB, (len(lengths), width))
+    place = torch.arange(width)
+    for row, length in zip(tokens, lengths, strict=True):
+        row[place < width - length if left else place >= length] = 0
+    return tokens
+
+
+def test_rms_norm_is_torchs():
+    x = torch.randn(5, 7, dtype=torch.float64)
+    torch.testing.assert_close(rms_norm(x), F.rms_norm(x, (7,), eps=1e-6))
+
+
+def test_rotary_products_depend_on_the_distance_only(net):
+    q, k = torch.randn(2, 1, 2, 8, dtype=torch.float64)
+
+    def product(i, j):
+        turns = [net.turn(torch.tensor([at])) for at in (i, j)]
+        return (rotate(q, turns[0]) * rotate(k, turns[1])).sum(-1)
+
+    torch.testing.assert_close(product(9, 4), product(105, 100))
+    assert not torch.allclose(product(9, 4), product(9, 5))
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_padding_and_neighbours_change_nothing(net, left):
+    lengths = [6, 1, 4]
+    tokens = ragged(lengths, 8, left)
+    alone = [net(row[row != 0].unsqueeze(0)) for row in tokens]
+    torch.testing.assert_close(net(tokens), torch.cat(alone))
+
+
+def test_layout_pads_and_unpads():
+    tokens = ragged([3, 5, 1], 5, left=True)
+    at = Layout.of(tokens)
+    x = tokens[tokens != 0].unsqueeze(1)
+    rows = at.pad(x)
+    assert rows.shape == (3, 5, 1)
+    assert rows[0, :, 0].tolist() == [*tokens[0, 2:].tolist(), 0, 0]
+    assert torch.equal(at.unpad(rows), x)
+
+
+def test_the_future_is_not_seen(net):
+    tokens = ragged([7, 7], 7, left=True)
+    changed = tokens.clone()
+    changed[:, 4] = changed[:, 4] % (VOCAB - 1) + 1
+    a, b = (net(t).view(2, 7, VOCAB) for t in (tokens, changed))
+    assert torch.equal(a[:, :4], b[:, :4])
+    assert (a[:, 4:] != b[:, 4:]).any(-1).all()
+
+
+def test_padding_is_never_predicted(net):
+    assert (net(ragged([4], 4, left=True)).softmax(-1)[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 2, 1]])
+def test_cached_steps_give_the_logits_of_one_pass(net, lengths):
+    tokens, tail = ragged(lengths, 5, left=True), ragged([20, 20, 20], 20, left=True)
+    whole = net(torch.cat([tokens, tail], 1)).split([n + 20 for n in lengths])
+    logits, cache = net.start(tokens)
+    for t in range(20):
+        now = torch.stack([w[n - 1 + t] for w, n in zip(whole, lengths, strict=True)])
+        torch.testing.assert_close(logits, now)
+        logits, cache = net.step(tail[:, t], cache)
+
+
+def test_a_cache_of_some_rows_goes_on_alike(net):
+    tokens, rows = ragged([5, 2, 4], 5, left=True), torch.tensor([2, 0])
+    _, cache = net.start(tokens)
+    _, few = net.start(tokens)
+    few = few.keep(rows)
+    for token in (3, 7, 2):
+        logits, cache = net.step(torch.full((3,), token), cache)
+        some, few = net.step(torch.full((2,), token), few)
+        torch.testing.assert_close(some, logits[rows])
+
+
+def test_gradients_reach_every_parameter(net):
+    net(ragged([4, 2], 4, left=True))[:, 1:].logsumexp(-1).sum().backward()
+    assert all((p.grad != 0).any() for p in net.parameters())
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    net, tokens = Transformer(VOCAB, 16, 2, 2, dropout=0.5), ragged([4], 4, left=True)
+    assert not torch.equal(net(tokens), net(tokens))
+    net.eval()
+    assert torch.equal(net(tokens), net(tokens))
+
+
+def test_width_that_heads_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match=r"width=10 must be a multiple of 2 \* n_heads = 4"):
+        Transformer(VOCAB, width=10, n_layers=1, n_heads=2)
