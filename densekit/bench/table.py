@@ -1,0 +1,148 @@
+"""The records of a suite as a table for each data set.
+
+Scores of another density kind or base measure are not comparable: each has its own part of the
+table, and rows are sorted inside a part only.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from densekit.bench.records import Record
+
+_KINDS = {
+    "exact": "exact density",
+    "lower_bound": "lower bound of the density",
+    "estimate": "estimate of the density",
+    "none": "no density",
+}
+_UNITS = {
+    "bits_per_dim": "bits/dim",
+    "bits_per_character": "bits/char",
+    "two_sample_auc": "two-sample AUC",
+}
+
+
+def tables(records: Iterable[Record]) -> RenderableType:
+    """A table for each data set, in the order of the records."""
+    by_data: dict[str, list[Record]] = {}
+    for record in records:
+        by_data.setdefault(record.run["data"], []).append(record)
+    return Group(*(_table(name, group) for name, group in by_data.items()))
+
+
+def pm(entry: dict[str, Any] | None) -> str:
+    """``value ± standard error``, to the error's second digit.
+
+    Examples
+    --------
+    >>> pm({"value": -12.34567, "standard_error": 0.0321})
+    '-12.346 ± 0.032'
+    >>> pm({"value": -1234.5, "standard_error": 45.6})
+    '-1234 ± 46'
+    """
+    if entry is None or entry.get("value") is None:
+        return "-"
+    value, error = entry["value"], entry.get("standard_error")
+    if error is None or not math.isfinite(error):
+        return f"{value:.4g}"
+    digits = 1 - math.floor(math.log10(error)) if error > 0 else 4
+    digits = min(max(digits, 0), 5)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def amount(value: float | None) -> str:
+    """Seconds or rows per second to two digits and without an exponent.
+
+    Examples
+    --------
+    >>> amount(0.01234), amount(7.25), amount(123456.0)
+    ('0.012', '7.2', '120,000')
+    """
+    if value is None:
+        return "-"
+    if value >= 100:
+        digits = 10 ** (math.floor(math.log10(value)) - 1)
+        return f"{round(value / digits) * digits:,.0f}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def result(record: Record) -> str:
+    """What came out, in a few words."""
+    if record.status == "failed":
+        return f"FAILED: {record.reason}"
+    if record.score is None:
+        return "no density, by design"
+    score = record.score
+    return f"{pm(score)} {score['unit']} ({score['kind']}, {score['base_measure']})"
+
+
+def _part(record: Record) -> tuple[int, str]:
+    """Where in the table a record belongs, and the heading there."""
+    if record.status == "failed":
+        return len(_KINDS), "failed"
+    if record.score is None:
+        return len(_KINDS) - 1, _KINDS["none"]
+    kind, measure = record.score["kind"], record.score["base_measure"]
+    place = list(_KINDS).index(kind) if kind in _KINDS else len(_KINDS)
+    return place, f"{_KINDS.get(kind, kind)}, {measure} measure"
+
+
+def _table(name: str, records: list[Record]) -> Table:
+    data = next((r.data for r in records if r.data), {})
+    extra = [key for key in _UNITS if any(key in r.metrics for r in records)]
+    size = ""
+    if data:
+        dims = f", {data['n_dims']} dimensions" if data["n_dims"] else ""
+        size = (
+            f": {data['modality']}, {data['n_train']} rows to fit, {data['n_test']} held out{dims}"
+        )
+    table = Table(title=f"[bold]{escape(name)}[/bold]{size}", title_justify="left", title_style="")
+    table.add_column("model", no_wrap=True)
+    table.add_column("family", no_wrap=True)
+    table.add_column("nats per row", justify="right", no_wrap=True)
+    for key in extra:
+        table.add_column(_UNITS[key], justify="right", no_wrap=True)
+    for title in ("fit s", "scored rows/s", "sampled rows/s"):
+        table.add_column(title, justify="right")
+    parts: dict[tuple[int, str], list[list[str]]] = {}
+    for record in sorted(records, key=_value, reverse=True):
+        parts.setdefault(_part(record), []).append(_row(record, extra))
+    truth = next((r.truth for r in records if r.truth), None)
+    if truth:
+        row = ["the truth", "", pm(truth), *("" for _ in extra), "", "", ""]
+        measure = f"{_KINDS[truth['kind']]}, {truth['base_measure']} measure"
+        parts.setdefault((0, measure), []).insert(0, row)
+    blank = [""] * (len(extra) + 5)
+    for (_, heading), rows in sorted(parts.items()):
+        table.add_row(f"[italic]{escape(heading)}[/italic]", *blank)
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in ["  " + row[0], *row[1:]]))
+        table.add_section()
+    return table
+
+
+def _value(record: Record) -> float:
+    value = (record.score or {}).get("value")
+    return -math.inf if value is None else value
+
+
+def _row(record: Record, extra: list[str]) -> list[str]:
+    times = record.times
+    if record.status == "failed":
+        score = "failed"
+    else:
+        score = pm(record.score) if record.score else "none"
+    return [
+        record.run["label"],
+        record.family,
+        score,
+        *(pm(record.metrics.get(key)) for key in extra),
+        amount(times.get("fit")),
+        amount(times.get("scored_rows_per_second")),
+        amount(times.get("sampled_rows_per_second")),
+    ]

@@ -1,0 +1,97 @@
+import pytest
+
+from densekit import datasets
+from densekit.bench import check, load_suite, suites
+
+RUN = '[[runs]]\ndata = "two_moons"\nmodel = "Gaussian"\n'
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", suites())
+def test_suites_of_the_package_are_right(name):
+    suite = load_suite(name)
+    check(suite)
+    assert suite.name == name
+    assert suite.description
+
+
+def test_quick_has_every_family_and_every_modality():
+    from densekit.bench.suite import resolve
+    from densekit.discovery import FAMILIES, family_of
+
+    runs = load_suite("quick").runs
+    assert {family_of(resolve(run.model)) for run in runs} == set(FAMILIES)
+    assert {run.data for run in runs} == set(datasets.names())
+
+
+def test_a_run_overrides_the_suite(tmp_path):
+    text = (
+        "budget = 3\nseed = 5\n" + RUN + "budget = 4.5\n[runs.settings]\nhidden = [1, 2]\n" + RUN
+    )
+    text += 'label = "two"\n'
+    first, second = load_suite(write(tmp_path, text)).runs
+    assert (first.budget, second.budget) == (4.5, 3)
+    assert first.seed == second.seed == 5
+    assert first.settings == {"hidden": (1, 2)}
+    assert first.key == "two_moons--Gaussian--5"
+    assert second.label == "two"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "at least one"),
+        ("runs = 3", "at least one"),
+        ("[[runs", "not TOML"),
+        ("budgets = 3\n" + RUN, "unknown key 'budgets'; did you mean 'budget'"),
+        (RUN + "sed = 3\n", "run 1: unknown key 'sed'; did you mean 'seed'"),
+        (RUN + RUN, "two runs are called two_moons--Gaussian--0"),
+        (RUN + "seed = -1\n", "seed=-1 must be an integer"),
+        (RUN + "seed = 1.5\n", "seed=1.5 must be an integer"),
+        (RUN + "budget = 0\n", "budget=0 must be a number of seconds"),
+        (RUN + "budget = inf\n", "budget=inf"),
+        (RUN + "n_samples = true\n", "n_samples=True"),
+        (RUN + "settings = 3\n", "settings must be a table"),
+        (RUN + 'label = "--"\n', "label must be a name"),
+        ("[[runs]]\nmodel = 'Gaussian'\n", "data must be a string, got None"),
+        ("[[runs]]\ndata = 'two_moon'\nmodel = 'Gaussian'\n", "did you mean 'two_moons'"),
+    ],
+)
+def test_wrong_suites_are_named(tmp_path, text, message):
+    with pytest.raises(ValueError, match="^suite ") as caught:
+        load_suite(write(tmp_path, text))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            RUN.replace("Gaussian", "Gausian"),
+            "no model is called 'Gausian'; did you mean 'Gaussian",
+        ),
+        (RUN + "settings = { shrinkag = 1 }\n", "no setting 'shrinkag'; did you mean 'shrinkage'"),
+        (RUN.replace("Gaussian", "nowhere:Model"), "'nowhere:Model' cannot be imported"),
+        (RUN.replace("Gaussian", "densekit:Model"), "'densekit:Model' cannot be imported"),
+    ],
+)
+def test_wrong_models_are_found_before_anything_runs(tmp_path, text, message):
+    suite = load_suite(write(tmp_path, text))
+    with pytest.raises(ValueError, match="run two_moons--") as caught:
+        check(suite)
+    assert message in str(caught.value)
+
+
+def test_unknown_suites_and_files(tmp_path):
+    with pytest.raises(ValueError, match="'quik'; did you mean 'quick'"):
+        load_suite("quik")
+    with pytest.raises(ValueError, match="cannot read the suite "):
+        load_suite(str(tmp_path / "none.toml"))
+    (tmp_path / "latin.toml").write_bytes(b'description = "\xe9"')
+    with pytest.raises(ValueError, match="not UTF-8"):
+        load_suite(str(tmp_path / "latin.toml"))
