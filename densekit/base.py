@@ -265,7 +265,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"this {type(self).__name__} was fitted with a context: it is one distribution per "
                 "context; use condition(context)"
             )
-        return DataDistribution.wrap(self._distribution(None), self.schema_)
+        return DataDistribution.wrap(self._distribution(None), self.schema_, self._torch_dtype)
 
     def condition(self, context: Any) -> TorchDistribution:
         """The Pyro distribution given one or n rows of context: batch shape (n,)."""
@@ -273,9 +273,8 @@ class DensityEstimator(BaseEstimator, ABC):
         given = self._check_sample_context(context)
         if given is None:
             raise ValueError("condition needs a context; without one use distribution_")
-        return DataDistribution.wrap(
-            self._distribution(self._encode_context(given, None)), self.schema_
-        )
+        events = self._distribution(self._encode_context(given, None))
+        return DataDistribution.wrap(events, self.schema_, self._torch_dtype)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to one file, without anything executable in it.

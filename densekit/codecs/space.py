@@ -60,11 +60,12 @@ class DataDistribution(TorchDistribution):
         super().__init__(events.batch_shape, events.event_shape, validate_args=False)
 
     @classmethod
-    def wrap(cls, events: TorchDistribution, schema: Schema) -> TorchDistribution:
+    def wrap(
+        cls, events: TorchDistribution, schema: Schema, dtype: torch.dtype
+    ) -> TorchDistribution:
         """``events`` over the data space where every column is a number, unchanged otherwise."""
-        if schema.modality != "table" or schema.base_measure != "lebesgue":
-            return events
-        return cls(events, EventToData(schema.columns), events.sample().dtype)
+        numbers = schema.modality == "table" and all(c.kind == "real" for c in schema.columns)
+        return cls(events, EventToData(schema.columns), dtype) if numbers else events
 
     @property
     def has_rsample(self) -> bool:
