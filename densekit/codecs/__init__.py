@@ -2,7 +2,19 @@
 
 from densekit.codecs.base import Codec
 from densekit.codecs.frames import modality_of, n_rows, take
+from densekit.codecs.image import ImageCodec
 from densekit.codecs.schema import Column, Schema
 from densekit.codecs.table import TableCodec
+from densekit.codecs.text import TextCodec
 
-__all__ = ["Codec", "Column", "Schema", "TableCodec", "modality_of", "n_rows", "take"]
+__all__ = [
+    "Codec",
+    "Column",
+    "ImageCodec",
+    "Schema",
+    "TableCodec",
+    "TextCodec",
+    "modality_of",
+    "n_rows",
+    "take",
+]

@@ -172,10 +172,10 @@ def modality_of(X: Any, image_shape: tuple[int, ...] | None = None) -> Modality:
 
 
 def _pixels(x: np.ndarray) -> bool:
-    """Whether the values are 0..255 integers or floats in [0, 1]."""
-    if x.dtype == np.uint8:
+    """Whether the values are 0..255 integers, booleans or floats in [0, 1]."""
+    if x.dtype in (np.uint8, np.bool_):
         return True
-    if x.dtype.kind not in "iuf" or not x.size:
+    if x.dtype.kind not in "biuf" or not x.size:
         return False
     return bool(x.min() >= 0 and x.max() <= (1 if x.dtype.kind == "f" else 255))
 

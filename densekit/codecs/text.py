@@ -1,0 +1,316 @@
+"""Text: strings to token ids, and back."""
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densekit.codecs.base import Codec
+from densekit.codecs.frames import container_of
+from densekit.codecs.schema import Modality, Schema
+
+PADDING, END, UNKNOWN = 0, 1, 2
+"""Ids with a meaning of their own; symbols begin at 3."""
+_SPECIAL = 3
+_SCALARS = 0x110000 - 0x800
+"""Number of Unicode characters: all code points but the surrogates."""
+_BPE_SIZE = 1024
+
+
+class TextCodec(Codec):
+    r"""Strings to token ids (n, L): tokens, ``END`` = 1, then ``PADDING`` = 0.
+
+    L is one more than the tokens of the longest string *of the call*, at most ``max_length + 1``.
+
+    The score is a mass over all strings. At ``"character"`` level a character that ``fit`` did not
+    see has id 2, and its log-mass is that of the id minus :math:`\log(1\,112\,064 - V)`: what the
+    model gives to unknown symbols is shared equally among all Unicode characters that are not
+    among its V known ones, so the masses of all strings sum to one. At ``"byte"`` level (UTF-8) nothing
+    is unknown; sequences that are no UTF-8 take a little mass that no string has. ``"bpe"`` (byte
+    pairs, Sennrich et al. 2016, over bytes) scores the one tokenisation that the tokeniser makes
+    of a string, a lower bound of the string's mass.
+
+    Parameters
+    ----------
+    tokens : {"character", "byte", "bpe"}
+    vocab_size : int, optional
+        Number of token ids, the three special ones included: for ``"bpe"`` (1024 unless given, at
+        least 259), and for ``"character"`` where only the most frequent are to be kept.
+    max_length : int, optional
+        Most tokens of a string; None takes twice the longest in ``fit``.
+
+    Examples
+    --------
+    >>> codec = TextCodec(max_length=4).fit(["ab", "b"])
+    >>> codec.encode(["b", "ba", ""])[0].tolist()
+    [[4, 1, 0], [4, 3, 1], [1, 0, 0]]
+    >>> codec.decode(torch.tensor([[4, 3, 1, 0], [2, 4, 4, 1]]))
+    ['ba', '\ufffdbb']
+    """
+
+    modality: ClassVar[Modality] = "text"
+    options: ClassVar[tuple[str, ...]] = ("tokens", "vocab_size", "max_length")
+
+    def __init__(
+        self,
+        tokens: Literal["character", "byte", "bpe"] = "character",
+        vocab_size: int | None = None,
+        max_length: int | None = 1024,
+    ) -> None:
+        self.tokens = tokens
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+
+    def fit(self, X: Any) -> "TextCodec":
+        """Learn the symbols.
+
+        Raises
+        ------
+        TypeError
+            An item of X is not a string.
+        ValueError
+            X is empty, an item is not valid Unicode or longer than ``max_length``, or a
+            hyper-parameter is out of range.
+        ImportError
+            ``tokens="bpe"`` without the ``tokenizers`` library.
+        """
+        texts = _strings(X)
+        self._check()
+        self.container, self.dtype, self.name = _container(X)
+        self.symbols, self.tokenizer = "", ""
+        if self.tokens == "character":
+            self.symbols = _characters("".join(texts), self.vocab_size)
+            size = _SPECIAL + len(self.symbols)
+        elif self.tokens == "byte":
+            size = _SPECIAL + 256
+        else:
+            self.tokenizer = _train_bpe(texts, (self.vocab_size or _BPE_SIZE) - _SPECIAL)
+            size = _SPECIAL + _bpe(self.tokenizer).get_vocab_size()
+        _, lengths = self._ids(texts)
+        self.longest = self.max_length
+        if self.longest is None:
+            self.longest = 2 * max(1, int(lengths.max()))
+        self._check_lengths(lengths, texts, "X")
+        self.schema = Schema(
+            modality="text",
+            event_shape=(self.longest + 1,),
+            vocab_size=size,
+            exact=self.tokens != "bpe",
+        )
+        return self
+
+    def encode(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Strings to ids, int64 (n, L), and what unknown symbols take off the log-mass, (n,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`fit`.
+        """
+        texts = _strings(X)
+        ids, lengths = self._ids(texts)
+        self._check_lengths(lengths, texts, "X")
+        out = _pad(ids, lengths, int(lengths.max()) + 1)
+        ladj = np.zeros(len(texts))
+        if self.tokens == "character":
+            ladj -= (out == UNKNOWN).sum(1) * math.log(_SCALARS - len(self.symbols))
+        out[np.arange(len(out)), lengths] = END
+        return torch.from_numpy(out), torch.from_numpy(ladj)
+
+    def prompts(self, X: Any) -> Tensor:
+        """Beginnings of strings to ids without ``END``, int64 (n, L), padded with 0."""
+        texts = _strings(X, "prompts")
+        ids, lengths = self._ids(texts)
+        self._check_lengths(lengths, texts, "prompts")
+        return torch.from_numpy(_pad(ids, lengths, int(lengths.max())))
+
+    def decode(self, typed: Tensor) -> Any:
+        """Ids (n, L) to strings, each up to its first ``END``, in the container that ``fit`` saw.
+
+        Unknown symbols and bytes that are no UTF-8 become U+FFFD.
+        """
+        ids = typed.detach().cpu().numpy().astype(np.int64)
+        live = np.cumsum(ids == END, 1) == 0
+        live &= ids != PADDING
+        if self.tokens == "character":
+            table = np.array([0, 0, 0xFFFD, *map(ord, self.symbols)], dtype="<u4")
+            joined = table[ids[live]].tobytes().decode("utf-32-le")
+            ends = np.cumsum(live.sum(1)).tolist()
+            texts = [joined[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        elif self.tokens == "byte":
+            texts = [_from_bytes(row[keep]) for row, keep in zip(ids, live, strict=True)]
+        else:
+            texts = [
+                self._from_bpe(row[keep].tolist()) for row, keep in zip(ids, live, strict=True)
+            ]
+        return _rebuild(texts, self.container, self.dtype, self.name)
+
+    # Small things.
+
+    def _check(self) -> None:
+        if self.tokens not in ("character", "byte", "bpe"):
+            raise ValueError(f"tokens={self.tokens!r}; choose 'character', 'byte' or 'bpe'.")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length={self.max_length!r} must be at least 1.")
+        size = self.vocab_size
+        least = {"character": 4, "byte": 259, "bpe": 259}[self.tokens]
+        if size is not None and (size < least or (self.tokens == "byte" and size != least)):
+            relation = "is always" if self.tokens == "byte" else "must be at least"
+            raise ValueError(
+                f"vocab_size={size!r} {relation} {least} for tokens={self.tokens!r} (three ids "
+                "are special): change it or leave it out."
+            )
+
+    def _check_lengths(self, lengths: np.ndarray, texts: list[str], what: str) -> None:
+        if lengths.max() > (self.longest or 0):
+            row = int((lengths > (self.longest or 0)).argmax())
+            raise ValueError(
+                f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); "
+                f"max_length is {self.longest}: cut the string into pieces or fit with a larger max_length."
+            )
+
+    def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of all strings, one after the other, and how many each has."""
+        if self.tokens == "character":
+            codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
+            known = np.array([ord(c) for c in self.symbols], dtype="<u4")
+            place = np.searchsorted(known, codes)
+            found = known[place.clip(max=len(known) - 1)] == codes if len(known) else place < 0
+            ids = np.where(found, place + _SPECIAL, UNKNOWN)
+            return ids.astype(np.int64), np.array([len(t) for t in texts])
+        if self.tokens == "byte":
+            parts = [t.encode() for t in texts]
+            ids = np.frombuffer(b"".join(parts), dtype=np.uint8).astype(np.int64) + _SPECIAL
+            return ids, np.array([len(p) for p in parts])
+        encoded = [e.ids for e in _bpe(self.tokenizer).encode_batch(texts)]
+        flat = np.array([i for row in encoded for i in row], dtype=np.int64) + _SPECIAL
+        return flat, np.array([len(row) for row in encoded])
+
+    def _from_bpe(self, ids: list[int]) -> str:
+        pieces: list[list[int]] = [[]]
+        for i in ids:
+            if i == UNKNOWN:
+                pieces.append([])
+            else:
+                pieces[-1].append(i - _SPECIAL)
+        return "\ufffd".join(_bpe(self.tokenizer).decode(p) for p in pieces)
+
+
+def _strings(X: Any, what: str = "X") -> list[str]:
+    """The items of a list, series or array, each checked to be a string of Unicode characters."""
+    if isinstance(X, (str, bytes)):
+        raise TypeError(f"{what} is one {type(X).__name__}; pass a list of strings, one per row.")
+    if hasattr(X, "to_pylist"):
+        X = X.to_pylist()
+    items = list(X.tolist() if isinstance(X, np.ndarray) or hasattr(X, "tolist") else X)
+    if not items:
+        raise ValueError(f"{what} is empty: it has 0 strings; pass at least one.")
+    for row, item in enumerate(items):
+        if isinstance(item, bytes):
+            try:
+                items[row] = item.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{what}[{row}] is bytes that are not UTF-8 (byte {item[error.start]:#04x} at "
+                    f"{error.start}): decode it first with its own encoding."
+                ) from None
+        elif not isinstance(item, str):
+            raise TypeError(
+                f"{what}[{row}] is {item!r} of type {type(item).__name__}, not a string: convert "
+                "it, or drop the row where it is missing."
+            )
+    try:
+        "".join(items).encode()
+    except UnicodeEncodeError:
+        row = next(i for i, t in enumerate(items) if any("\ud800" <= c <= "\udfff" for c in t))
+        raise ValueError(
+            f"{what}[{row}] is not valid Unicode: it has a lone surrogate, a trace of text that "
+            "was not UTF-8; read the file with its own encoding."
+        ) from None
+    return items
+
+
+def _characters(text: str, vocab_size: int | None) -> str:
+    counts = Counter(text)
+    kept = list(counts)
+    if vocab_size is not None and len(kept) > vocab_size - _SPECIAL:
+        kept = sorted(kept, key=lambda c: (-counts[c], c))[: vocab_size - _SPECIAL]
+    return "".join(sorted(kept))
+
+
+def _pad(ids: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+    out = np.full((len(lengths), width), PADDING, dtype=np.int64)
+    out[np.arange(width) < lengths[:, None]] = ids
+    return out
+
+
+def _from_bytes(ids: np.ndarray) -> str:
+    pieces = np.split(ids, np.flatnonzero(ids == UNKNOWN))
+    kept = [p[p != UNKNOWN] - _SPECIAL for p in pieces]
+    return "\ufffd".join(p.astype(np.uint8).tobytes().decode(errors="replace") for p in kept)
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise ImportError(
+            "tokens='bpe' needs the tokenizers library: pip install 'densekit[text]'."
+        ) from None
+    return tokenizers
+
+
+def _train_bpe(texts: Sequence[str], size: int) -> str:
+    lib = _tokenizers()
+    tokenizer = lib.Tokenizer(lib.models.BPE())
+    tokenizer.pre_tokenizer = lib.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = lib.decoders.ByteLevel()
+    trainer = lib.trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=sorted(lib.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return str(tokenizer.to_str())
+
+
+@functools.lru_cache(maxsize=8)
+def _bpe(state: str) -> Any:
+    return _tokenizers().Tokenizer.from_str(state)
+
+
+def _container(X: Any) -> tuple[str, str, str | int | None]:
+    """Container, dtype and name, as plain values."""
+    container = container_of(X)
+    if container == "pandas":
+        storage = getattr(X.dtype, "storage", "python")
+        dtype = f"string[{storage}]" if str(X.dtype) == "string" else str(X.dtype)
+        return "pandas", dtype, X.name if isinstance(X.name, (str, int)) else None
+    if container == "polars":
+        return "polars", "", X.name
+    if container == "pyarrow":
+        return "pyarrow", str(X.type), None
+    return ("numpy", X.dtype.kind, None) if isinstance(X, np.ndarray) else ("list", "", None)
+
+
+def _rebuild(texts: list[str], container: str, dtype: str, name: str | int | None) -> Any:
+    if container == "pandas":
+        import pandas as pd
+
+        return pd.Series(texts, dtype=dtype if dtype != "category" else None, name=name)
+    if container == "polars":
+        import polars as pl
+
+        return pl.Series(name, texts, dtype=pl.String)
+    if container == "pyarrow":
+        import pyarrow as pa
+
+        return pa.array(texts, pa.large_string() if dtype == "large_string" else pa.string())
+    if container == "numpy":
+        return np.array(texts, dtype=object if dtype == "O" else str)
+    return texts
