@@ -107,7 +107,7 @@ def as_array(X: Any) -> np.ndarray:
 def is_text(X: Any) -> bool:
     """Whether X is a list, tuple, series or one-dimensional array of strings."""
     if isinstance(X, (list, tuple)):
-        return bool(X) and isinstance(X[0], (str, bytes))
+        return any(isinstance(item, (str, bytes)) for item in X[:100])
     if container_of(X) == "numpy":
         if not isinstance(X, np.ndarray) or X.ndim != 1 or not len(X):
             return False

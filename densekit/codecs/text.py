@@ -30,10 +30,10 @@ class TextCodec(Codec):
     The score is a mass over all strings. At ``"character"`` level a character that ``fit`` did not
     see has id 2, and its log-mass is that of the id minus :math:`\log(1\,112\,064 - V)`: what the
     model gives to unknown symbols is shared equally among all Unicode characters that are not
-    among its V known ones, so the masses of all strings sum to one. At ``"byte"`` level (UTF-8) nothing
-    is unknown; sequences that are no UTF-8 take a little mass that no string has. ``"bpe"`` (byte
-    pairs, Sennrich et al. 2016, over bytes) scores the one tokenisation that the tokeniser makes
-    of a string, a lower bound of the string's mass.
+    among its V known ones, so the masses of all strings sum to one. At ``"byte"`` level (UTF-8)
+    nothing is unknown; sequences that are no UTF-8 take a little mass that no string has.
+    ``"bpe"`` (byte pairs, Sennrich et al. 2016, over bytes) scores the one tokenisation that the
+    tokeniser makes of a string, a lower bound of the string's mass.
 
     Parameters
     ----------
@@ -171,7 +171,8 @@ class TextCodec(Codec):
             row = int((lengths > (self.longest or 0)).argmax())
             raise ValueError(
                 f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); "
-                f"max_length is {self.longest}: cut the string into pieces or fit with a larger max_length."
+                f"max_length is {self.longest}: cut the string into pieces or fit with a larger "
+                "max_length."
             )
 
     def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
