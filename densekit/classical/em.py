@@ -24,6 +24,16 @@ _LLOYD_STEPS = 50
 
 
 @dataclass
+class Penalty:
+    """What keeps covariances away from zero: ``floor`` is added to every variance, and each
+    covariance is averaged with ``rows`` imagined rows of covariance ``spread`` I."""
+
+    floor: float = 1e-6
+    rows: float = 0.0
+    spread: float = 1.0
+
+
+@dataclass
 class Mixtures:
     """R mixtures of K normals: log weights (R, K), locations (R, K, D), scales (R, K, D[, D])."""
 
@@ -98,7 +108,7 @@ def lloyd(x: Tensor, centres: Tensor) -> Tensor:
 
 
 def start(
-    x: Tensor, n_components: int, n_init: int, covariance_type: str, floor: float
+    x: Tensor, n_components: int, n_init: int, covariance_type: str, penalty: Penalty
 ) -> Mixtures:
     """Mixtures from k-means clusters of a random subset of the rows."""
     wanted = max(_SEED_ROWS, 100 * n_components)
@@ -112,10 +122,10 @@ def start(
     for rows, label in zip(x.split(length), labels.split(length, 1), strict=True):
         hard = torch.nn.functional.one_hot(label, n_components).mT.to(x.dtype)
         sums += hard.flatten(0, 1) @ quadratic_features(rows, full).T
-    return maximise(sums.view(n_init, n_components, height), x.shape[1], covariance_type, floor)
+    return maximise(sums.view(n_init, n_components, height), x.shape[1], covariance_type, penalty)
 
 
-def maximise(sums: Tensor, n_dims: int, covariance_type: str, floor: float) -> Mixtures:
+def maximise(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) -> Mixtures:
     """The likeliest mixtures given the sums of responsibilities times features, (R, K, F)."""
     count = sums[..., :1] + 10 * torch.finfo(sums.dtype).eps
     weight = count / count.sum(1, keepdim=True)
@@ -123,21 +133,26 @@ def maximise(sums: Tensor, n_dims: int, covariance_type: str, floor: float) -> M
     second = sums[..., n_dims + 1 :]
     log_weights = weight[..., 0].log()
     if covariance_type in ("diag", "spherical"):
-        variance = (second / count - loc.square()).clamp_min(0) + floor
+        share = penalty.rows / (count + penalty.rows)
+        variance = (second / count - loc.square()).clamp_min(0)
+        variance = (1 - share) * variance + share * penalty.spread + penalty.floor
         if covariance_type == "spherical":
             variance = variance.mean(-1, keepdim=True).expand_as(variance)
         return Mixtures(log_weights, loc, variance.sqrt())
     if covariance_type == "tied":
         within = symmetric(second.sum(1) / count.sum(1), n_dims) - (weight * loc).mT @ loc
-        scale = _factor(within, floor)[:, None]
+        scale = _factor(within, count.sum(1, keepdim=True), penalty)[:, None]
         return Mixtures(log_weights, loc, scale.repeat(1, loc.shape[1], 1, 1))
     covariance = symmetric(second / count, n_dims) - loc[..., None] * loc[..., None, :]
-    return Mixtures(log_weights, loc, _factor(covariance, floor))
+    return Mixtures(log_weights, loc, _factor(covariance, count[..., None], penalty))
 
 
-def _factor(covariance: Tensor, floor: float) -> Tensor:
-    """Cholesky factors of covariances with ``floor`` added to their diagonals."""
+def _factor(covariance: Tensor, count: Tensor, penalty: Penalty) -> Tensor:
+    """Cholesky factors of penalised covariances."""
+    floor = penalty.floor
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    share = penalty.rows / (count + penalty.rows)
+    covariance = (1 - share) * covariance + share * penalty.spread * eye
     factor, failed = torch.linalg.cholesky_ex(covariance + floor * eye)
     if not failed.any():
         return factor
@@ -162,9 +177,14 @@ def expect(x: Tensor, mixtures: Mixtures) -> tuple[Tensor, Tensor]:
 
 
 def fit(
-    x: Tensor, mixtures: Mixtures, covariance_type: str, tol: float, max_iter: int, floor: float
+    x: Tensor,
+    mixtures: Mixtures,
+    covariance_type: str,
+    tol: float,
+    max_iter: int,
+    penalty: Penalty,
 ) -> Fitted:
-    """Run EM (Dempster, Laird and Rubin 1977) on every restart until it gains less than ``tol``."""
+    """Run EM (Dempster, Laird and Rubin 1977) on each restart until it gains less than ``tol``."""
     n_init = len(mixtures.loc)
     bound = x.new_full((n_init,), -torch.inf)
     n_iter = torch.zeros(n_init, dtype=torch.long, device=x.device)
@@ -174,7 +194,7 @@ def fit(
         if not len(active):
             break
         sums, loglik = expect(x, mixtures[active])
-        mixtures.put(active, maximise(sums, x.shape[1], covariance_type, floor))
+        mixtures.put(active, maximise(sums, x.shape[1], covariance_type, penalty))
         converged[active] = (loglik - bound[active]).abs() < tol
         bound[active] = loglik
         n_iter[active] += 1

@@ -46,7 +46,7 @@ class Gaussian(DensityEstimator):
     >>> from densekit import Gaussian
     >>> X = np.random.default_rng(0).normal(size=(1000, 2)) @ [[1.0, 1.0], [0.0, 2.0]]
     >>> float(Gaussian(shrinkage=0.0).fit(X).covariance_[0, 1].round(1))
-    0.5
+    0.4
     """
 
     shrinkage: Annotated[float | str, OneOf("auto"), Interval(ge=0, le=1)] = "auto"
@@ -100,8 +100,8 @@ def _covariance(moments: Moments) -> tuple[Tensor, Tensor]:
 def _choose(folds: list[Moments]) -> float:
     """The shrinkage with the largest held-out likelihood.
 
-    With :math:`S = V \\operatorname{diag}(\\lambda) V^T` of the rows kept, a row left out scores by
-    its squares along V only, so that one eigendecomposition a fold serves every shrinkage.
+    A row left out scores by its squares along the eigenvectors of the rows kept, so that one
+    eigendecomposition a fold serves every shrinkage.
     """
     everything = _total(folds)
     grid = everything[1].new_tensor(_GRID)[:, None]

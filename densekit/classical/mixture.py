@@ -22,15 +22,15 @@ class GaussianMixture(DensityEstimator):
     .. math::  p(z) = \sum_{k=1}^K w_k\, N(z; \mu_k, \Sigma_k)
 
     over events z (n, D). Scores are exact; with integer or discrete columns, which are
-    dequantised, a lower bound. All restarts run as one tensor program, an iteration of which is two
-    matrix products over quadratic features of the rows (Dempster, Laird and Rubin 1977).
+    dequantised, a lower bound. All restarts run as one tensor program, an iteration of which is
+    two matrix products over quadratic features of the rows (Dempster, Laird and Rubin 1977).
 
     Parameters
     ----------
     n_components : int or "auto"
         K. ``"auto"`` doubles K from 1 for as long as that raises the likelihood of a fifth of the
-        rows (of at most 20,000) that are held out, and stops at 64 or where a component would have
-        fewer rows than twice its free parameters per column.
+        rows (of at most 20,000) that are held out, by more than its standard error; it stops at 64
+        or where a component would have fewer rows than twice its free parameters per column.
     covariance_type : {"full", "tied", "diag", "spherical"}
         A covariance of its own for each component, one for all, variances, or one variance each.
     n_init : int
@@ -39,8 +39,12 @@ class GaussianMixture(DensityEstimator):
         A restart ends when an iteration adds less than this to its mean log-likelihood, in nats.
     max_iter : int
     covariance_floor : float
-        Added to the variances, in units of the columns' own variances, so that no component can
-        collapse onto a row.
+        Added to the variances, in units of the columns' own variances, as scikit-learn's
+        ``reg_covar``: no component can collapse onto a row.
+    prior_rows : float
+        Each covariance is averaged with that of so many imagined rows, spread independently over
+        a K-th of the volume of the data (after Fraley and Raftery 2007). It keeps components with
+        few rows from scoring new rows absurdly low; 0 is maximum likelihood.
 
     Attributes
     ----------
@@ -49,10 +53,9 @@ class GaussianMixture(DensityEstimator):
         In event space: the columns are standardised. ``distribution_`` is in the units of X.
     covariances_ : ndarray, shape (K, D, D), (D, D), (K, D) or (K,)
         By ``covariance_type``, in event space.
-    n_components_, n_iter_ : int
-    converged_ : bool
-    lower_bound_ : float
-        Mean log-likelihood of the events at the last iteration.
+    n_components_ : int
+    n_iter_, converged_, lower_bound_ : int, bool, float
+        Of the restart that was kept; the last is the mean log-likelihood of the events.
 
     Examples
     --------
@@ -70,6 +73,7 @@ class GaussianMixture(DensityEstimator):
     tol: Annotated[float, Interval(gt=0)] = 1e-4
     max_iter: Annotated[int, Interval(ge=1)] = 200
     covariance_floor: Annotated[float, Interval(ge=1e-10)] = 1e-6
+    prior_rows: Annotated[float, Interval(ge=0)] = 1.0
     dtype: Annotated[str, OneOf("float32", "float64")] = "float64"
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
@@ -99,25 +103,30 @@ class GaussianMixture(DensityEstimator):
         )
 
     def _run(self, x: Tensor, n_components: int) -> em.Fitted:
-        kind, floor = self.covariance_type, self.covariance_floor
-        started = em.start(x, n_components, self.n_init, kind, floor)
-        return em.fit(x, started, kind, self.tol, self.max_iter, floor)
+        kind = self.covariance_type
+        # As if the components shared out the volume of the data.
+        spread = n_components ** (-2 / max(1, x.shape[1]))
+        penalty = em.Penalty(self.covariance_floor, self.prior_rows, spread)
+        started = em.start(x, n_components, self.n_init, kind, penalty)
+        return em.fit(x, started, kind, self.tol, self.max_iter, penalty)
 
     def _choose(self, x: Tensor) -> int:
         """The number of components by held-out likelihood."""
         x = x[torch.randperm(len(x), device=x.device)[:_CHOICE_ROWS]]
         held_out, rest = x[: len(x) // 5], x[len(x) // 5 :]
+        if len(held_out) < 2:
+            return 1
         per_column = x.shape[1] + 1 if self.covariance_type == "full" else 2
-        best, chosen, n_components = -np.inf, 1, 1
+        best, chosen, n_components = x.new_full((len(held_out),), -torch.inf), 1, 1
         # One doubling that does not help may precede one that does; two hardly ever do.
         while n_components <= min(_MOST_COMPONENTS, 4 * chosen, len(rest) // (2 * per_column)):
             mixture = self._run(rest, n_components).mixture
             weights = mixture.log_weights.exp()
-            score = float(
-                NormalMixture(weights, mixture.loc, mixture.scale).log_prob(held_out).mean()
-            )
-            if score > best:
-                best, chosen = score, n_components
+            scores = NormalMixture(weights, mixture.loc, mixture.scale).log_prob(held_out)
+            gain = scores - best
+            # Written so that the first gain, which is infinite, counts.
+            if not gain.mean() <= gain.std() / len(gain) ** 0.5:
+                best, chosen = scores, n_components
             n_components *= 2
         return chosen
 

@@ -60,8 +60,8 @@ class NormalScores:
     .. math::  \\log w_k N(x; \\mu_k, L_k L_k^T) = c_k \\cdot \\phi(x)
                = a_k - \\tfrac12 |L_k^{-1} x - L_k^{-1} \\mu_k|^2
 
-    The first form is one product with the quadratic features; it loses about
-    :math:`\\epsilon |x|^2 / \\lambda_{\\min}` to cancellation: where that shows, the second is taken.
+    The first is one product with the quadratic features. To cancellation
+    it loses about :math:`\\epsilon |x|^2 / \\lambda_{\\min}`; the second serves where that shows.
 
     Parameters
     ----------

@@ -1,0 +1,140 @@
+"""KernelDensity and its bandwidths, against brute force and scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KernelDensity as Reference
+
+from densekit import KernelDensity
+from densekit.classical.bandwidth import (
+    cross_validated,
+    leave_one_out,
+    nearest_neighbour,
+    rule_of_thumb,
+)
+from densekit.distributions import kernel as kernels
+from densekit.distributions.kernel import KERNELS
+
+
+def rows(n=150, n_dims=2, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, n_dims)) * [3.0, 0.1][:n_dims] + 7
+
+
+def brute_force(points, bandwidth, kernel):
+    """Each row scored by scikit-learn's density of the other rows."""
+    others = (np.delete(points, i, 0) for i in range(len(points)))
+    return [
+        Reference(bandwidth=bandwidth, kernel=kernel).fit(o).score_samples(points[i : i + 1])[0]
+        for i, o in enumerate(others)
+    ]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("bandwidth", ["scott", "silverman", "cv", 0.8])
+def test_scores_equal_scikit_learn(kernel, bandwidth):
+    X, new = rows(), rows(50, seed=1)
+    est = KernelDensity(kernel=kernel, bandwidth=bandwidth).fit(X)
+    loc, scale = X.mean(0), X.std(0)
+    reference = Reference(kernel=kernel, bandwidth=est.bandwidth_).fit((X - loc) / scale)
+    exact = reference.score_samples((new - loc) / scale) - np.log(scale).sum()
+    np.testing.assert_allclose(est.score_samples(new), exact, atol=1e-8)
+
+
+@pytest.mark.parametrize("rule", ["scott", "silverman"])
+def test_rules_equal_scikit_learn(rule):
+    X = rows()
+    reference = Reference(bandwidth=rule).fit(X).bandwidth_
+    assert KernelDensity(bandwidth=rule).fit(X).bandwidth_ == pytest.approx(reference)
+
+
+@pytest.mark.parametrize("kernel", ["epanechnikov", "tophat"])
+def test_rules_keep_the_kernel_as_wide(kernel):
+    """Noise of every kernel has the standard deviation that the rule gives."""
+    torch.manual_seed(0)
+    h = rule_of_thumb("scott", 500, 3, kernel)
+    noise = kernels.KernelDistribution(torch.zeros(1, 3), h, kernel).sample((20_000,))
+    gaussian = rule_of_thumb("scott", 500, 3, "gaussian")
+    assert noise.std(0).mean().item() == pytest.approx(gaussian, rel=0.02)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_leave_one_out_equals_brute_force(kernel, monkeypatch):
+    monkeypatch.setattr(kernels, "tile_shape", lambda device: (7, 11))
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    points[1] = points[0]
+    points[2] = [50.0, 0.0]
+    x = torch.tensor(points)
+    with np.errstate(divide="ignore"):
+        exact = [np.mean(brute_force(points, 90 / math.sqrt(2) ** b, kernel)) for b in range(8)]
+    got = leave_one_out(x, nearest_neighbour(x), 90.0, 8, kernel)
+    np.testing.assert_allclose(got, exact, atol=1e-9)
+
+
+def test_leave_one_out_does_not_underflow():
+    """An outlier at 1,000 bandwidths costs half a million nats, no more and no less."""
+    x = torch.tensor([[0.0], [0.0], [1000.0]]).double()
+    got = leave_one_out(x, nearest_neighbour(x), 1.0, 1, "gaussian").item()
+    log_phi = -0.5 * math.log(2 * math.pi)
+    exact = (2 * (log_phi - math.log(2)) + log_phi - 500_000) / 3
+    assert got == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_cv_is_the_maximum(kernel):
+    points = np.random.default_rng(1).normal(size=(60, 1))
+    chosen = cross_validated(torch.tensor(points), kernel)
+    best = np.mean(brute_force(points, chosen, kernel))
+    grid = chosen * np.geomspace(0.3, 3, 25)
+    with np.errstate(divide="ignore"):
+        others = [np.mean(brute_force(points, h, kernel)) for h in grid]
+    # The tophat's likelihood jumps wherever a pair comes into reach.
+    assert best >= max(others) - (0.05 if kernel == "tophat" else 1e-6)
+
+
+def test_cv_adapts_where_the_rule_of_thumb_oversmooths():
+    X = np.r_[rows() * 0.01, rows(seed=3) * 0.01 + 50]
+    new = np.r_[rows(seed=4) * 0.01, rows(seed=5) * 0.01 + 50]
+    scott, cv = (KernelDensity(bandwidth=b).fit(X).score(new) for b in ("scott", "cv"))
+    assert cv > scott + 1
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_integrates_to_one_in_the_units_of_the_data(kernel):
+    X = rows(30)
+    est = KernelDensity(kernel=kernel).fit(X)
+    x, y = np.meshgrid(np.linspace(-15, 30, 700), np.linspace(6, 8, 700), indexing="ij")
+    density = np.exp(est.score_samples(np.c_[x.ravel(), y.ravel()]))
+    assert density.sum() * (45 / 699) * (2 / 699) == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_samples_lie_where_the_density_is(kernel):
+    X = rows()
+    est = KernelDensity(kernel=kernel, bandwidth=0.3).fit(X)
+    drawn = est.sample(2000, random_state=0)
+    assert np.isfinite(est.score_samples(drawn)).all()
+    # E[1/p] over the samples' own support is its area: the importance identity for the unit box.
+    low, high = X.min(0), X.max(0)
+    inside = ((drawn > low) & (drawn < high)).all(1)
+    grid = np.random.default_rng(0).uniform(low, high, size=(4000, 2))
+    mass = np.exp(est.score_samples(grid)).mean() * np.prod(high - low)
+    assert inside.mean() == pytest.approx(mass, abs=0.05)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("shape", [(2, 3), (50, 1), (6, 40)])
+@pytest.mark.parametrize("bandwidth", ["scott", "cv"])
+def test_few_rows(kernel, shape, bandwidth):
+    X = np.random.default_rng(0).normal(size=shape)
+    est = KernelDensity(kernel=kernel, bandwidth=bandwidth).fit(X)
+    assert np.isfinite(est.score_samples(X)).all()
+    assert est.sample(5).shape == (5, shape[1])
+
+
+def test_a_wrong_bandwidth_is_named():
+    with pytest.raises(ValueError, match="bandwidth=0"):
+        KernelDensity(bandwidth=0.0).fit(rows())
+    with pytest.raises(ValueError, match="did you mean 'scott'"):
+        KernelDensity(bandwidth="scot").fit(rows())
