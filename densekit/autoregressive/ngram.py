@@ -42,7 +42,7 @@ class NGram(DensityEstimator):
     vocab_size : int or None
         Number of BPE tokens, or how many characters to keep; the rest are unknown symbols.
     max_length : int or None
-        Tokens a string (with its prompt) may have; None takes the longest in ``fit``.
+        Tokens a string (with its prompt) may have; None takes twice the longest in ``fit``.
 
     Attributes
     ----------

@@ -82,7 +82,7 @@ class TransformerLanguageModel(NeuralDensity):
     vocab_size : int or None
         Number of BPE tokens, or how many characters to keep; the rest are unknown symbols.
     max_length : int or None
-        Tokens a string (with its prompt) may have; None takes the longest in ``fit``.
+        Tokens a string (with its prompt) may have; None takes twice the longest in ``fit``.
     width, n_layers, n_heads : int
         Width of the residual stream (a multiple of ``2 * n_heads``), blocks, heads per block.
     dropout : float

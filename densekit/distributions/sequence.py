@@ -13,14 +13,16 @@ _TOKENS_AT_ONCE = 2**14
 
 
 def begin(prompt: Tensor) -> Tensor:
-    """Prompts (n, P), padded with 0 on the left, with the mark that begins a string in front of
-    each: (n, P + 1). The mark is END, which can mean nothing else there.
+    """Prompts (n, P), padded with 0 on either side, to (n, P + 1), padded on the left, each behind
+    the mark that begins a string. The mark is END, which can mean nothing else there.
 
-    >>> begin(torch.tensor([[0, 5, 4], [3, 5, 4]]))
+    >>> begin(torch.tensor([[5, 4, 0], [3, 5, 4]]))
     tensor([[0, 1, 5, 4],
             [1, 3, 5, 4]])
     """
-    n_padding = (prompt == PADDING).sum(1, keepdim=True)
+    padding = prompt == PADDING
+    prompt = prompt.gather(1, padding.long().argsort(dim=1, descending=True, stable=True))
+    n_padding = padding.sum(1, keepdim=True)
     return torch.nn.functional.pad(prompt, (1, 0)).scatter(1, n_padding, END)
 
 
@@ -65,7 +67,7 @@ class TokenSequence(TorchDistribution):
         Tokens a string may have, END not counted. Events have shape ``(max_length + 1,)``; shorter
         rows of padded ids are scored too.
     prompt : Tensor, optional
-        Ids of the tokens before, (\*batch_shape, P), padded with 0 on the left, without END.
+        Ids of the tokens before, (\*batch_shape, P), padded with 0, without END.
 
     Raises
     ------

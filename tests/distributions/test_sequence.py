@@ -169,11 +169,9 @@ def test_a_prompt_that_leaves_no_room_is_refused():
 
 
 def test_begin_marks_the_place_before_the_first_token():
-    assert begin(torch.tensor([[0, 0], [0, 3], [4, 3]])).tolist() == [
-        [0, 0, 1],
-        [0, 1, 3],
-        [1, 4, 3],
-    ]
+    marked = [[0, 0, 1], [0, 1, 3], [1, 4, 3]]
+    assert begin(torch.tensor([[0, 0], [0, 3], [4, 3]])).tolist() == marked
+    assert begin(torch.tensor([[0, 0], [3, 0], [4, 3]])).tolist() == marked
 
 
 def test_backoff_table_mixes_down_to_the_unigram():
