@@ -4,9 +4,9 @@ import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
 import narwhals as nw
 import numpy as np
@@ -28,6 +28,9 @@ from densekit.runtime import resolve_device, resolve_dtype, resolve_seed, seeded
 
 DensityKind = Literal["exact", "lower_bound", "estimate", "none"]
 
+_CODECS: dict[str, type[codecs.Codec]] = {
+    c.modality: c for c in (codecs.TableCodec, codecs.ImageCodec, codecs.TextCodec)
+}
 _ENCODE_ENTRIES = 2**20
 """Entries encoded at a time when scoring, so that a million rows need no second copy of the data."""
 
@@ -83,7 +86,7 @@ def _has_density(estimator: "DensityEstimator") -> bool:
     )
 
 
-@dataclass_transform(kw_only_default=True, eq_default=False)
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 @dataclass(kw_only=True, eq=False, repr=False)
 class DensityEstimator(BaseEstimator, ABC):
     """A generative model as a scikit-learn estimator. Abstract: a model says what it can do
@@ -135,6 +138,17 @@ class DensityEstimator(BaseEstimator, ABC):
     _capabilities: ClassVar[Capabilities]
     _relaxes_itself: ClassVar[bool] = False
 
+    if TYPE_CHECKING:
+        # What fit sets: declared for type checkers only, so that the constructor knows nothing of it.
+        codec_: Any = field(init=False)
+        context_codec_: Any = field(init=False)
+        context_names_: tuple[str, ...] = field(init=False)
+        schema_: Schema = field(init=False)
+        device_: str = field(init=False)
+        density_kind_: DensityKind = field(init=False)
+        base_measure_: str = field(init=False)
+        feature_names_in_: np.ndarray = field(init=False)
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
@@ -171,8 +185,8 @@ class DensityEstimator(BaseEstimator, ABC):
         try:
             self._fit_rows(X, context)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
@@ -229,9 +243,8 @@ class DensityEstimator(BaseEstimator, ABC):
         if n_samples < 1:
             raise ValueError(f"n_samples={n_samples} must be at least 1")
         given = self._check_sample_context(context)
-        encoded = None
-        if given is not None:
-            encoded = self._encode_context(given, None)
+        encoded = self._encode_context(given, None)
+        if encoded is not None:
             m = len(encoded)
             n_samples = m if n_samples == 1 else n_samples
             if m not in (1, n_samples):
@@ -323,14 +336,18 @@ class DensityEstimator(BaseEstimator, ABC):
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
         if modality not in self._capabilities.modalities:
-            takes = " and ".join({"text": "text"}.get(m, m + "s") for m in self._capabilities.modalities)
+            takes = " and ".join(
+                {"text": "text"}.get(m, m + "s") for m in self._capabilities.modalities
+            )
             raise ValueError(
                 f"{type(self).__name__} takes {takes}; X looks like {modality} data "
                 f"({type(X).__name__}{_shape_of(X)}). densekit.all_estimators(modality={modality!r}) "
                 "lists the models that take it"
             )
-        kind = {c.modality: c for c in codecs.Codec.__subclasses__()}[modality]
-        return kind(**{name: getattr(self, name) for name in kind.options if name in self._names()})
+        kind = _CODECS[modality]
+        return kind(
+            **{name: getattr(self, name) for name in kind.options if name in self._names()}
+        )
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
         kind = self._capabilities.density
@@ -353,7 +370,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 "densekit.capabilities(estimator).context says which models do"
             )
         X = self._check_table(X, reset) if self._is_table(X, reset) else X
-        names = context if reset else (self.context_names_ or None)
+        names: Any = context if reset else (self.context_names_ or None)
         if kind == "features" and names_columns(X, names):
             given = context
             X, context = split_columns(X, names)
@@ -372,7 +389,9 @@ class DensityEstimator(BaseEstimator, ABC):
         if reset and codecs.n_rows(X) < 2:
             raise ValueError(
                 f"X has n_samples={codecs.n_rows(X)}: a density needs at least 2 rows, "
-                "found 1 sample" if codecs.n_rows(X) else "X is empty: it has 0 rows"
+                "found 1 sample"
+                if codecs.n_rows(X)
+                else "X is empty: it has 0 rows"
             )
         return X, context
 
@@ -477,10 +496,9 @@ class DensityEstimator(BaseEstimator, ABC):
         shared = None if context is not None else self._distribution(None)
         for i in range(0, n, batch):
             m = min(batch, n - i)
-            if context is None:
-                events = shared.sample((m,))
-            else:
-                events = self._distribution(context[i : i + m]).sample()
+            given = None if context is None else context[i : i + m]
+            dist = self._distribution(given) if shared is None else shared
+            events = dist.sample((m,) if given is None else ())
             if self._capabilities.view == "relaxed":
                 events = self.schema_.unrelax(events)
             if events.is_floating_point():

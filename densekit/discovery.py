@@ -40,20 +40,20 @@ def all_estimators(
         raise ValueError(f"family={family!r} must be one of {', '.join(FAMILIES)}")
     if modality not in (None, "table", "image", "text"):
         raise ValueError(f"modality={modality!r} must be one of table, image, text")
-    found = {}
+    found: dict[str, type[DensityEstimator]] = {}
     for room in FAMILIES if family is None else (family,):
         package = importlib.import_module(f"densekit.{room}")
         for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             module = importlib.import_module(f"{package.__name__}.{info.name}")
-            for name, value in sorted(vars(module).items()):
-                if (
-                    inspect.isclass(value)
-                    and issubclass(value, DensityEstimator)
-                    and not inspect.isabstract(value)
-                    and value.__module__ == module.__name__
-                    and (modality is None or modality in value._capabilities.modalities)
-                ):
-                    found[name] = value
+            found |= {
+                name: value
+                for name, value in sorted(vars(module).items())
+                if inspect.isclass(value)
+                and issubclass(value, DensityEstimator)
+                and not inspect.isabstract(value)
+                and value.__module__ == module.__name__
+                and (modality is None or modality in value._capabilities.modalities)
+            }
     return found
 
 

@@ -144,5 +144,3 @@ class NeuralDensity(DensityEstimator):
         if self.device_.startswith("cuda") and not torch.cuda.is_available():
             self.device_ = "cpu"
         self.module_ = module.to(self.device_).eval().requires_grad_(False)
-
-

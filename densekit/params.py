@@ -34,8 +34,7 @@ class Interval:
             and (self.gt is None or x > self.gt)
             and (self.le is None or x <= self.le)
             and (self.lt is None or x < self.lt)
-            for x in numbers_
-            if isinstance(x, numbers.Real)
+            for x in (float(v) for v in numbers_ if isinstance(v, numbers.Real))
         )
 
     def __str__(self) -> str:

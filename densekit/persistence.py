@@ -42,11 +42,13 @@ class _Writer:
         if isinstance(value, tuple):
             return {"$tuple": [self.encode(v, where) for v in value]}
         if isinstance(value, dict):
-            pairs = [[self.encode(k, where), self.encode(v, f"{where}.{k}")] for k, v in value.items()]
+            pairs = [
+                [self.encode(k, where), self.encode(v, f"{where}.{k}")] for k, v in value.items()
+            ]
             return {"$dict": pairs}
         if isinstance(value, np.ndarray):
             return self._array(value, where)
-        if type(value).__name__ in _state_classes():
+        if type(value) in _state_classes().values():
             return {"$object": type(value).__name__, "state": self.encode(_state_of(value), where)}
         raise TypeError(
             f"{where} is a {type(value).__name__}, which a file cannot hold: fitted attributes are "
@@ -97,12 +99,14 @@ def _state_of(value: Any) -> dict[str, Any]:
 def _object(name: str, state: dict[str, Any]) -> Any:
     classes = _state_classes()
     if name not in classes:
-        raise ValueError(f"the file holds an object of class {name!r}, which densekit does not know")
+        raise ValueError(
+            f"the file holds an object of class {name!r}, which densekit does not know"
+        )
     kind = classes[name]
     if dataclasses.is_dataclass(kind):
         return kind(**state)
-    value = kind.__new__(kind)
-    vars(value).update(state)
+    value: Any = object.__new__(kind)
+    value.__dict__.update(state)
     return value
 
 
@@ -121,7 +125,7 @@ def save(estimator: "DensityEstimator", path: str | Path) -> None:
 
     check_is_fitted(estimator)
     writer = _Writer()
-    state = estimator.__getstate__()
+    state = dict(estimator.__getstate__())  # type: ignore[call-overload]
     names = estimator._names()
     parameters = {k: _plain_parameter(k, state[k]) for k in sorted(names)}
     fitted = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}

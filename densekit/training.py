@@ -259,7 +259,9 @@ class _Run:
                 return
             loss.backward()
             if self.options.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(player.parameters, self.options.gradient_clip, foreach=True)
+                nn.utils.clip_grad_norm_(
+                    player.parameters, self.options.gradient_clip, foreach=True
+                )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if player is self.players[0]:
@@ -340,7 +342,7 @@ class _Run:
         if self.bar is not None:
             self.bar.update(state.step - self.bar.n)
             self.bar.set_postfix(train=f"{state.train_loss:.4g}", valid=f"{state.valid_loss:.4g}")
-        if any([callback(state) is True for callback in self.options.callbacks]):
+        if any(callback(state) is True for callback in self.options.callbacks):
             self._stop(engine, "a callback asked to stop")
 
     def run(self) -> History:

@@ -74,7 +74,9 @@ def test_the_score_is_the_density_of_the_data_in_its_own_units(rng):
 )
 def test_a_bounded_column_keeps_its_mass_inside(rng, support, low, high):
     x = rng.gamma(2, size=(300, 1)) if support == "positive" else rng.uniform(-2, 3, (300, 1))
-    est = StandardNormal(dtype="float64", support={"x": support}).fit(pd.DataFrame(x, columns=["x"]))
+    est = StandardNormal(dtype="float64", support={"x": support}).fit(
+        pd.DataFrame(x, columns=["x"])
+    )
 
     def density(v):
         return math.exp(est.score_samples(pd.DataFrame({"x": [v]}))[0])
@@ -146,7 +148,10 @@ def test_a_context_array_conditions_row_by_row(rng):
     np.testing.assert_allclose(drawn.mean(0), [6, -2], atol=0.1)
     each = est.sample(context=np.array([[1.0], [-1.0]]), random_state=1)
     assert each.shape == (2, 2)
-    for bad, message in [(None, "fitted with a context"), (C[:3], "context has 3 rows and X has 1000")]:
+    for bad, message in [
+        (None, "fitted with a context"),
+        (C[:3], "context has 3 rows and X has 1000"),
+    ]:
         with pytest.raises(ValueError, match=message):
             est.score_samples(X, context=bad)
     with pytest.raises(ValueError, match="context has 2 rows and n_samples is 3"):
@@ -199,7 +204,11 @@ def test_a_model_refuses_what_it_does_not_take(rng):
 
 @pytest.mark.parametrize(
     ("n", "error", "message"),
-    [(0, ValueError, "n_samples=0"), (-1, ValueError, "n_samples=-1"), (1.5, TypeError, "float 1.5")],
+    [
+        (0, ValueError, "n_samples=0"),
+        (-1, ValueError, "n_samples=-1"),
+        (1.5, TypeError, "float 1.5"),
+    ],
 )
 def test_wrong_numbers_of_draws_are_named(rng, n, error, message):
     est = StandardNormal().fit(rng.normal(size=(9, 2)))

@@ -60,7 +60,11 @@ def test_nuts_finds_the_posterior_under_it_as_a_prior(fitted):
         reference = (weight[:, None] * draws).sum(0)
         start = {"x": draws[weight.argmax()]}
         mcmc = MCMC(
-            NUTS(model), num_samples=250, warmup_steps=100, initial_params=start, disable_progbar=True
+            NUTS(model),
+            num_samples=250,
+            warmup_steps=100,
+            initial_params=start,
+            disable_progbar=True,
         )
         mcmc.run()
     mean = mcmc.get_samples()["x"].mean(0)

@@ -11,8 +11,6 @@ from densekit.discovery import all_estimators
 from densekit.params import Interval, OneOf, check_parameters
 
 
-
-
 def toy(**values):
     from dataclasses import dataclass
 

@@ -12,22 +12,22 @@ from densekit.training import Batches, Player, train
 
 
 def options(**changes):
-    base = dict(
-        max_epochs=None,
-        max_steps=300,
-        max_time=None,
-        batch_size=32,
-        learning_rate=0.05,
-        weight_decay=0.0,
-        gradient_clip=None,
-        warmup=0.05,
-        ema_decay=0.9,
-        validation_fraction=0.2,
-        patience=None,
-        mixed_precision=False,
-        compile=False,
-        callbacks=(),
-    )
+    base = {
+        "max_epochs": None,
+        "max_steps": 300,
+        "max_time": None,
+        "batch_size": 32,
+        "learning_rate": 0.05,
+        "weight_decay": 0.0,
+        "gradient_clip": None,
+        "warmup": 0.05,
+        "ema_decay": 0.9,
+        "validation_fraction": 0.2,
+        "patience": None,
+        "mixed_precision": False,
+        "compile": False,
+        "callbacks": (),
+    }
     return SimpleNamespace(**{**base, **changes})
 
 
@@ -52,9 +52,7 @@ def run(loss=squared, events=None, module=None, **changes):
     module = module or Mean()
     o = options(**changes)
     events = rows() if events is None else events
-    batches = Batches(
-        events, None, lambda t: t, validation_fraction=o.validation_fraction, seed=5
-    )
+    batches = Batches(events, None, lambda t: t, validation_fraction=o.validation_fraction, seed=5)
     history = train(module, [Player("model", list(module.parameters()), loss)], batches, o, seed=5)
     return module, history, batches
 
@@ -94,9 +92,7 @@ def test_the_learning_rate_warms_up_and_follows_half_a_cosine():
         batch_size=200,
     )
     for done, rate in seen:
-        expected = (
-            done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
-        )
+        expected = done / 0.2 if done < 0.2 else 0.5 * (1 + math.cos(math.pi * (done - 0.2) / 0.8))
         assert rate == pytest.approx(expected, abs=1e-9)
     assert len(seen) >= 20
 
@@ -132,7 +128,12 @@ def test_the_average_of_the_weights_is_an_exponential_one():
         return -module.loc.sum()
 
     module, _, _ = run(
-        linear, learning_rate=0.01, warmup=0.0, ema_decay=0.5, max_steps=40, validation_fraction=0.0
+        linear,
+        learning_rate=0.01,
+        warmup=0.0,
+        ema_decay=0.5,
+        max_steps=40,
+        validation_fraction=0.0,
     )
     steps = [0.01 * 0.5 * (1 + math.cos(math.pi * s / 40)) for s in range(40)]
     raw, average = 0.0, 0.0

@@ -25,7 +25,7 @@ class EventToData(Transform):
         self._scale = torch.tensor([c.scale for c in columns], dtype=torch.float64)
 
     @property
-    def codomain(self) -> Any:
+    def codomain(self) -> Any:  # type: ignore[override]
         """Real vectors, or a concatenation of each column's support."""
         if all(c.support[0] == "real" for c in self.columns):
             return constraints.real_vector
@@ -40,11 +40,11 @@ class EventToData(Transform):
         v = torch.stack([to_real(x[..., j], c)[0] for j, c in enumerate(self.columns)], -1)
         return (v - self._loc.to(x.device)) / self._scale.to(x.device)
 
-    def log_abs_det_jacobian(self, z: Tensor, x: Tensor) -> Tensor:
-        """log|dx/dz|, summed over columns."""
-        x = x.double()
-        slopes = torch.stack([to_real(x[..., j], c)[1] for j, c in enumerate(self.columns)], -1)
-        return (self._scale.to(x.device).log() - slopes).sum(-1)
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log|dy/dx| for an event x and its row y, summed over columns."""
+        y = y.double()
+        slopes = torch.stack([to_real(y[..., j], c)[1] for j, c in enumerate(self.columns)], -1)
+        return (self._scale.to(y.device).log() - slopes).sum(-1)
 
 
 class DataDistribution(TorchDistribution):
