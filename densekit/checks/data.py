@@ -16,6 +16,8 @@ from scipy import special
 
 N_FIT = 400
 N_NEW = 2000
+_UNSEEN = 0x110000 - 0x800 - 2
+"""Unicode characters that are neither a nor b."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,10 @@ class Data:
     """True log-density (or log-mass) of ``new``, (len(new),), nats."""
     every: Any = None
     """All rows there can be, where they can be counted."""
+    copies: np.ndarray | None = None
+    """For how many rows like it each row of ``every`` stands, (len(every),); one unless given."""
+    longest: int | None = None
+    """Text: the longest string, where ``every`` stops."""
     context: np.ndarray | None = None
     """What the rows to fit are conditioned on."""
 
@@ -189,8 +195,8 @@ def images() -> Data:
 def strings() -> Data:
     """Strings of a and b, at most three long: a Markov chain that is made to stop at three.
 
-    The list of all strings holds one letter that training never showed, so that what a model
-    keeps back for the unknown is counted too.
+    In the list of all strings ``"?"`` stands for every character that training never showed, so
+    that what a model keeps back for the unknown is counted too.
     """
     rng = np.random.default_rng(19)
     stop, first = 0.3, {"a": 0.7, "b": 0.3}
@@ -207,7 +213,9 @@ def strings() -> Data:
     X, new = (list(rng.choice(words, n, p=p / p.sum())) for n in (N_FIT, N_NEW))
     X, new = [str(w) for w in X], [str(w) for w in new]
     every = ["".join(w) for n in range(4) for w in itertools.product("ab?", repeat=n)]
-    return Data("strings", "text", X, new, np.array([log_mass(w) for w in new]), every)
+    copies = np.array([_UNSEEN ** word.count("?") for word in every], dtype=float)
+    truth = np.array([log_mass(word) for word in new])
+    return Data("strings", "text", X, new, truth, every, copies, longest=3)
 
 
 @functools.cache

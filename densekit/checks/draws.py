@@ -77,8 +77,8 @@ def _bin_plane(grid: Grid, draws: np.ndarray, k: int = 6) -> tuple[np.ndarray, n
         cdf = np.cumsum(boxes.sum(1 - axis))
         inner = grid.edges[axis][1:][np.searchsorted(cdf / cdf[-1], np.arange(1, k) / k)]
         edges.append(np.concatenate([[-np.inf], np.unique(inner), [np.inf]]))
-    mass = np.histogram2d(*grid.nodes.T, bins=edges, weights=grid.masses)[0]
-    return np.histogram2d(*draws.T, bins=edges)[0].ravel(), mass.ravel()
+    mass = np.histogramdd(grid.nodes, edges, weights=grid.masses)[0]
+    return np.histogramdd(draws, edges)[0].ravel(), mass.ravel()
 
 
 def _tables(subject: Subject) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,11 @@ def expect_refusal(act: Callable[[], Any], what: str, *words: str) -> None:
 def unfitted_says_so(subject: Subject) -> None:
     """Before fit every method raises ``NotFittedError``."""
     made = subject.fresh()
-    actions: dict[str, Callable[[], Any]] = {"sample": lambda: made.sample(3)}
+    actions: dict[str, Callable[[], Any]] = {"sample": partial(made.sample, 3)}
     if subject.scores:
         rows = subject.data.rows
-        actions["score_samples"] = lambda: made.score_samples(rows)
-        actions["score"] = lambda: made.score(rows)
+        actions["score_samples"] = partial(made.score_samples, rows)
+        actions["score"] = partial(made.score, rows)
     for name, act in actions.items():
         error = raised(act)
         got = type(error).__name__ if error else "no error"
@@ -60,15 +61,15 @@ def nan_and_infinity_are_refused(subject: Subject) -> None:
         X, rows = data.X.copy(), data.rows.copy()
         X[3, 1] = rows[3, 1] = value
         made = subject.fresh()
-        if raised(lambda made=made, X=X: made.fit(X)) is None and subject.ours:
+        if raised(partial(made.fit, X)) is None and subject.ours:
             finite = np.isfinite(numeric(subject.draw(made, 50))).all()
             missing = np.isnan(value) and _marginalises(subject)
             expect(missing and finite, f"a ValueError for {value} in fit", "no error")
         else:
-            expect_refusal(lambda made=made, X=X: made.fit(X), f"{value} in fit", *words)
+            expect_refusal(partial(made.fit, X), f"{value} in fit", *words)
         if not subject.scores:
             continue
-        error = raised(lambda rows=rows: fitted.score_samples(rows))
+        error = raised(partial(fitted.score_samples, rows))
         if error is None:
             score = float(np.asarray(fitted.score_samples(rows), dtype=float)[3])
             right = score == -np.inf or (np.isnan(value) and np.isfinite(score))
@@ -91,7 +92,7 @@ def wrong_width_is_refused(subject: Subject) -> None:
     fitted = subject.fitted(data)
     for rows in (data.rows[:, :1], np.c_[data.rows, data.rows], data.rows[:, 0], data.rows[None]):
         shape = rows.shape
-        expect_refusal(lambda rows=rows: fitted.score_samples(rows), f"rows of shape {shape}")
+        expect_refusal(partial(fitted.score_samples, rows), f"rows of shape {shape}")
 
 
 @check(cause="no check of the number of rows")
@@ -99,8 +100,8 @@ def empty_and_single_rows(subject: Subject) -> None:
     """No rows are refused by fit; one row is refused, or fitted to give numbers."""
     for data in subject.each_modality:
         made = subject.fresh()
-        expect_refusal(lambda made=made, X=data.X: made.fit(X[:0]), "no rows")
-        error = raised(lambda made=made, X=data.X: made.fit(X[:1]))
+        expect_refusal(partial(made.fit, data.X[:0]), "no rows")
+        error = raised(partial(made.fit, data.X[:1]))
         if error is None and data.modality != "text":
             finite = np.isfinite(numeric(subject.draw(made, 5))).all()
             expect(finite, "finite draws after one row, or a ValueError", "others")
@@ -115,7 +116,7 @@ def constant_columns(subject: Subject) -> None:
     X = SETS["plane"]().X.copy()
     X[:, 0] = 5.0
     made = subject.fresh()
-    error = raised(lambda: made.fit(X))
+    error = raised(partial(made.fit, X))
     if error is not None:
         got = f"{type(error).__name__}: {error}"
         expect(isinstance(error, ValueError), "a ValueError for a constant column", got)
@@ -146,7 +147,7 @@ def object_arrays(subject: Subject) -> None:
     if not subject.ours:
         words = data.X.astype(object)
         words[:, 0] = "word"
-        expect_refusal(lambda: made.fit(words), "words among numbers")
+        expect_refusal(partial(made.fit, words), "words among numbers")
 
 
 @check(cause="attributes are set before the input is found to be good")
@@ -155,8 +156,8 @@ def a_failed_fit_leaves_nothing(subject: Subject) -> None:
     data = subject.data
     bad: Any = [None, 3.5] if data.modality == "text" else data.X[:0]
     made = subject.fresh()
-    expect_refusal(lambda: made.fit(bad), "no rows")
-    error = raised(lambda: made.sample(2))
+    expect_refusal(partial(made.fit, bad), "no rows")
+    error = raised(partial(made.sample, 2))
     got = "a sample" if error is None else type(error).__name__
     expect(isinstance(error, NotFittedError), "NotFittedError after a failed fit", got)
     left = [k for k in vars(made) if k.endswith("_") and not k.startswith("_")]
@@ -164,7 +165,7 @@ def a_failed_fit_leaves_nothing(subject: Subject) -> None:
     if subject.ours:
         fitted = copy.deepcopy(subject.fitted())
         before = subject.draw(fitted, 4)
-        expect_refusal(lambda: fitted.fit(bad), "no rows")
+        expect_refusal(partial(fitted.fit, bad), "no rows")
         kept = same(before, subject.draw(fitted, 4))
         expect(kept, "the earlier fit kept after a failed one", "another")
 
@@ -177,11 +178,11 @@ def wrong_hyper_parameters_are_named(subject: Subject) -> None:
     data = subject.data
     for name, value in (("device", "abacus"), ("dtype", "int3"), ("random_state", "seven"),
                         ("random_state", -1)):  # fmt: skip
-        made = subject.fresh(**{name: value})
-        expect_refusal(lambda made=made: made.fit(data.X), f"{name}={value!r}", name)
+        made = subject.fresh().set_params(**{name: value})
+        expect_refusal(partial(made.fit, data.X), f"{name}={value!r}", name)
     for name, default in subject.params.items():
         if isinstance(default, int | float) and not isinstance(default, bool):
             made = subject.fresh().set_params(**{name: "many"})
-            error = raised(lambda made=made: made.fit(data.X))
+            error = raised(partial(made.fit, data.X))
             told = isinstance(error, ValueError | TypeError) and name in str(error)
             expect(told, f"an error that names {name}='many'", repr(error))

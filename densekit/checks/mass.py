@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from densekit.checks.data import SETS, Data, join
-from densekit.checks.subject import FEW, MANY, Subject, check, expect, numeric
+from densekit.checks.subject import FEW, MANY, Subject, check, expect, numeric, quiet
 
 _CHANCE = math.log(1e5)
 """Nats by which a fair score beats the truth in sum once in 100,000 times."""
@@ -125,7 +125,8 @@ def enumerated(subject: Subject, name: str, steps: int = FEW) -> tuple[Any, np.n
     fitted = subject.fitted(data, steps)
     logp, error = subject.log_density(fitted, data.every)
     expect(not np.isnan(logp).any(), "no NaN", f"{np.isnan(logp).sum()} NaN scores")
-    return fitted, np.exp(logp), 4 * float((np.exp(logp) * error).sum())
+    mass = np.exp(logp) * (1.0 if data.copies is None else data.copies)
+    return fitted, mass, 4 * float((mass * error).sum())
 
 
 @check(cause="a density over codes reported as if it were a mass", when=_our_tables)
@@ -298,6 +299,15 @@ def minus_infinity_outside_the_support(subject: Subject) -> None:
         low, high = (0.0, np.inf) if name == "positive" else (0.0, 1.0)
         kept = ((draws >= low) & (draws <= high)).all()
         expect(kept, f"draws inside {support!r}", f"from {draws.min()} to {draws.max()}")
+    cells = SETS["cells"]()
+    odd = cells.rows.assign(colour="mauve")
+    with quiet():
+        try:
+            logp, _ = subject.log_density(subject.fitted(cells), odd)
+        except ValueError as error:
+            expect("mauve" in str(error), "an error that names the unseen 'mauve'", str(error))
+        else:
+            expect((logp == -np.inf).all(), "-inf for a category never seen", f"{logp}")
 
 
 @check(
@@ -307,9 +317,12 @@ def minus_infinity_outside_the_support(subject: Subject) -> None:
 def prompts_condition(subject: Subject) -> None:
     """P(x given prompt) sums to one over what may follow, and obeys the chain rule."""
     fitted = subject.fitted(SETS["strings"]())
-    follows = [word for word in SETS["strings"]().every if len(word) < 3]
+    data = SETS["strings"]()
+    short = [i for i, word in enumerate(data.every) if len(word) < 3]
+    follows = [data.every[i] for i in short]
     logp, _ = subject.log_density(fitted, follows, context=["a"] * len(follows))
-    mass = float(np.exp(logp).sum())
+    assert data.copies is not None
+    mass = float((np.exp(logp) * data.copies[short]).sum())
     expect(abs(mass - 1) < 0.015, "mass 1 over all that may follow the prompt 'a'", f"{mass:.4f}")
     whole, _ = subject.log_density(fitted, ["a" + word for word in follows])
     spread = float(np.ptp(whole - logp))

@@ -6,8 +6,6 @@ import inspect
 import pickle
 import random
 import tempfile
-import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +48,7 @@ def every_field_is_a_parameter(subject: Subject) -> None:
     names = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
     for base in kind.__mro__ if dataclasses.is_dataclass(kind) else ():
         for name, hint in inspect.get_annotations(base).items():
-            constant = typing.get_origin(hint) is typing.ClassVar or "ClassVar" in str(hint)
+            constant = "ClassVar" in str(hint)
             if name in vars(base) and not constant and not name.startswith("_"):
                 names.add(name)
     missing = sorted(names - set(subject.params))
@@ -214,35 +212,31 @@ def fit_follows_the_seed(subject: Subject) -> None:
 def global_generators_are_left_alone(subject: Subject) -> None:
     """fit, sample and score leave the generators of Python, NumPy and torch as they were."""
     data = subject.data
-
-    def states() -> tuple[Any, ...]:
-        keys = np.random.get_state()  # noqa: NPY002
-        return random.getstate(), keys[1].tolist(), keys[2], torch.get_rng_state().tolist()
-
     for seed in (0, None):
-        fitted = None
-        actions: dict[str, Callable[[Any], Any]] = {
-            "fit": lambda _, s=seed: subject.fit(data.X, seed=s),
-            "sample": lambda est, s=seed: subject.draw(est, 5, seed=s),
-        }
+        before = _generators()
+        fitted = subject.fit(data.X, seed=seed)
+        _expect_unmoved("fit", seed, before)
+        subject.draw(fitted, 5, seed=seed)
+        _expect_unmoved("sample", seed, before)
         if subject.scores:
-            actions["score_samples"] = lambda est: est.score_samples(data.rows)
-        for name, act in actions.items():
-            before = states()
-            result = act(fitted)
-            fitted = fitted or result
-            changed = [
-                where
-                for where, a, b in zip(
-                    ("random", "numpy.random", "numpy.random", "torch"),
-                    before,
-                    states(),
-                    strict=True,
-                )
-                if a != b
-            ]
-            expect(not changed, f"{name} to leave global generators alone (seed {seed})",
-                   f"{changed[0] if changed else ''} moved")  # fmt: skip
+            fitted.score_samples(data.rows)
+            _expect_unmoved("score_samples", seed, before)
+
+
+def _generators() -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    numpy = [kind, np.asarray(keys).tolist(), *rest]
+    return {
+        "random": random.getstate(),
+        "numpy.random": numpy,
+        "torch": torch.get_rng_state().tolist(),
+    }
+
+
+def _expect_unmoved(action: str, seed: int | None, before: dict[str, Any]) -> None:
+    moved = [name for name, state in _generators().items() if state != before[name]]
+    wanted = f"{action} with random_state={seed} to leave global generators alone"
+    expect(not moved, wanted, f"{' and '.join(moved)} moved on")
 
 
 @check(cause="state that __getstate__ leaves out, or an object that cannot be copied")
@@ -371,3 +365,33 @@ def distribution_is_pyro_and_agrees(subject: Subject) -> None:
         scores = fitted.score_samples(data.rows)
         agree = close(scores, logp, 5)
         expect(agree, "log_prob equal to score_samples", _apart(scores, logp))
+
+
+@check(
+    cause="log_prob cannot be differentiated by its argument, or shapes do not broadcast",
+    when=lambda s: s.ours and s.takes("table") and s.density == "exact",
+)
+def distribution_works_in_pyro(subject: Subject) -> None:
+    """``pyro.sample("x", est.distribution_)`` runs in a model under NUTS and under SVI."""
+    import pyro
+    from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+    from pyro.infer.autoguide import AutoDiagonalNormal, init_to_sample
+
+    fitted = subject.fitted(SETS["plane"]())
+    dist = fitted.distribution_
+
+    def model() -> None:
+        x = pyro.sample("x", dist)
+        pyro.sample("y", pyro.distributions.Normal(x[..., 0], 1.0), obs=torch.zeros(()).to(x))
+
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), quiet():
+        kernel = NUTS(model, max_tree_depth=2, init_strategy=init_to_sample)
+        chain = MCMC(kernel, num_samples=4, warmup_steps=4, disable_progbar=True)
+        chain.run()
+        x = chain.get_samples()["x"]
+        good = tuple(x.shape) == (4, 2) and bool(torch.isfinite(x).all())
+        expect(good, "finite draws of shape (4, 2) from NUTS", f"{tuple(x.shape)}: {x.tolist()}")
+        guide = AutoDiagonalNormal(model, init_loc_fn=init_to_sample)
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        losses = [svi.step() for _ in range(3)]
+        expect(np.isfinite(losses).all(), "finite losses from SVI", f"{losses}")

@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from densekit.checks.data import SETS, Data
 
-FEW, MANY = 20, 600
+FEW, MANY = 10, 600
 """Optimiser steps of a fit that only needs to exist, and of one that should have learnt."""
 
 _FITTED: OrderedDict[Any, Any] = OrderedDict()
@@ -146,6 +146,8 @@ class Subject:
     def fitted(self, data: Data | None = None, steps: int = FEW, **params: Any) -> Any:
         """A fit that checks share: look, do not touch."""
         data = data or self.data
+        if data.longest is not None:
+            params = {"max_length": data.longest, **params}
         options = tuple(sorted((k, repr(v)) for k, v in {**self.params, **params}.items()))
         key = (type(self.estimator), options, data.name, steps)
         if key not in _FITTED:
@@ -216,7 +218,7 @@ def same(a: Any, b: Any) -> bool:
     if type(a).__module__.startswith("densekit") and hasattr(a, "__dict__"):
         return same(a.__getstate__(), b.__getstate__())
     try:
-        return bool(a == b) or type(a).__eq__ is object.__eq__
+        return bool(a == b) or "__eq__" not in vars(type(a))
     except (TypeError, ValueError):
         return True
 
