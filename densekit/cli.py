@@ -52,6 +52,7 @@ def bench(
     from densekit import bench as room
     from densekit.bench.progress import watching
     from densekit.bench.runner import start_server
+    from densekit.bench.table import MIN_WIDTH
 
     start = time.perf_counter()
     loaded = room.load_suite(suite)
@@ -60,7 +61,8 @@ def bench(
     with watching(loaded, Console(stderr=True)) as watcher:
         room.check(loaded)
         records = room.run_suite(loaded, folder, watcher, jobs=jobs)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
     console.print(room.tables(records))
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
@@ -97,7 +99,9 @@ def list_models(
     for name, kind in densekit.all_estimators(family=family, modality=modality).items():
         can = densekit.capabilities(kind)
         table.add_row(name, family_of(kind), can.density, ", ".join(can.modalities), can.context)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

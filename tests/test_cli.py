@@ -40,7 +40,7 @@ def test_bench_prints_a_table_and_says_what_failed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["bench", "tiny.toml"])
     assert done.exit_code == 1, done.output
-    assert "exact density, lebesgue measure" in done.stdout
+    assert "exact, lebesgue" in done.stdout
     assert "the truth" in done.stdout
     assert "two_moons--Broken--0 failed: ArithmeticError: it broke" in done.stdout
     assert "2 runs, 1 failed" in done.stdout

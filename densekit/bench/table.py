@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -15,16 +16,19 @@ from rich.table import Table
 from densekit.bench.records import Record
 
 _KINDS = {
-    "exact": "exact density",
-    "lower_bound": "lower bound of the density",
-    "estimate": "estimate of the density",
+    "exact": "exact",
+    "lower_bound": "lower bound",
+    "estimate": "estimate",
     "none": "no density",
 }
 _UNITS = {
     "bits_per_dim": "bits/dim",
     "bits_per_character": "bits/char",
-    "two_sample_auc": "two-sample AUC",
+    "two_sample_auc": "two-sample\nAUC",
 }
+
+MIN_WIDTH = 110
+"""Columns that the widest table needs: on a narrower terminal lines wrap, and no number is cut."""
 
 
 def tables(records: Iterable[Record]) -> RenderableType:
@@ -50,8 +54,9 @@ def pm(entry: dict[str, Any] | None) -> str:
     value, error = entry["value"], entry.get("standard_error")
     if error is None or not math.isfinite(error):
         return f"{value:.4g}"
-    digits = 1 - math.floor(math.log10(error)) if error > 0 else 4
-    digits = min(max(digits, 0), 5)
+    if error < 1e-6:
+        return f"{value:.4f} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
@@ -89,7 +94,7 @@ def _part(record: Record) -> tuple[int, str]:
         return len(_KINDS) - 1, _KINDS["none"]
     kind, measure = record.score["kind"], record.score["base_measure"]
     place = list(_KINDS).index(kind) if kind in _KINDS else len(_KINDS)
-    return place, f"{_KINDS.get(kind, kind)}, {measure} measure"
+    return place, f"{_KINDS.get(kind, kind)}, {measure}"
 
 
 def _table(name: str, records: list[Record]) -> Table:
@@ -101,28 +106,27 @@ def _table(name: str, records: list[Record]) -> Table:
         size = (
             f": {data['modality']}, {data['n_train']} rows to fit, {data['n_test']} held out{dims}"
         )
-    table = Table(title=f"[bold]{escape(name)}[/bold]{size}", title_justify="left", title_style="")
+    title = f"[bold]{escape(name)}[/bold]{size}"
+    table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
     table.add_column("model", no_wrap=True)
     table.add_column("family", no_wrap=True)
-    table.add_column("nats per row", justify="right", no_wrap=True)
-    for key in extra:
-        table.add_column(_UNITS[key], justify="right", no_wrap=True)
-    for title in ("fit s", "scored rows/s", "sampled rows/s"):
-        table.add_column(title, justify="right")
+    units = (_UNITS[key] for key in extra)
+    for head in ("nats per row", *units, "fit\ns", "scored\nrows/s", "sampled\nrows/s"):
+        table.add_column(head, justify="right", no_wrap=True)
     parts: dict[tuple[int, str], list[list[str]]] = {}
     for record in sorted(records, key=_value, reverse=True):
         parts.setdefault(_part(record), []).append(_row(record, extra))
     truth = next((r.truth for r in records if r.truth), None)
     if truth:
         row = ["the truth", "", pm(truth), *("" for _ in extra), "", "", ""]
-        measure = f"{_KINDS[truth['kind']]}, {truth['base_measure']} measure"
+        measure = f"{_KINDS[truth['kind']]}, {truth['base_measure']}"
         parts.setdefault((0, measure), []).insert(0, row)
     blank = [""] * (len(extra) + 5)
     for (_, heading), rows in sorted(parts.items()):
         table.add_row(f"[italic]{escape(heading)}[/italic]", *blank)
         for row in rows:
             table.add_row(*(escape(cell) for cell in ["  " + row[0], *row[1:]]))
-        table.add_section()
     return table
 
 

@@ -1,5 +1,6 @@
 import io
 import math
+import re
 
 from rich.console import Console
 
@@ -22,8 +23,7 @@ def lines(records):
     console = Console(file=io.StringIO(), width=150)
     console.print(tables(records))
     text = console.file.getvalue().split("\n")
-    # Cells of each row, borders off.
-    return [[c.strip() for c in line.strip("│┃ ").replace("┃", "│").split("│")] for line in text]
+    return [re.split(r" {2,}", line.strip()) for line in text]
 
 
 def place(rows, word):
@@ -44,9 +44,9 @@ def test_kinds_and_measures_are_never_mixed():
         ]
     )
     words = [
-        "exact density, counting measure", "Better", "Worse",
-        "exact density, lebesgue measure", "Lebesgue",
-        "lower bound of the density, counting measure", "High", "Low",
+        "exact, counting", "Better", "Worse",
+        "exact, lebesgue", "Lebesgue",
+        "lower bound, counting", "High", "Low",
         "no density", "None",
         "failed", "Broken",
     ]  # fmt: skip
@@ -60,9 +60,9 @@ def test_kinds_and_measures_are_never_mixed():
 def test_the_truth_stands_above_the_models():
     truth = {"value": -1.0, "standard_error": 0.02, "kind": "exact", "base_measure": "lebesgue"}
     rows = lines([record("Model", -2.0, measure="lebesgue", truth=truth)])
-    assert place(rows, "the truth") == place(rows, "exact density, lebesgue measure") + 1
+    assert place(rows, "the truth") == place(rows, "exact, lebesgue") + 1
     assert place(rows, "the truth") < place(rows, "Model")
-    assert rows[place(rows, "the truth")][2] == "-1.000 ± 0.020"
+    assert rows[place(rows, "the truth")][1] == "-1.000 ± 0.020"
 
 
 def test_labels_are_not_markup():
@@ -72,8 +72,8 @@ def test_labels_are_not_markup():
 def test_numbers():
     assert pm(None) == "-"
     assert pm({"value": -math.inf, "standard_error": math.nan}) == "-inf"
-    assert pm({"value": 3.0, "standard_error": 0.0}) == "3.0000 ± 0.0000"
-    assert pm({"value": 3.0, "standard_error": 1e-9}) == "3.00000 ± 0.00000"
+    assert pm({"value": 3.0, "standard_error": 0.0}) == "3.0000 ± 0"
+    assert pm({"value": 3.0, "standard_error": 1e-9}) == "3.0000 ± 0"
     assert amount(None) == "-"
     assert amount(99.6) == "100"
     assert amount(1.0) == "1"
