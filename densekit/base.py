@@ -477,7 +477,8 @@ class DensityEstimator(BaseEstimator, ABC):
         logw, error = torch.stack(draws, 1)
         k = len(logw)
         score = torch.logsumexp(logw, 0) - np.log(k)
-        weight = torch.softmax(logw, 0)
+        # Where every draw scores -inf there is nothing to weigh, and no spread.
+        weight = torch.softmax(logw, 0).nan_to_num(1 / k)
         spread = ((k * weight - 1).square().sum(0) / (k - 1) / k).sqrt()
         inner = (weight * error).square().sum(0).sqrt()
         return score, torch.hypot(spread, inner)
