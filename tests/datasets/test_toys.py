@@ -97,3 +97,15 @@ def test_wrong_shapes_are_named(bad):
 def test_noise_too_small_for_the_quadrature():
     with pytest.raises(ValueError, match="where the quadrature holds"):
         TwoMoons(0.001)
+
+
+def test_the_arcs_are_those_of_scikit_learn():
+    from sklearn.datasets import make_moons
+
+    X, _ = make_moons(200, noise=None)
+    noise = 0.02
+    inside = math.log(1 / (2 * math.pi * noise * math.sqrt(2 * math.pi)))
+    scores = TwoMoons(noise).log_prob(X)
+    # A line's density across it, and half of that at the four ends.
+    assert np.sort(scores)[4:] == pytest.approx(np.full(196, inside), abs=0.25)
+    assert np.sort(scores)[:4] == pytest.approx(np.full(4, inside - math.log(2)), abs=0.02)
