@@ -16,31 +16,55 @@ from densekit.codecs.support import from_real, to_real
 
 KINDS = ("real", "integer", "ordinal", "categorical", "boolean", "datetime")
 SECONDS = {"D": 86400.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_LIMIT = 2**62
+_MOST_LEVELS = 4096
 
 
-def fit_column(raw: RawColumn, kind: str | None, support: Any) -> Column:
+def fit_column(raw: RawColumn, kind: str | None, support: Any, everywhere: Any) -> Column:
+    """What there is to know of a column, given its kind and support or those of all columns.
+
+    Raises
+    ------
+    ValueError
+        Kind or support do not exist, or do not go with the values.
+    """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kinds[{raw.label!r}]={kind!r}; choose one of {', '.join(KINDS)}.")
     name, dtype = str(raw.label), raw.dtype
     if len(raw.levels) == 1 if raw.levels else _is_constant(raw.values):
         return _constant_column(name, dtype, raw)
-    kind = kind or _infer_kind(raw)
+    whole = raw.levels is None and raw.values.dtype.kind in "iu"
+    kind = kind or ("integer" if whole and support is not None else _infer_kind(raw))
     _check_kind(raw, kind)
     if kind == "real":
-        return _real_column(raw, name, support)
+        return _real_column(raw, name, everywhere if support is None else support)
+    if kind == "integer":
+        return _integer_column(raw, name, support)
+    if support is not None:
+        raise ValueError(
+            f"support[{raw.label!r}]={support!r}: the column is {kind}; only columns of numbers "
+            "have a support: leave it out or set kinds."
+        )
     if kind == "datetime":
         return _datetime_column(raw, name)
-    if kind == "integer":
-        return _integer_column(raw, name)
     return Column(name, cast(Kind, kind), dtype, levels=_fit_levels(raw, kind))
 
 
-def _integer_column(raw: RawColumn, name: str) -> Column:
+def _integer_column(raw: RawColumn, name: str, support: Any) -> Column:
     values = raw.values
     if values.dtype.kind == "f" and (values != np.rint(values)).any():
         bad = float(values[values != np.rint(values)][0])
         raise ValueError(f"kinds[{raw.label!r}]='integer', but the column holds {bad!r}.")
+    if support not in (None, "real"):
+        word, *ends = _check_support(raw.label, support, values)
+        first, last = (math.ceil(float(ends[0])), math.floor(float(ends[1]))) if ends else (0, 0)
+        if word != "interval" or last - first >= _MOST_LEVELS:
+            raise ValueError(
+                f"support of column {raw.label!r} is {support!r}; that of an integer column is "
+                f"('interval', low, high) with at most {_MOST_LEVELS} integers: give one, or set "
+                f'kinds={{{raw.label!r}: "real"}}.'
+            )
+        levels = tuple(range(first, last + 1))
+        return Column(name, "ordinal", raw.dtype, levels=levels)
     low, high = int(values.min()), int(values.max())
     origin = min(max(round(_moments(values.astype(np.float64))[0]), low), high)
     scale = max(_moments(_minus(values, origin))[1], 1.0)
@@ -188,10 +212,13 @@ def _bijection(column: Column, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | 
 
 
 def _minus(values: np.ndarray, origin: int) -> np.ndarray:
-    """values - origin as float64, exact where both fit well within int64."""
-    whole = values.dtype.kind in "iu" and abs(origin) < _LIMIT
-    if whole and (values.dtype.itemsize < 8 or np.abs(values.astype(np.float64)).max() < _LIMIT):
-        return (values.astype(np.int64) - origin).astype(np.float64)
+    """values - origin as float64; integers are subtracted as integers."""
+    if values.dtype.kind in "iu":
+        reach = max(int(values.max()) - origin, origin - int(values.min()))
+        if reach < 2**63:
+            # Modulo 2**64, so that the difference is right where a term is not an int64.
+            steps = values.astype(np.uint64) - np.array(origin % 2**64, dtype=np.uint64)
+            return steps.astype(np.int64).astype(np.float64)
     return values.astype(np.float64) - float(origin)
 
 
@@ -307,7 +334,7 @@ def decode_column(column: Column, z: np.ndarray) -> np.ndarray:
 
 def _plus(y: np.ndarray, origin: int, low: int, high: int) -> np.ndarray:
     """Rounded y + origin within [low, high], the sum exact; uint64 where low is 0, else int64."""
-    below, above = max(low - origin, -_LIMIT), min(high - origin, _LIMIT)
+    below, above = max(low - origin, -(2**63)), min(high - origin, 2**63 - 1)
     # Float bounds drawn inwards where rounding put them outside.
     lower = float(below) if float(below) >= below else math.nextafter(float(below), math.inf)
     upper = float(above) if float(above) <= above else math.nextafter(float(above), -math.inf)

@@ -75,8 +75,10 @@ def take(X: Any, start: int, stop: int) -> Any:
 # ---------------------------------------------------------------------------------------- modality
 
 
-def reject_sparse(X: Any) -> None:
-    """Raise TypeError where X is a scipy sparse container."""
+def reject_unreadable(X: Any) -> None:
+    """Raise TypeError where X is a scipy sparse container, or rows that are not there yet."""
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError("X is a LazyFrame, whose rows are not there yet; pass X.collect().")
     if hasattr(X, "toarray") and hasattr(X, "nnz"):
         raise TypeError(
             f"Sparse data was passed ({type(X).__name__} of shape {X.shape}), but dense data is "
@@ -139,12 +141,13 @@ def modality_of(X: Any, image_shape: tuple[int, ...] | None = None) -> Modality:
     >>> modality_of(np.zeros((2, 8, 8), np.uint8))
     'image'
     """
-    reject_sparse(X)
+    reject_unreadable(X)
     if isinstance(X, (str, bytes)):
         raise TypeError(f"X is one {type(X).__name__}; pass a list of strings, one per row.")
     if is_text(X):
         return "text"
     if container_of(X) != "numpy" and hasattr(X, "columns"):
+        _check_labels(_labels(X))
         if image_shape is not None:
             raise ValueError(
                 f"image_shape={image_shape} goes with arrays; X is a {container_of(X)} frame: "
@@ -194,13 +197,11 @@ def read(X: Any) -> Frame:
         Wrong number of dimensions, no rows or columns, complex numbers, duplicate column names, a
         column type that no codec reads, missing or infinite values.
     """
-    reject_sparse(X)
+    reject_unreadable(X)
     container = container_of(X)
     if container == "numpy" or not hasattr(X, "columns"):
         return _read_array(X)
-    if container == "polars" and hasattr(X, "collect"):
-        raise TypeError("X is a polars LazyFrame; pass X.collect().")
-    labels = list(X.column_names if container == "pyarrow" else X.columns)
+    labels = _labels(X)
     _check_labels(labels)
     if not labels or not len(X):
         raise ValueError(
@@ -211,6 +212,10 @@ def read(X: Any) -> Frame:
         return Frame("pandas", [_read_pandas(label, X[label]) for label in labels])
     schema = "" if container == "polars" else _pack_arrow(X.schema)
     return Frame(container, _read_narwhals(X, labels), schema)
+
+
+def _labels(X: Any) -> list[Any]:
+    return list(X.column_names if hasattr(X, "column_names") else X.columns)
 
 
 def _check_labels(labels: list[Any]) -> None:

@@ -9,7 +9,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from densekit.codecs.base import Codec
-from densekit.codecs.frames import as_array, reject_sparse
+from densekit.codecs.frames import as_array, reject_unreadable
 from densekit.codecs.schema import Column, Modality, Schema
 from densekit.codecs.support import from_real, to_real
 
@@ -140,7 +140,7 @@ class ImageCodec(Codec):
         return x.reshape(len(x), *self.row_shape)
 
     def _array(self, X: Any) -> np.ndarray:
-        reject_sparse(X)
+        reject_unreadable(X)
         x = as_array(X)
         if x.dtype.kind not in "biuf":
             raise ValueError(

@@ -54,7 +54,8 @@ class TableCodec(Codec):
     ----------
     support : str, tuple or mapping from column to these, optional
         ``"real"``, ``"positive"`` or ``("interval", low, high)`` for real columns; one value
-        stands for all real columns.
+        stands for all real columns. An integer column given an interval by name has its integers
+        as levels, none of them impossible and none outside possible.
     kinds : mapping from column to str, optional
         ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"`` or
         ``"datetime"`` where the inferred kind is not meant. Columns are named by label, for arrays
@@ -100,13 +101,8 @@ class TableCodec(Codec):
         everywhere = None if isinstance(support, Mapping) else support
         columns = []
         for raw in frame.columns:
-            column = fit_column(raw, kinds.get(raw.label), supports.get(raw.label, everywhere))
-            if raw.label in supports and column.kind not in ("real", "constant"):
-                raise ValueError(
-                    f"support[{raw.label!r}]={supports[raw.label]!r}: the column is "
-                    f"{column.kind}, and only real columns have a support; "
-                    f'kinds={{{raw.label!r}: "real"}} makes it one.'
-                )
+            kind, own = kinds.get(raw.label), supports.get(raw.label)
+            column = fit_column(raw, kind, own, everywhere)
             columns.append(column if named else replace(column, name=f"x{raw.label}"))
         if all(c.kind == "constant" for c in columns):
             raise ValueError(
