@@ -22,6 +22,8 @@ Loss = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
 
 _ROUNDS = 50
 """Evaluations in a run of the planned length, at most."""
+_SHORTEST_ROUND = 10
+"""Steps; fewer would let patience end a short run within its warm-up."""
 _MAX_HELD_OUT = 4096
 _logger = logging.getLogger("densekit.training")
 _logger.addHandler(logging.NullHandler())
@@ -194,8 +196,8 @@ class _Run:
         )
         # Scoring a row costs a third of training on it: keep evaluation below a tenth of the run.
         cost = math.ceil(10 * batches.n_valid / (3 * self.size))
-        shortest = max(1, self.total // _ROUNDS, cost)
-        self.round = min(self.total, max(shortest, min(per_epoch, max(1, self.total // 10))))
+        shortest = max(_SHORTEST_ROUND, self.total // _ROUNDS, cost)
+        self.round = min(self.total, max(shortest, min(per_epoch, self.total // 10)))
         self.optimisers = [self._optimiser(player) for player in players]
         self.losses = [torch.compile(p.loss) if options.compile else p.loss for p in players]
         self.shadow = [p.detach().clone() for p in self.parameters]
