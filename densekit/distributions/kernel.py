@@ -88,11 +88,11 @@ def _exponential(tile: Tensor) -> Tensor:
 
 
 def _parabola(tile: Tensor) -> Tensor:
-    return tile.mul_(2).add_(1).clamp_min_(0).sum(1)
+    return tile.add_(0.5).clamp_min_(0).sum(1).mul_(2)
 
 
 def _count(tile: Tensor) -> Tensor:
-    return (tile > -0.5).sum(1, dtype=tile.dtype)
+    return tile.gt_(-0.5).sum(1)
 
 
 KERNEL_SUMS: dict[str, Callable[[Tensor], Tensor]] = {
