@@ -16,7 +16,8 @@ def stream(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def find(keys: Tensor, wanted: Tensor) -> Tensor:
-    """Index of each of ``wanted`` in the sorted ``keys``, -1 where it is not there."""
+    """Index of each of ``wanted`` in the sorted ``keys``, -1 where it is not there. A key that is
+    made of no context, -1, is negative and so never there."""
     index = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
     return torch.where(keys[index] == wanted, index, -1)
 
@@ -55,11 +56,12 @@ class BackoffTable:
 
     def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
         """log p(tokens[:, t] | given, tokens[:, :t]), (n, L); 0 where ``tokens`` is padding."""
-        x, place = stream(torch.cat([given, tokens], 1))
+        x, _ = stream(torch.cat([given, tokens], 1))
         p, gram = self.unigram[x], x
         for order in self.orders:
-            context = torch.where(place > 0, gram.roll(1), -1)
-            gram = torch.where(context < 0, -1, find(order.keys, context * self.vocab_size + x))
+            # Rows follow each other: no k-gram begins before the mark, so none reaches over it.
+            context = gram.roll(1)
+            gram = find(order.keys, context * self.vocab_size + x)
             p = order.values[gram] + order.leftover[context] * p
         target = torch.cat([torch.zeros_like(given), tokens], 1)
         out = torch.zeros(target.shape, dtype=p.dtype, device=p.device)
@@ -86,8 +88,7 @@ class BackoffTable:
     def _push(self, tokens: Tensor, state: Tensor) -> Tensor:
         grams = [torch.where(tokens == PADDING, -1, tokens)]
         for order, context in zip(self.orders[:-1], state.T, strict=False):
-            key = context * self.vocab_size + tokens
-            grams.append(torch.where(context < 0, -1, find(order.keys, key)))
+            grams.append(find(order.keys, context * self.vocab_size + tokens))
         return torch.stack(grams[: len(self.orders)], 1) if self.orders else state
 
     def _logits(self, state: Tensor) -> Tensor:

@@ -146,6 +146,25 @@ def test_each_prompt_has_its_own_continuations():
         )
 
 
+def test_long_samples_follow_the_transitions():
+    # Strings end at different times, so that rows leave while others go on.
+    torch.manual_seed(0)
+    prompts = torch.tensor([[0, 0, 0], [2, 4, 3], [0, 3, 2]])
+    dist = TokenSequence(Markov(), 25, prompts)
+    x = dist.sample((4000,))
+    lengths = (x > 1).sum(-1)
+    assert (lengths + (prompts > 0).sum(-1)).max() == 25
+    x = torch.cat([begin(prompts).expand(4000, 3, 4), x], -1).reshape(-1, 30)
+    now = x[:, 4:] * ((x > 1).cumsum(1)[:, 3:-1] < 25)  # without the ends that are forced
+    a, b, c = (u[now > 0] for u in (x[:, 2:-2], x[:, 3:-1], now))
+    counts = torch.zeros(VOCAB, VOCAB, VOCAB).index_put((a, b, c), torch.tensor(1.0), True)
+    total = counts.sum(-1, keepdim=True)
+    p = Markov().table.exp()
+    z = (counts - total * p) / (total * p * (1 - p)).clamp(min=1).sqrt()
+    assert counts.sum() > 30_000
+    assert z[(total > 0).expand_as(z)].abs().max() < 4.5
+
+
 def test_expands_and_works_in_pyro(dist):
     wide = dist.expand((4,))
     torch.manual_seed(0)
