@@ -67,6 +67,8 @@ def _integer_column(raw: RawColumn, name: str, support: Any) -> Column:
         return Column(name, "ordinal", raw.dtype, levels=levels)
     low, high = int(values.min()), int(values.max())
     origin = min(max(round(_moments(values.astype(np.float64))[0]), low), high)
+    if max(high - origin, origin - low) >= 2**63:
+        origin = (low + high) // 2  # Steps from a lopsided mean would not fit an int64.
     scale = max(_moments(_minus(values, origin))[1], 1.0)
     return Column(name, "integer", raw.dtype, scale=scale, origin=origin)
 

@@ -55,7 +55,7 @@ def test_floats_come_back_and_are_standardised(X, scale):
 def test_extreme_offsets_and_scales(offset, scale):
     z = np.random.default_rng(0).normal(size=(2000, 2))
     X = offset + scale * z
-    codec, typed, back = round_trip(X)
+    codec, _typed, back = round_trip(X)
     assert abs(codec.schema.columns[0].scale / (scale * z[:, 0].std()) - 1) < 1e-4
     np.testing.assert_allclose(back, X, rtol=1e-15, atol=1e-14 * scale)
 
@@ -228,7 +228,7 @@ def test_arrays_come_back_in_their_dtype(X):
 def test_microseconds_over_a_century_survive():
     ticks = np.array([0, 1, 2, 3 * 10**15, 3 * 10**15 + 1]) - 10**15
     X = pd.DataFrame({"when": ticks.astype("datetime64[us]")})
-    codec, typed, back = round_trip(X)
+    codec, _typed, back = round_trip(X)
     assert np.abs((back["when"] - X["when"]).dt.total_seconds()).max() < 2e-6
     seconds = ticks / 1e6
     assert codec.schema.columns[0].scale == pytest.approx(seconds.std())
@@ -239,7 +239,7 @@ def test_read_only_and_strided_arrays_are_left_alone():
     before = X.copy()
     for view in (X[::2, ::3], X.T.copy().T, np.asfortranarray(X)):
         view.setflags(write=False)
-        codec, typed, back = round_trip(view)
+        _codec, typed, back = round_trip(view)
         np.testing.assert_allclose(back, view)
         typed += 1
     np.testing.assert_array_equal(X, before)
@@ -284,7 +284,7 @@ def test_discrete_columns_have_no_jacobian_and_seconds_are_the_unit_of_time():
 @given(st.floats(0, 1))
 def test_interval_edges_are_finite_and_inside(v):
     X = np.array([[2.0], [4.0], [2 + 2 * v]])
-    codec, typed, back = round_trip(X, support=("interval", 2, 4))
+    codec, _typed, back = round_trip(X, support=("interval", 2, 4))
     np.testing.assert_allclose(back, X, atol=1e-9)
     drawn = codec.decode(torch.tensor([[-1e3], [1e3]]))
     np.testing.assert_array_equal(drawn, [[2], [4]])
@@ -346,7 +346,7 @@ def test_given_kinds():
 def test_interval_of_integers_makes_them_levels():
     X = pd.DataFrame({"age": [17, 20, 90], "flag": [0, 1, 0]})
     support = {"age": ("interval", 16.5, 99), "flag": ("interval", 0, 9)}
-    codec, typed, back = round_trip(X, support=support)
+    codec, _typed, back = round_trip(X, support=support)
     assert codec.schema.cardinality.tolist() == [83, 10]
     assert codec.schema.ordered.all()
     pd.testing.assert_frame_equal(back, X)
