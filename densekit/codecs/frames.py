@@ -445,7 +445,7 @@ def _pandas_series(column: Column, values: np.ndarray) -> Any:
     target = pd.api.types.pandas_dtype(dtype)
     tz = getattr(target, "tz", None) or getattr(getattr(target, "pyarrow_dtype", None), "tz", None)
     if values.dtype.kind == "M" and tz is not None:
-        return pd.Series(values).dt.tz_localize("UTC").dt.tz_convert(tz).astype(target)
+        return pd.Series(values).dt.tz_localize("UTC").astype(target)
     return pd.Series(values.tolist() if dtype == "object" else values, dtype=target)
 
 

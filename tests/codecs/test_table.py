@@ -360,6 +360,9 @@ def test_integers_keep_an_integer_centre():
     np.testing.assert_allclose(k, np.rint(k), atol=1e-9)
     assert abs(typed.mean()) < 0.1
     assert abs(typed.std() - 1) < 0.01
+    rare = np.zeros((100, 1), int)
+    rare[0] = 3
+    assert TableCodec().fit(rare).schema.width.tolist() == [1.0]  # No step wider than a unit.
 
 
 def test_same_columns_in_any_container_give_the_same_events():
