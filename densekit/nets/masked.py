@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from densekit.nets.mlp import activation_layer
-from densekit.nets.residual import FAR, uniform_weight
+from densekit.nets.residual import squash, uniform_weight
 
 
 class MaskedNet(nn.Module):
     r"""Gives each of D features parameters that depend on the features before it only.
 
-    Germain, Gregor, Murray and Larochelle, MADE (2015). Every hidden unit has a degree m and sees the
-    first m features of the order; a weight from a unit to one of smaller degree is masked out. Here
-    the units of a layer are *sorted* by degree, so that each mask is a block triangle: to solve for
-    the features one after another, :meth:`solve` needs each unit once, and a whole inverse costs
-    about one forward pass where a network without order takes D.
+    Germain, Gregor, Murray and Larochelle, MADE (2015). Every hidden unit has a degree m and sees
+    the first m features of the order; a weight from a unit to one of smaller degree is masked out.
+    Here the units of a layer are *sorted* by degree, so that each mask is a block triangle: to solve
+    for the features one after another, :meth:`solve` needs each unit once, and a whole inverse
+    costs about one forward pass where a network without order takes D.
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ class MaskedNet(nn.Module):
 
     Notes
     -----
-    Input (D, N) and context (C, N), output (P, D, N). The last layer starts at zero.
+    Input (D, N) and context (C, N), output (P, D, N). The last layer starts at zero. The net reads
+    its input through :func:`~densekit.nets.residual.squash`.
 
     Examples
     --------
@@ -55,7 +56,7 @@ class MaskedNet(nn.Module):
         hidden_sizes: Sequence[int],
         n_context: int = 0,
         reverse: bool = False,
-        activation: str = "relu",
+        activation: str = "silu",
     ) -> None:
         super().__init__()
         D, self.n_params = n_features, n_params
@@ -93,12 +94,12 @@ class MaskedNet(nn.Module):
     def _first_bias(self, context: Tensor | None) -> Tensor:
         if context is None:
             return self.bias[0]
-        return torch.addmm(self.bias[0], self.context, context.clamp(-FAR, FAR))
+        return torch.addmm(self.bias[0], self.context, squash(context))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Features (D, N) and context (C, N) to parameters (P, D, N)."""
         first, *hidden, last = self._masked()
-        h = torch.addmm(self._first_bias(context), first, x.clamp(-FAR, FAR))
+        h = torch.addmm(self._first_bias(context), first, squash(x))
         for weight, bias in zip(hidden, self.bias[1:], strict=True):
             step = torch.addmm(bias, weight, self.activation(h))
             h = h + step if h.shape == step.shape else step
@@ -139,12 +140,12 @@ class MaskedNet(nn.Module):
             raw = torch.addmm(self.last_bias[:, d], last[:, d, : len(top)], top)
             found.append(step(d, raw))
             if place + 1 < len(order):
-                x.append(found[-1][None].clamp(-FAR, FAR))
+                x.append(squash(found[-1])[None])
         return torch.stack([found[p] for p in self.order.argsort().tolist()])
 
 
 class _Growing:
-    """Rows that arrive block by block: written in place, or joined where autograd must see them."""
+    """Rows that arrive block by block: written in place, or joined where autograd looks on."""
 
     def __init__(self, n_rows: int, n: int, like: Tensor) -> None:
         self.whole = None if torch.is_grad_enabled() else like.new_empty(n_rows, n)

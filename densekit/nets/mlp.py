@@ -1,5 +1,6 @@
 """The multi-layer perceptron, and activations by name."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -77,7 +78,7 @@ class MLP(nn.Module):
         self.n_in, self.n_out = n_in, n_out
         sizes = (n_in, *hidden_sizes)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             layers += [_linear(fan_in, fan_out), activation_layer(activation)]
             if dropout:
                 layers.append(nn.Dropout(dropout))

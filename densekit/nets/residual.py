@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 from densekit.nets.mlp import activation_layer
 
-FAR = 100.0
-"""What a conditioner reads is clamped to [-FAR, FAR]: a row as far out as that (in standard
-deviations) still gets finite parameters, and inside nothing changes."""
+
+def squash(x: Tensor) -> Tensor:
+    """What a conditioner reads of its input: asinh, the number itself near 0 and its logarithm far out.
+
+    A network continues its last slope to infinity, so that an outlier in one feature would throw the
+    parameters of all others off; and any finite input now gives finite parameters.
+    """
+    return torch.asinh(x)
 
 
 def uniform_weight(n_out: int, n_in: int, fan_in: Tensor | float) -> nn.Parameter:
@@ -23,8 +28,8 @@ def uniform_weight(n_out: int, n_in: int, fan_in: Tensor | float) -> nn.Paramete
 class ResidualNet(nn.Module):
     r"""A network from (n_in, N), and a context (n_context, N), to (n_out, N).
 
-    .. math:: h_1 = W_1 x + V c + b_1, \qquad h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1},
-              \qquad y = W \sigma(h_k) + b
+    .. math:: h_1 = W_1 \operatorname{asinh}(x) + V \operatorname{asinh}(c) + b_1, \quad
+              h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1}, \quad y = W \sigma(h_k) + b
 
     with the sum left out where two neighbouring layers differ in width. W and b start at zero.
 
@@ -49,7 +54,7 @@ class ResidualNet(nn.Module):
         n_out: int,
         hidden_sizes: Sequence[int],
         n_context: int = 0,
-        activation: str = "relu",
+        activation: str = "silu",
     ) -> None:
         super().__init__()
         fan_in = n_in + n_context
@@ -65,9 +70,9 @@ class ResidualNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Columns (n_in, N) and (n_context, N) to (n_out, N)."""
-        h = torch.addmm(self.bias[0], self.first, x.clamp(-FAR, FAR))
+        h = torch.addmm(self.bias[0], self.first, squash(x))
         if context is not None:
-            h = torch.addmm(h, self.context, context.clamp(-FAR, FAR))
+            h = torch.addmm(h, self.context, squash(context))
         for weight, bias in zip(self.hidden, self.bias[1:], strict=True):
             step = torch.addmm(bias, weight, self.activation(h))
             h = h + step if h.shape == step.shape else step

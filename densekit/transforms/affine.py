@@ -10,7 +10,8 @@ class AffineElement:
     Parameters
     ----------
     limit : float
-        s: no log-scale grows beyond it, which keeps a wild parameter from overflowing.
+        s: no log-scale grows beyond it. Small, it keeps a row unlike all others from being scaled
+        out of sight; scales that hold for all rows belong in a ``Diagonal`` beside it.
 
     Notes
     -----
@@ -25,7 +26,7 @@ class AffineElement:
 
     n_params = 2
 
-    def __init__(self, limit: float = 5.0) -> None:
+    def __init__(self, limit: float = 1.0) -> None:
         self.limit = limit
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

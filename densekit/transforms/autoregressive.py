@@ -14,8 +14,8 @@ class AutoregressiveTransform(ColumnTransform):
     .. math:: z_d = f(x_d;\ \theta_d(x_{<d}, c)), \qquad
               \log\left|\frac{dz}{dx}\right| = \sum_d \log f'(x_d;\ \theta_d)
 
-    Papamakarios, Pavlakou and Murray, Masked Autoregressive Flow (2017); with splines Durkan et al.
-    (2019). Data to noise is one pass of the network; noise to data finds the features one after
+    Papamakarios, Pavlakou and Murray, Masked Autoregressive Flow (2017); with splines Durkan
+    et al. (2019). Data to noise is one pass of the network; noise to data finds the features one after
     another and computes every hidden unit once.
 
     Parameters
@@ -50,7 +50,7 @@ class AutoregressiveTransform(ColumnTransform):
         hidden_sizes: Sequence[int],
         n_context: int = 0,
         reverse: bool = False,
-        activation: str = "relu",
+        activation: str = "silu",
     ) -> None:
         super().__init__(n_features, n_context)
         self.element = element

@@ -1,8 +1,8 @@
 """Transforms of vectors whose arithmetic runs with samples on the last axis.
 
-Pyro wants events on the last axis, (..., D). Element-wise work is fastest the other way round, (D, N):
-every operation then streams over contiguous samples, however few numbers a feature needs. A
-:class:`ColumnTransform` turns a batch once at its border; a stack of them (:class:`Stack`) is one
+Pyro wants events on the last axis, (..., D). Element-wise work is fastest the other way round,
+(D, N): every operation then streams over contiguous samples, however few numbers a feature needs.
+A :class:`ColumnTransform` turns a batch once at its border; a stack of them (:class:`Stack`) is one
 too, so that the batch is turned once for the whole stack.
 """
 

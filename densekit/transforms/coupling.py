@@ -66,7 +66,7 @@ class CouplingTransform(ColumnTransform):
         element: Element,
         hidden_sizes: Sequence[int],
         n_context: int = 0,
-        activation: str = "relu",
+        activation: str = "silu",
     ) -> None:
         super().__init__(len(kept), n_context)
         if len(kept) == 1:

@@ -18,6 +18,36 @@ class Reverse(ColumnTransform):
         return z.flip(0), z.new_zeros(z.shape[1])
 
 
+class Diagonal(ColumnTransform):
+    r"""A scale and a shift per feature, :math:`z = e^s x + b`; it starts as the identity.
+
+    Parameters
+    ----------
+    n_features : int
+        D.
+
+    Examples
+    --------
+    >>> Diagonal(2)(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__(n_features)
+        self.log_scale = nn.Parameter(torch.zeros(n_features, 1))
+        self.shift = nn.Parameter(torch.zeros(n_features, 1))
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to noise, and log|dz/dx|."""
+        z = torch.addcmul(self.shift, x, self.log_scale.exp())
+        return z, self.log_scale.sum().expand(x.shape[1])
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz|."""
+        x = (z - self.shift) * self.log_scale.neg().exp()
+        return x, -self.log_scale.sum().expand(z.shape[1])
+
+
 class LULinear(ColumnTransform):
     r"""An invertible matrix as the product of two triangles, and a shift: :math:`z = L U x + b`.
 

@@ -1,8 +1,8 @@
 r"""The rational-quadratic spline: monotone, smooth, and inverted in closed form.
 
-Durkan, Bekasov, Murray and Papamakarios, Neural Spline Flows (2019). On [-B, B] the function runs
-through K + 1 knots; in bin k, of width w, height h and mean slope :math:`\delta = h/w`, with slopes
-d and d' at its two knots and :math:`\theta` the place in the bin, from 0 to 1,
+Durkan, Bekasov, Murray and Papamakarios, Neural Spline Flows (2019). On [-B, B] the function
+runs through K + 1 knots; in bin k, of width w, height h and mean slope :math:`\delta = h/w`, with
+slopes d and d' at its two knots and :math:`\theta` the place in the bin, from 0 to 1,
 
 .. math::
     y = y_k + h \frac{\delta\theta^2 + d\,\theta(1-\theta)}
@@ -12,9 +12,9 @@ d and d' at its two knots and :math:`\theta` the place in the bin, from 0 to 1,
 
 and y = x outside, where the slope is 1 as it is in the first and last knot.
 
-Parameters lie on the first axis and samples on the last, so that softmax, sums and selections run over
-an outer axis and every operation streams over samples. The backward pass is written out: it keeps
-the softmax and the numbers of the chosen bin, where autograd would keep every intermediate of all K.
+Parameters lie on the first axis and samples on the last, so that softmax, sums and selections run
+over an outer axis and every operation streams over samples. The backward pass is written out: it
+keeps the softmax and the numbers of the chosen bin, where autograd would keep all steps of all K.
 """
 
 import math
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 MIN_BIN = 1e-3
 """Least width and height of a bin, as a share of 2B."""
@@ -33,7 +32,7 @@ _UNIT_SLOPE = math.log(math.expm1(1 - MIN_SLOPE))  # softplus of it is 1 - MIN_S
 
 
 class _Bins(NamedTuple):
-    """Every bin of every spline: softmax shares of width and height, and what lies left of each."""
+    """Every bin of every spline: softmax shares of width and height, and the sums before each."""
 
     share: Tensor  # (2, K, *S)
     before: Tensor  # (2, K, *S)
@@ -184,6 +183,15 @@ def _backward(
     return gx, graw
 
 
+def _refuse_second_derivatives() -> None:
+    """The backward pass is no graph of its own: without this the second derivative would be 0."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the spline has no second derivatives, which create_graph=True asks for; differentiate "
+            "once, or use finite differences of the gradient"
+        )
+
+
 class _Spline(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
@@ -193,8 +201,8 @@ class _Spline(torch.autograd.Function):
         return y, log_slope
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gy: Tensor, gl: Tensor) -> tuple[Tensor, Tensor, None]:
+        _refuse_second_derivatives()
         return (*_backward(ctx.saved_tensors, gy, gl, ctx.bound), None)
 
 
@@ -223,8 +231,8 @@ class _InverseSpline(torch.autograd.Function):
         return x, log_slope.neg()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gx: Tensor, gl: Tensor) -> tuple[Tensor, Tensor, None]:
+        _refuse_second_derivatives()
         log_slope, *saved = ctx.saved_tensors
         zero = torch.zeros_like(gx)
         gx_slope, graw_slope = _backward(tuple(saved), zero, -gl, ctx.bound)

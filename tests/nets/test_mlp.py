@@ -10,7 +10,8 @@ def test_every_activation_gives_a_differentiable_net(name):
     x = torch.randn(5, 7, 3, requires_grad=True)
     net(x).sum().backward()
     assert net(x).shape == (5, 7, 2)
-    assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
+    assert torch.isfinite(x.grad).all()
+    assert x.grad.abs().sum() > 0
 
 
 def test_without_hidden_layers_it_is_affine():
@@ -32,7 +33,8 @@ def test_zero_last_starts_at_zero_and_can_still_learn():
 def test_no_inputs_gives_a_learnt_constant():
     net = MLP(0, (8,), 2)
     y = net(torch.zeros(5, 0))
-    assert y.shape == (5, 2) and torch.equal(y, y[:1].expand(5, 2))
+    assert y.shape == (5, 2)
+    assert torch.equal(y, y[:1].expand(5, 2))
 
 
 def test_dropout_acts_in_training_only():
@@ -44,5 +46,5 @@ def test_dropout_acts_in_training_only():
 
 
 def test_unknown_activation_names_the_value_and_the_choices():
-    with pytest.raises(ValueError, match="activation='swish'.*silu"):
+    with pytest.raises(ValueError, match=r"activation='swish'.*silu"):
         activation_layer("swish")
