@@ -412,9 +412,10 @@ class DensityEstimator(BaseEstimator, ABC):
                 self, X, reset=reset, dtype="numeric", ensure_min_samples=least, copy=False
             )
         except ValueError:
-            if np.asarray(X).dtype.kind not in "OU":
+            rows = codecs.frames.as_array(X)
+            if rows.dtype.kind not in "OU":
                 raise
-            return validate_data(self, np.asarray(X), reset=reset, skip_check_array=True)
+            return validate_data(self, rows, reset=reset, skip_check_array=True)
 
     def _check_sample_context(self, context: Any) -> Any:
         if self._capabilities.context == "none" and context is not None:
