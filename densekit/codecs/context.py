@@ -85,7 +85,9 @@ class ContextCodec:
                 )
             missing = [c for c in self.names if c not in columns]
             if missing:
-                raise ValueError(f"context lacks the columns {missing}; it needs {list(self.names)}")
+                raise ValueError(
+                    f"context lacks the columns {missing}; it needs {list(self.names)}"
+                )
             import pandas as pd
 
             frame = nw.from_native(pd.DataFrame({c: columns[c] for c in self.names}))
@@ -99,7 +101,9 @@ class ContextCodec:
                 return context
             missing = [c for c in self.names if c not in native.columns]
             if missing:
-                raise ValueError(f"context lacks the columns {missing}; it needs {list(self.names)}")
+                raise ValueError(
+                    f"context lacks the columns {missing}; it needs {list(self.names)}"
+                )
             return native.select(list(self.names)).to_native()
         array = np.asarray(context)
         return array.reshape(-1, 1) if array.ndim < 2 else array
