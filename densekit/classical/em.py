@@ -14,6 +14,7 @@ from torch import Tensor
 from densekit.distributions.mixture import (
     NormalScores,
     block_length,
+    is_wide,
     n_features,
     quadratic_features,
     symmetric,
@@ -118,11 +119,22 @@ def start(
     full = covariance_type in ("full", "tied")
     height = n_features(x.shape[1], full)
     sums = x.new_zeros(n_init * n_components, height)
-    length = block_length(height + n_init * n_components, x.device)
+    wide = is_wide(x.shape[1], full)
+    length = block_length((x.shape[1] if wide else height) + n_init * n_components, x.device)
     for rows, label in zip(x.split(length), labels.split(length, 1), strict=True):
         hard = torch.nn.functional.one_hot(label, n_components).mT.to(x.dtype)
-        sums += hard.flatten(0, 1) @ quadratic_features(rows, full).T
+        features = None if wide else quadratic_features(rows, full)
+        sums += _weighted_sums(hard.flatten(0, 1), rows, features)
     return maximise(sums.view(n_init, n_components, height), x.shape[1], covariance_type, penalty)
+
+
+def _weighted_sums(r: Tensor, x: Tensor, features: Tensor | None) -> Tensor:
+    """Sums of the rows' features (M, F), weighted by each of ``r`` (M, n)."""
+    if features is not None:
+        return r @ features.T
+    i, j = torch.triu_indices(x.shape[1], x.shape[1], device=x.device)
+    second = torch.stack([((x.T * weights) @ x)[i, j] for weights in r])
+    return torch.cat([r.sum(1, keepdim=True), r @ x, second], 1)
 
 
 def maximise(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) -> Mixtures:
@@ -166,13 +178,14 @@ def expect(x: Tensor, mixtures: Mixtures) -> tuple[Tensor, Tensor]:
     """Sums of responsibilities times features (R, K, F), and mean log-likelihoods (R,)."""
     n_init, k = mixtures.log_weights.shape
     scores = NormalScores(*(v.flatten(0, 1) for v in vars(mixtures).values()))
-    sums, total = torch.zeros_like(scores.coefficients), x.new_zeros(n_init)
-    for _, logp, features in scores.blocks(x):
+    sums = x.new_zeros(n_init * k, n_features(x.shape[1], scores.full))
+    total = x.new_zeros(n_init)
+    for piece, logp, features in scores.blocks(x):
         r = logp.view(n_init, k, -1)
         top = r.amax(1, keepdim=True)
         norm = r.sub_(top).exp_().sum(1, keepdim=True)
         total += (top + norm.log()).sum((1, 2))
-        sums += r.div_(norm).view(n_init * k, -1) @ features.T
+        sums += _weighted_sums(r.div_(norm).view(n_init * k, -1), x[piece], features)
     return sums.view(n_init, k, -1), total / len(x)
 
 

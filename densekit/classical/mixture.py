@@ -107,7 +107,8 @@ class GaussianMixture(DensityEstimator):
         # As if the components shared out the volume of the data.
         spread = n_components ** (-2 / max(1, x.shape[1]))
         penalty = em.Penalty(self.covariance_floor, self.prior_rows, spread)
-        started = em.start(x, n_components, self.n_init, kind, penalty)
+        n_init = self.n_init if n_components > 1 else 1
+        started = em.start(x, n_components, n_init, kind, penalty)
         return em.fit(x, started, kind, self.tol, self.max_iter, penalty)
 
     def _choose(self, x: Tensor) -> int:

@@ -11,6 +11,8 @@ from torch import Size, Tensor
 _LOG_2PI = math.log(2 * math.pi)
 _QUADRATIC_ERROR = 1e-7
 """Nats that the quadratic form may lose to cancellation before the triangular form is taken."""
+_WIDE = 64
+"""Columns beyond which products of columns would fill the memory faster than they save work."""
 
 
 def block_length(width: int, device: torch.device) -> int:
@@ -22,6 +24,11 @@ def block_length(width: int, device: torch.device) -> int:
 def n_features(n_dims: int, full: bool) -> int:
     """Height of :func:`quadratic_features`."""
     return 1 + n_dims + (n_dims * (n_dims + 1) // 2 if full else n_dims)
+
+
+def is_wide(n_dims: int, full: bool) -> bool:
+    """Whether rows have too many columns for :func:`quadratic_features` to pay."""
+    return full and n_dims > _WIDE
 
 
 def quadratic_features(x: Tensor, full: bool, out: Tensor | None = None) -> Tensor:
@@ -74,25 +81,33 @@ class NormalScores:
     def __init__(self, log_weights: Tensor, loc: Tensor, scale: Tensor):
         self.loc, self.full = loc, scale.ndim == 3
         n_dims = loc.shape[1]
+        self.wide = is_wide(n_dims, self.full)
         if self.full:
             eye = torch.eye(n_dims, dtype=loc.dtype, device=loc.device)
-            self.whiten = torch.linalg.solve_triangular(scale, eye, upper=False)
+            # Row after row, for one product with all components.
+            self.whiten = torch.linalg.solve_triangular(scale, eye, upper=False).contiguous()
             log_det = scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
             self.white_loc = (self.whiten @ loc[..., None])[..., 0]
-            precision = self.whiten.mT @ self.whiten
-            linear = (precision @ loc[..., None])[..., 0]
-            i, j = torch.triu_indices(n_dims, n_dims, device=loc.device)
-            square = precision[:, i, j] * torch.where(i == j, -0.5, -1.0).to(loc.dtype)
         else:
             self.whiten, log_det = 1 / scale, scale.log().sum(-1)
             self.white_loc = loc * self.whiten
-            linear = self.white_loc * self.whiten
-            square = -0.5 * self.whiten.square()
         self.constant = log_weights - log_det - 0.5 * n_dims * _LOG_2PI
-        norm = self.constant - 0.5 * self.white_loc.square().sum(-1)
-        self.coefficients = torch.cat([norm[:, None], linear, square], 1)
+        if not self.wide:
+            self.coefficients = self._coefficients()
         # The sum of the precision's eigenvalues bounds the largest of them.
         self._sharpest = self.whiten.square().flatten(1).sum(1).max()
+
+    def _coefficients(self) -> Tensor:
+        """What the quadratic form multiplies the features with, (K, F)."""
+        norm = self.constant - 0.5 * self.white_loc.square().sum(-1)
+        if not self.full:
+            linear, square = self.white_loc * self.whiten, -0.5 * self.whiten.square()
+        else:
+            precision = self.whiten.mT @ self.whiten
+            linear = (self.whiten.mT @ self.white_loc[..., None])[..., 0]
+            i, j = torch.triu_indices(*precision.shape[1:], device=precision.device)
+            square = precision[:, i, j] * torch.where(i == j, -0.5, -1.0).to(precision.dtype)
+        return torch.cat([norm[:, None], linear, square], 1)
 
     def cancels(self, x: Tensor) -> bool:
         """Whether rows ``x`` (n, D) lie too far out for the quadratic form."""
@@ -108,18 +123,24 @@ class NormalScores:
             z = self.whiten[..., None] * x.T - self.white_loc[..., None]
         else:
             k, n_dims, _ = self.whiten.shape
-            z = (self.whiten.reshape(k * n_dims, n_dims) @ x.T).view(k, n_dims, len(x))
-            z = z - self.white_loc[..., None]
+            z = (self.whiten.view(k * n_dims, n_dims) @ x.T).view(k, n_dims, len(x))
+            z -= self.white_loc[..., None]
         return self.constant[:, None] - 0.5 * z.square().sum(1)
 
     def quadratic(self, features: Tensor) -> Tensor:
         """(K, n) by the first form, from the features (F, n)."""
         return self.coefficients @ features
 
-    def blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Yield (slice of the rows, their scores (K, n) by the form that is right there, their
-        features (F, n)); the features are overwritten by the next block."""
+        features (F, n)); the next block overwrites the features, wide rows have None."""
         k, n_dims = self.loc.shape
+        if self.wide:
+            start, length = 0, max(512, block_length(2 * k * n_dims, x.device))
+            for rows in x.split(length):
+                yield slice(start, start + len(rows)), self.triangular(rows), None
+                start += len(rows)
+            return
         height = n_features(n_dims, self.full)
         length = block_length(height + 3 * k, x.device)
         memory = x.new_empty(height * min(length, len(x)))

@@ -84,6 +84,33 @@ def test_restarts_are_independent_and_the_best_is_kept():
     assert together.lower_bound == pytest.approx(max(alone), abs=1e-9)
 
 
+def test_a_restart_goes_on_when_another_has_converged():
+    x, penalty = clusters(n=300, seed=2), Penalty(1e-6)
+    torch.manual_seed(0)
+    alone = em.start(x, 6, 1, "full", penalty)
+    # Identical components never part: that restart is done at its second iteration.
+    stuck = em.Mixtures(*(v[:, :1].expand_as(v).clone() for v in vars(alone).values()))
+    both = em.Mixtures(
+        *(torch.cat(p) for p in zip(vars(stuck).values(), vars(alone).values(), strict=True))
+    )
+    expected = em.fit(x, alone, "full", 1e-6, 100, penalty)
+    got = em.fit(x, both, "full", 1e-6, 100, penalty)
+    assert expected.n_iter > 5
+    assert got.n_iter == expected.n_iter
+    assert got.lower_bound == pytest.approx(expected.lower_bound, abs=1e-12)
+
+
+def test_wide_rows_take_another_way_to_the_same_sums(monkeypatch):
+    x = clusters(n=203)
+    torch.manual_seed(0)
+    m = em.start(x, 3, 2, "full", Penalty(1e-6))
+    narrow = em.expect(x, m)
+    monkeypatch.setattr(mixtures, "_WIDE", 1)
+    torch.manual_seed(0)
+    torch.testing.assert_close(em.start(x, 3, 2, "full", Penalty(1e-6)).scale, m.scale)
+    torch.testing.assert_close(em.expect(x, m), narrow)
+
+
 def test_blocks_do_not_matter(monkeypatch):
     x = clusters(n=203)
     torch.manual_seed(0)
