@@ -3,11 +3,20 @@
 Nothing here may compute with tensors: threads do not survive a fork.
 """
 
-import pandas as pd  # noqa: F401
+import warnings
+
 import sklearn.ensemble  # noqa: F401
-import torch._dynamo  # noqa: F401  # the first optimiser would import it
+
+# Imported late by whoever needs them; every neural run does.
+import torch._dynamo  # noqa: F401
 
 import densekit
 import densekit.bench.worker
+
+with warnings.catch_warnings():
+    # ignite 0.5 touches torch.jit names that torch 2.13 deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import ignite.engine
+    import ignite.handlers  # noqa: F401
 
 densekit.all_estimators()
