@@ -91,7 +91,7 @@ def draws_follow_scores_on_a_line(subject: Subject) -> None:
     data = SETS["line"]()
     fitted = subject.fitted(data)
     grid = quadrature(subject, fitted, data)
-    counts, mass = _bin_line(grid, np.asarray(subject.draw(fitted, _N, seed=1), dtype=float))
+    counts, mass = _bin_line(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
     expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
 
 
@@ -101,7 +101,7 @@ def draws_follow_scores_on_a_plane(subject: Subject) -> None:
     data = SETS["plane"]()
     fitted = subject.fitted(data, MANY)
     grid = quadrature(subject, fitted, data)
-    counts, mass = _bin_plane(grid, np.asarray(subject.draw(fitted, _N, seed=1), dtype=float))
+    counts, mass = _bin_plane(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
     expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
 
 
@@ -153,9 +153,10 @@ def draws_follow_scores_over_cells(subject: Subject) -> None:
     """Cells of a discrete table, and integers, are drawn as often as their mass says."""
     for name in ("cells", "counts"):
         fitted, mass, slack = enumerated(subject, name)
-        counts = _count(SETS[name]().every, subject.draw(fitted, _N, seed=1))
+        n = subject.few(_N)
+        counts = _count(SETS[name]().every, subject.draw(fitted, n, seed=1))
         elsewhere = counts[-1]
-        expect(elsewhere <= 0.01 * _N, "draws among the possible rows", f"{elsewhere} others")
+        expect(elsewhere <= 0.01 * n, "draws among the possible rows", f"{elsewhere} others")
         expect_agreement(subject.kind(fitted), counts[:-1], mass, slack)
 
 
@@ -176,7 +177,7 @@ def draws_follow_scores_over_images(subject: Subject) -> None:
     """Mean pixels and mean products of pixels of draws are those that the scores imply."""
     fitted = subject.fitted(SETS["images"]())
     draws = numeric(subject.draw(fitted, 2000, seed=1)) / 255
-    x, log_q = proposal(subject.draw(fitted, 400, seed=4), 4000)
+    x, log_q = proposal(subject.draw(fitted, 400, seed=4), subject.few(4000))
     logp, _ = subject.log_density(fitted, x.astype(np.uint8).reshape(-1, 2, 2))
     weight = np.exp(logp - log_q - (logp - log_q).max())
     weight /= weight.sum()

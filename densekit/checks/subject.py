@@ -109,6 +109,10 @@ class Subject:
         """Whether it claims a density."""
         return self.density != "none"
 
+    def few(self, n: int) -> int:
+        """n, or a quarter of it where each score is the solution of an equation and costs."""
+        return n // 4 if self.density == "estimate" else n
+
     def takes(self, modality: str) -> bool:
         """Whether it takes tables, images or text."""
         return modality in self.modalities
