@@ -5,6 +5,9 @@ Nothing here may compute with tensors: threads do not survive a fork.
 
 import warnings
 
+import narwhals
+import pandas as pd
+import sklearn.datasets
 import sklearn.ensemble  # noqa: F401
 
 # Imported late by whoever needs them; every neural run does.
@@ -20,3 +23,5 @@ with warnings.catch_warnings():
     import ignite.handlers  # noqa: F401
 
 densekit.all_estimators()
+# narwhals imports its side of pandas with the first frame it meets.
+narwhals.from_native(pd.DataFrame({"x": [0.0]}))
