@@ -213,6 +213,8 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         nan = a.dtype.kind in "fc"
         return a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=nan))
+    if isinstance(a, float):
+        return a == b or (a != a and b != b)
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
