@@ -1,0 +1,195 @@
+"""Diffusions whose scores are known in closed form: Gaussians and their mixtures."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
+
+from densekit.distributions.diffusion import Diffusion, NoiseSchedule
+from densekit.transforms.whitening import Whitening
+
+PLAN = NoiseSchedule()
+# At the top of this one any density of our tests is white noise, centred or not.
+FAR = NoiseSchedule(sigma_max=1000.0, n_ode_steps=72)
+
+
+def frame(k, d, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    full = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(full)[0][:k].to(dtype)
+
+
+def gaussian_score(loc, covariance):
+    values, vectors = torch.linalg.eigh(covariance)
+
+    def score(x, sigma, context):
+        mean = loc if context is None else loc + context
+        return ((mean - x) @ vectors / (values + sigma**2)) @ vectors.T
+
+    return score
+
+
+def smoothed(loc, covariance):
+    eye = torch.eye(len(loc), dtype=loc.dtype)
+    return MultivariateNormal(loc, covariance + PLAN.sigma_min**2 * eye)
+
+
+def random_gaussian(d, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(d, d, generator=generator, dtype=torch.float64) / d**0.5
+    loc = 0.3 * torch.randn(d, generator=generator, dtype=torch.float64)
+    return loc, a @ a.T + 0.2 * torch.eye(d, dtype=torch.float64)
+
+
+def mixture_density(x, sigma):
+    """log of half N(-0.96, v) and half N(0.96, v), v = 0.0784 + sigma^2: variance one without noise."""
+    v = 0.0784 + sigma**2
+    parts = torch.stack([-((x - 0.96) ** 2), -((x + 0.96) ** 2)]) / (2 * v)
+    return torch.logsumexp(parts, 0) - math.log(2) - 0.5 * torch.log(2 * math.pi * v)
+
+
+def mixture_score(x, sigma, context):
+    sigma = sigma.reshape(1, 1)
+    return torch.func.grad(lambda x: mixture_density(x, sigma).sum())(x)
+
+
+def test_gaussian_density_is_the_closed_form_within_its_error():
+    loc, covariance = random_gaussian(4)
+    d = Diffusion(gaussian_score(loc, covariance), frame(4, 4), torch.Size([4]), FAR)
+    truth = smoothed(loc, covariance)
+    torch.manual_seed(0)
+    x = truth.sample((200,))
+    logp, error = d.log_prob_and_error(x)
+    assert ((logp - truth.log_prob(x)).abs() <= 3 * error + 2e-3).all()
+    assert error.max() < 0.05
+
+
+def test_the_grid_error_shrinks_with_the_grid_and_is_honest():
+    x = torch.linspace(-3, 3, 41, dtype=torch.float64)[:, None]
+    truth = mixture_density(x[:, 0], torch.tensor(PLAN.sigma_min, dtype=torch.float64))
+    wrong = {}
+    for n in (8, 16, 64):
+        plan = NoiseSchedule(n_ode_steps=n)
+        d = Diffusion(mixture_score, frame(1, 1), torch.Size([1]), plan)
+        logp, error = d.log_prob_and_error(x)
+        wrong[n] = (logp - truth).abs()
+        # The prior at the greatest level is off by up to 2e-3 out here.
+        assert (wrong[n] <= 3 * error + 2e-3).double().mean() > 0.9
+    assert wrong[64].max() < 2e-3 < wrong[16].max() < wrong[8].max()
+
+
+def test_a_density_from_the_ode_integrates_to_one():
+    x = torch.linspace(-6, 6, 2401, dtype=torch.float64)[:, None]
+    d = Diffusion(mixture_score, frame(1, 1), torch.Size([1]), NoiseSchedule(n_ode_steps=64))
+    mass = torch.trapezoid(d.log_prob(x).exp(), x[:, 0])
+    assert abs(mass - 1) < 2e-3
+
+
+def test_probes_are_unbiased_and_their_standard_error_honest():
+    loc, covariance = random_gaussian(12)
+    x = loc + 0.5
+    score, plan = gaussian_score(loc, covariance), NoiseSchedule(n_ode_steps=8)
+    exact = Diffusion(score, frame(12, 12), torch.Size([12]), plan).log_prob(x)
+    runs = [
+        Diffusion(score, frame(4, 12, seed=s), torch.Size([12]), plan).log_prob_and_error(x)
+        for s in range(100)
+    ]
+    logp, error = (torch.stack(r) for r in zip(*runs, strict=True))
+    off = logp - exact
+    assert abs(off.mean()) < 4 * off.std() / len(off) ** 0.5
+    # The mean square of the standard errors is the variance that they estimate.
+    assert error.square().mean().sqrt() == pytest.approx(off.std().item(), rel=0.2)
+
+
+@pytest.mark.parametrize("sampler", ["langevin", "ode"])
+def test_samples_have_the_moments_of_the_density(sampler):
+    loc, covariance = random_gaussian(3)
+    plan = NoiseSchedule(sampler=sampler)
+    d = Diffusion(gaussian_score(loc, covariance), frame(3, 3), torch.Size([3]), plan)
+    torch.manual_seed(0)
+    x = d.sample((20_000,))
+    assert torch.allclose(x.mean(0), loc, atol=0.03)
+    assert torch.allclose(torch.cov(x.T), covariance, atol=0.05)
+
+
+def test_plain_langevin_dynamics_with_enough_steps_has_the_right_spread():
+    plan = NoiseSchedule(predictor=False, n_levels=48, n_langevin_steps=20, step_size=0.5)
+    d = Diffusion(lambda x, s, _: -x / (1 + s**2), frame(1, 1), torch.Size([1]), plan)
+    torch.manual_seed(0)
+    assert d.sample((20_000,)).std() == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("sampler", ["langevin", "ode"])
+def test_both_modes_are_found(sampler):
+    plan = NoiseSchedule(sampler=sampler)
+    d = Diffusion(mixture_score, frame(1, 1), torch.Size([1]), plan)
+    torch.manual_seed(0)
+    x = d.sample((8000,))
+    assert (x > 0).double().mean() == pytest.approx(0.5, abs=0.03)
+    assert (x.abs() - 0.96).std() == pytest.approx(0.28, abs=0.02)
+
+
+def test_a_row_scores_the_same_alone_and_in_company():
+    loc, covariance = random_gaussian(5)
+    d = Diffusion(gaussian_score(loc, covariance), frame(2, 5), torch.Size([5]))
+    torch.manual_seed(0)
+    x = torch.randn(7000, 5, dtype=torch.float64)
+    together = d.log_prob(x)
+    assert torch.allclose(together[:3], torch.stack([d.log_prob(row) for row in x[:3]]))
+    assert torch.allclose(together.flip(0), d.log_prob(x.flip(0)))
+
+
+def test_shapes_context_and_expansion():
+    loc, covariance = random_gaussian(2)
+    context = torch.tensor([[0.0, 0.0], [3.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+    size = torch.Size([2])
+    d = Diffusion(gaussian_score(loc, covariance), frame(2, 2), size, FAR, context=context)
+    assert d.batch_shape == (3,)
+    x = torch.zeros(4, 1, 2, dtype=torch.float64)
+    assert d.log_prob(x).shape == (4, 3)
+    expected = torch.stack([smoothed(loc + c, covariance).log_prob(x[0, 0]) for c in context])
+    assert torch.allclose(d.log_prob(x)[0], expected, atol=0.02)
+    torch.manual_seed(0)
+    draws = d.expand([1000, 3]).sample()
+    assert draws.shape == (1000, 3, 2)
+    assert torch.allclose(draws.mean(0), loc + context, atol=0.15)
+    assert d.log_prob(torch.zeros(0, 1, 2, dtype=torch.float64)).shape == (0, 3)
+
+
+def test_a_frame_moves_the_density():
+    loc, covariance = random_gaussian(2)
+    torch.manual_seed(0)
+    white = Whitening(2).double()
+    white.fit(MultivariateNormal(loc, 100 * covariance).sample((5000,)))
+    d = Diffusion(lambda x, s, _: -x / (1 + s**2), frame(2, 2), torch.Size([2]), frame=white)
+    x = torch.randn(50, 2, dtype=torch.float64) * 10
+    near = MultivariateNormal(white.loc, white.colour @ white.colour.T)
+    assert torch.allclose(d.log_prob(x), near.log_prob(x), atol=0.01)
+    assert torch.allclose(torch.cov(d.sample((5000,)).T), 100 * covariance, rtol=0.1, atol=5)
+
+
+def test_values_that_no_density_has_score_minus_infinity():
+    d = Diffusion(lambda x, s, _: -x / (1 + s**2), frame(2, 2), torch.Size([2]))
+    x = torch.tensor([[0.0, 0.0], [torch.inf, 0.0], [torch.nan, 1.0]], dtype=torch.float64)
+    logp, error = d.log_prob_and_error(x)
+    assert logp.isfinite().tolist() == [True, False, False]
+    assert (logp[1:] == -torch.inf).all()
+    assert not error.isnan().any()
+
+
+def test_the_density_has_a_gradient():
+    loc, covariance = random_gaussian(3)
+    d = Diffusion(gaussian_score(loc, covariance), frame(3, 3), torch.Size([3]), FAR)
+    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(d.log_prob(x), x)
+    (expected,) = torch.autograd.grad(smoothed(loc, covariance).log_prob(x), x)
+    assert torch.allclose(slope, expected, atol=0.02)
+
+
+def test_it_is_a_pyro_site():
+    d = Diffusion(lambda x, s, _: -x / (1 + s**2), torch.eye(2), torch.Size([2]))
+    trace = pyro.poutine.trace(lambda: pyro.sample("x", d)).get_trace()
+    trace.compute_log_prob()
+    assert trace.nodes["x"]["log_prob_sum"].isfinite()
