@@ -3,7 +3,7 @@
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -73,17 +73,22 @@ class NeuralDensity(DensityEstimator):
 
     _relaxes_itself: ClassVar[bool] = True
 
+    if TYPE_CHECKING:
+        module_: Any = dataclasses.field(init=False)
+        history_: dict[str, Any] = dataclasses.field(init=False)
+        n_iter_: int = dataclasses.field(init=False)
+
     # What a model file provides.
 
     @abstractmethod
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         """The module; all that is random or learnt in it is a parameter or a buffer."""
 
-    def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
+    def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """What training minimises, averaged over the batch: the negative log-density."""
         return -module(context).log_prob(events).mean()
 
-    def _players(self, module: nn.Module) -> list[Player]:
+    def _players(self, module: Any) -> list[Player]:
         """Who trains what: one player with ``_loss``, unless a model plays against itself."""
         return [Player("model", list(module.parameters()), self._loss)]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from densekit.runtime import seeded
 
-Loss = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
+Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
 
 _ROUNDS = 50
 """Evaluations in a run of the planned length, at most."""

@@ -19,7 +19,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def X():
+def X():  # noqa: N802
     rng = np.random.default_rng(0)
     return rng.normal(size=(300, 2)) * [1, 50] + [0, 1000]
 

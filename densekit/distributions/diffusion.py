@@ -117,7 +117,7 @@ class Diffusion(MonteCarloDistribution):
         score: Score,
         probes: Tensor,
         event_shape: torch.Size,
-        schedule: NoiseSchedule = NoiseSchedule(),  # noqa: B008
+        schedule: NoiseSchedule = NoiseSchedule(),
         context: Tensor | None = None,
         frame: Whitening | None = None,
         batch_shape: torch.Size | None = None,
@@ -199,14 +199,15 @@ class Diffusion(MonteCarloDistribution):
         """v (n, \\*event_shape) and q' (dv/dy) q for each probe, (n, k)."""
 
         def along(q: Tensor) -> tuple[Tensor, Tensor]:
-            v, change = torch.func.jvp(
+            v, change = torch.func.jvp(  # type: ignore[misc]
                 lambda y: self._velocity(y, t, context), (y,), (q.expand_as(y),)
             )
             return v, (change * q).flatten(1).sum(1)
 
         probes = self.probes.reshape(-1, *self.event_shape)
         # The values do not depend on the probe, so vmap computes them once.
-        v, traces = torch.func.vmap(along, out_dims=(None, 1))(probes)
+        both = torch.func.vmap(along, out_dims=(None, 1))(probes)  # type: ignore[arg-type]
+        v, traces = both
         return v, traces
 
     def _step(
@@ -222,7 +223,7 @@ class Diffusion(MonteCarloDistribution):
     # Samples.
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape)."""
         shape = torch.Size([*sample_shape, *self.batch_shape])
         context = self._contexts(shape)

@@ -1,66 +1,64 @@
-"""A distribution that is only a way to draw: no density."""
+"""Distributions that can be drawn from and not scored: noise through a network."""
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
-from torch import Tensor, nn
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
 
 
-class ImplicitDistribution(TorchDistribution):
-    r"""The law of x = g(z, context) for a standard normal z, of which no density is known.
+class Implicit(TorchDistribution):
+    r"""The distribution of :math:`x = G(z)`, z standard normal, for any map G.
 
     Parameters
     ----------
-    generator : torch.nn.Module
-        (n, L + C) to (n, D).
-    latent_dim, n_features : int
-        L and D.
-    context : Tensor, optional
-        (\*batch_shape, C).
-
-    Notes
-    -----
-    Event shape (D,); batch shape that of the context without its last axis, else (). ``log_prob``
-    raises: whoever needs a number compares draws, or asks for a density estimate by its name.
+    generator : callable
+        G: z (..., \*batch_shape, L) to x (..., \*batch_shape, \*event_shape).
+    like : Tensor
+        (L,), whose width, dtype and device z has.
+    event_shape : torch.Size
+        Shape of x.
+    batch_shape : torch.Size
+        () or that of the context on which the generator is conditioned.
 
     Examples
     --------
-    >>> from densekit.nets.mlp import MLP
-    >>> ImplicitDistribution(MLP(2, (8,), 3), 2, 3).sample((5,)).shape
-    torch.Size([5, 3])
+    >>> d = Implicit(lambda z: z.exp(), torch.zeros(2), torch.Size([2]))
+    >>> d.sample(torch.Size([5])).shape
+    torch.Size([5, 2])
     """
 
     arg_constraints: dict[str, Any] = {}
-    support = constraints.real_vector
     has_rsample = True
 
     def __init__(
-        self, generator: nn.Module, latent_dim: int, n_features: int, context: Tensor | None = None
+        self,
+        generator: Callable[[Tensor], Tensor],
+        like: Tensor,
+        event_shape: torch.Size,
+        batch_shape: torch.Size = torch.Size(),
     ) -> None:
-        self.generator, self.latent_dim, self.context = generator, latent_dim, context
-        batch_shape = torch.Size() if context is None else context.shape[:-1]
-        super().__init__(batch_shape, torch.Size([n_features]), validate_args=False)
+        self.generator, self.like = generator, like
+        super().__init__(batch_shape, event_shape, validate_args=False)
 
-    def expand(
-        self, batch_shape: Any, _instance: "ImplicitDistribution | None" = None
-    ) -> "ImplicitDistribution":
-        """The distribution with its batch shape expanded."""
-        n_features = self.event_shape[0]
-        new = ImplicitDistribution(self.generator, self.latent_dim, n_features, self.context)
-        new._batch_shape = torch.Size(batch_shape)
-        return new
+    @property
+    def support(self) -> Any:
+        """Real numbers: what else G reaches is not known."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Implicit":
+        """The same distribution with a larger batch shape."""
+        return Implicit(self.generator, self.like, self.event_shape, torch.Size(batch_shape))
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, D), differentiable in the generator's weights."""
-        shape = torch.Size(sample_shape) + self.batch_shape
-        like = next(self.generator.parameters())
-        z = torch.randn(*shape, self.latent_dim, dtype=like.dtype, device=like.device)
-        if self.context is not None:
-            z = torch.cat([z, self.context.expand(*shape, self.context.shape[-1])], -1)
+        """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape), differentiable in the weights of G."""
+        shape = (*sample_shape, *self.batch_shape, *self.like.shape)
+        z = torch.randn(shape, dtype=self.like.dtype, device=self.like.device)
         return self.generator(z)
 
-    def log_prob(self, value: Tensor) -> NoReturn:
+    def log_prob(self, value: Tensor) -> Tensor:
         """There is none.
 
         Raises
@@ -68,7 +66,7 @@ class ImplicitDistribution(TorchDistribution):
         NotImplementedError
             Always.
         """
-        raise NotImplementedError(  # torch's own answer where a distribution is abstract in this
-            "an implicit distribution can be drawn from but has no density; compare its draws with "
-            "data (densekit.metrics), or fit a model that scores"
+        raise NotImplementedError(
+            "noise pushed through a network has no density that can be computed: compare draws "
+            "instead (densekit.metrics), or fit a model that scores (densekit.capabilities tells)"
         )

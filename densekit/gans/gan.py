@@ -1,71 +1,77 @@
-"""Generative adversarial network."""
+"""The generative adversarial network."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
-from densekit.distributions.implicit import ImplicitDistribution
-from densekit.nets.mlp import MLP
+from densekit.distributions.implicit import Implicit
+from densekit.nets.mlp import ACTIVATIONS, MLP
 from densekit.neural import NeuralDensity
-from densekit.params import Interval
+from densekit.params import Interval, OneOf
 from densekit.training import Player
 
 
 class GAN(NeuralDensity):
-    r"""A generator that a discriminator cannot tell from the data (Goodfellow et al. 2014).
+    r"""Generative adversarial network: a generator that a discriminator cannot tell from the data.
 
-    With logit :math:`D(x)` that x is real and draws :math:`G(z)`, z standard normal, the two minimise
+    With z standard normal (n, ``latent_dim``), rows x (n, D) and the discriminator's logit D(x), the
+    discriminator and the generator minimise in turn
 
     .. math::
-        L_D = E_x[\zeta(-D(x))] + E_z[\zeta(D(G(z)))] + \tfrac{\gamma}{2} E_x \|\nabla_x D(x)\|^2,
-        \qquad L_G = E_z[\zeta(-D(G(z)))]
+        L_D &= E[\operatorname{softplus}(-D(x)) + \operatorname{softplus}(D(G(z)))]
+               + \tfrac{\gamma}{2} E\big[\|\nabla_x D(x)\|^2\big], \\
+        L_G &= E[\operatorname{softplus}(-D(G(z)))],
 
-    where :math:`\zeta(t) = \log(1 + e^t)`: the non-saturating loss, with the penalty R1 on real rows
-    that makes the game converge (Mescheder, Geiger & Nowozin 2018). No loss of either tells which
-    weights are best, so the fit goes through all its steps and keeps the running average of the
-    generator.
+    the non-saturating loss with the R1 penalty, without which the game need not converge. What is
+    kept is the running average of the generator. Discrete columns are dequantised with fresh noise
+    in every batch.
 
-    **What a score is.** There is none: the generator can be drawn from, its density is not known.
-    ``score_samples`` and ``score`` do not exist; compare draws instead (``densekit.metrics``).
+    There is no density: ``score_samples`` does not exist. No loss tells when to stop either, so that
+    a fit makes all its steps, and nothing is held out.
 
     Parameters
     ----------
     latent_dim : int
-        Entries of z.
+        Width of z.
     hidden_sizes : tuple of int
-        Widths of the hidden layers of both networks.
-    r1 : float
-        :math:`\gamma`.
+        Hidden layers of the generator and of the discriminator.
+    activation : str
+        See `densekit.nets.mlp.ACTIVATIONS`.
+    r1_penalty : float
+        gamma. More steadies the game and blurs the draws.
+    learning_rate : float
+        The generator's.
     discriminator_learning_rate : float, optional
-        The discriminator's own; ``learning_rate`` where None.
-    max_steps, learning_rate, ...
-        As for every neural model (:class:`~densekit.NeuralDensity`); ``validation_fraction`` is 0,
-        since no held-out loss ranks weights.
+        The discriminator's; None takes ``learning_rate``.
+    betas : tuple of two float
+        Adam's decay rates, for both: momentum makes the two go round in circles.
 
     References
     ----------
     Goodfellow et al. 2014, "Generative adversarial nets". Mescheder, Geiger & Nowozin 2018, "Which
-    training methods for GANs do actually converge?".
+    training methods for GANs do actually converge?" Mirza & Osindero 2014 (conditional).
 
     Examples
     --------
     >>> import numpy as np
-    >>> X = np.random.default_rng(0).normal(5.0, 2.0, size=(200, 2))
-    >>> gan = GAN(max_steps=20, random_state=0).fit(X)
-    >>> gan.sample(3, random_state=0).shape, gan.density_kind_, hasattr(gan, "score_samples")
+    >>> from densekit import GAN
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> est = GAN(hidden_sizes=(8,), max_steps=10, random_state=0).fit(X)
+    >>> est.sample(3).shape, est.density_kind_, hasattr(est, "score_samples")
     ((3, 2), 'none', False)
     """
 
     latent_dim: Annotated[int, Interval(ge=1)] = 16
-    hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128)
-    r1: Annotated[float, Interval(ge=0)] = 0.5
+    hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128, 128)
+    activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "leaky_relu"
+    r1_penalty: Annotated[float, Interval(ge=0)] = 0.1
     discriminator_learning_rate: Annotated[float, Interval(gt=0)] | None = None
-    max_steps: Annotated[int, Interval(ge=1)] = 4000
-    learning_rate: Annotated[float, Interval(gt=0)] = 1e-3
+    betas: Annotated[tuple[float, ...], Interval(ge=0, lt=1)] = (0.0, 0.99)
+    max_steps: Annotated[int, Interval(ge=1)] = 3000
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995
     validation_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
@@ -75,55 +81,85 @@ class GAN(NeuralDensity):
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         n_context = 0 if context_schema is None else context_schema.n_features
-        return _Adversaries(schema.n_dims, n_context, self.latent_dim, self.hidden_sizes)
+        return GANModule(
+            MLP(self.latent_dim + n_context, self.hidden_sizes, schema.n_dims, self.activation),
+            MLP(schema.n_dims + n_context, self.hidden_sizes, 1, self.activation),
+            self.latent_dim,
+        )
 
-    def _players(self, module: nn.Module) -> list[Player]:
-        rate, betas = self.discriminator_learning_rate, (0.0, 0.99)
-        critic = list(module.discriminator.parameters())
-        forger = list(module.generator.parameters())
+    def _players(self, module: Any) -> list[Player]:
+        if len(self.betas) != 2:
+            raise ValueError(
+                f"GAN(betas={self.betas!r}): betas must be two numbers, such as (0.0, 0.99)"
+            )
+        betas = (float(self.betas[0]), float(self.betas[1]))
         return [
-            Player("discriminator", critic, self._discriminator_loss, rate, betas),
-            Player("generator", forger, self._loss, None, betas),
+            Player(
+                "discriminator",
+                list(module.discriminator.parameters()),
+                self._discriminator_loss,
+                self.discriminator_learning_rate,
+                betas,
+            ),
+            Player(
+                "generator", list(module.generator.parameters()), self._generator_loss, betas=betas
+            ),
         ]
 
-    def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
-        return F.softplus(-module.logit(module.draw(len(events), context), context)).mean()
-
-    def _discriminator_loss(
-        self, module: nn.Module, events: Tensor, context: Tensor | None
-    ) -> Tensor:
+    def _discriminator_loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         with torch.no_grad():
             fake = module.draw(len(events), context)
-        # R1 is taken on the rows that the loss sees; its gradient needs the events' own.
-        real = events.detach().requires_grad_(self.r1 > 0)
-        logit = module.logit(real, context)
-        loss = F.softplus(-logit).mean() + F.softplus(module.logit(fake, context)).mean()
-        if self.r1 == 0:
-            return loss
-        (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
-        return loss + 0.5 * self.r1 * slope.square().sum(1).mean()
+        real = events.detach().requires_grad_()
+        logit = module.judge(real, context)
+        loss = (softplus(-logit) + softplus(module.judge(fake, context))).mean()
+        if self.r1_penalty:
+            loss = loss + 0.5 * self.r1_penalty * squared_slope(logit, real).mean()
+        return loss
+
+    def _generator_loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
+        return softplus(-module.judge(module.draw(len(events), context), context)).mean()
 
 
-class _Adversaries(nn.Module):
-    """Generator and discriminator; called with the context it gives the generator's distribution."""
+class GANModule(nn.Module):
+    """Generator and discriminator; a call gives the generator's distribution over events."""
 
-    def __init__(
-        self, n_features: int, n_context: int, latent_dim: int, hidden_sizes: tuple[int, ...]
-    ) -> None:
+    like: Tensor
+
+    def __init__(self, generator: MLP, discriminator: MLP, latent_dim: int) -> None:
         super().__init__()
-        self.latent_dim, self.n_features = latent_dim, n_features
-        width = (*hidden_sizes,)
-        self.generator = MLP(latent_dim + n_context, width, n_features, "leaky_relu")
-        self.discriminator = MLP(n_features + n_context, width, 1, "leaky_relu")
-
-    def forward(self, context: Tensor | None = None) -> ImplicitDistribution:
-        """The generator's law: event shape (D,), batch shape () or (n,)."""
-        return ImplicitDistribution(self.generator, self.latent_dim, self.n_features, context)
+        self.generator, self.discriminator = generator, discriminator
+        self.register_buffer("like", torch.zeros(latent_dim), persistent=False)
 
     def draw(self, n: int, context: Tensor | None) -> Tensor:
-        """One draw per context, or n draws: (n, D)."""
-        return self(context).rsample((n,) if context is None else ())
+        """n events (n, D), one for each row of the context where there is one."""
+        return self(context).rsample(() if context is not None else (n,))
 
-    def logit(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Log-odds that x is real, (n,)."""
-        return self.discriminator(x if context is None else torch.cat([x, context], 1)).squeeze(1)
+    def judge(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The discriminator's logits (n,): positive where x (n, D) looks like data."""
+        logit: Tensor = self.discriminator(_beside(x, context)).squeeze(-1)
+        return logit
+
+    def forward(self, context: Tensor | None) -> Implicit:
+        """What the generator draws, given each row of the context."""
+        return Implicit(
+            lambda z: self.generator(_beside(z, context)),
+            self.like,
+            torch.Size([self.generator.n_out]),
+            torch.Size([]) if context is None else context.shape[:-1],
+        )
+
+
+def squared_slope(y: Tensor, x: Tensor) -> Tensor:
+    r"""The squared norm :math:`\|\nabla_x y\|^2`, (n,), of a function y (n,) of each row of x (n, D).
+
+    Differentiable once more, so that it can be part of a loss.
+    """
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    return slope.square().flatten(1).sum(1)
+
+
+def _beside(x: Tensor, context: Tensor | None) -> Tensor:
+    """x (..., n, k) with the context (n, c) of each row behind it."""
+    if context is None:
+        return x
+    return torch.cat([x, context.expand(*x.shape[:-1], context.shape[-1])], -1)

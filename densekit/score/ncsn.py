@@ -1,7 +1,7 @@
 """Noise-conditional score networks."""
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ class NoiseConditionalScore(NeuralDensity):
         net = NoiseConditionalMLP(schema.n_dims, self.hidden_sizes, n_context, self.dropout)
         return _ScoreModule(net, schema.n_dims, self.n_probes, schedule)
 
-    def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
+    def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         if module.training and not module.frame.fitted:
             module.frame.fit(events)
         if not module.training:

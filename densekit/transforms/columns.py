@@ -8,7 +8,7 @@ too, so that the batch is turned once for the whole stack.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from pyro.distributions import constraints
 from pyro.distributions.torch_transform import TransformModule
@@ -77,9 +77,9 @@ class ColumnTransform(TransformModule, ABC):
     def _inverse(self, x: Tensor) -> Tensor:
         return to_rows(self.to_noise(to_columns(x))[0], x.shape[:-1])
 
-    def log_abs_det_jacobian(self, z: Tensor, x: Tensor) -> Tensor:
-        """log|dx/dz|, (...), found from the data x alone: that is the cheap direction."""
-        return -self.to_noise(to_columns(x))[1].reshape(x.shape[:-1])
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log|dy/dx|, (...), found from the data y alone: that is the cheap direction."""
+        return -self.to_noise(to_columns(y))[1].reshape(y.shape[:-1])
 
 
 class ConditionedTransform(Transform):
@@ -103,9 +103,9 @@ class ConditionedTransform(Transform):
     def _inverse(self, x: Tensor) -> Tensor:
         return to_rows(self.transform.to_noise(*self._columns(x))[0], x.shape[:-1])
 
-    def log_abs_det_jacobian(self, z: Tensor, x: Tensor) -> Tensor:
-        """log|dx/dz|, (...)."""
-        return -self.transform.to_noise(*self._columns(x))[1].reshape(x.shape[:-1])
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log|dy/dx|, (...), found from the data y alone."""
+        return -self.transform.to_noise(*self._columns(y))[1].reshape(y.shape[:-1])
 
 
 class Stack(ColumnTransform):
@@ -124,10 +124,13 @@ class Stack(ColumnTransform):
         super().__init__(parts[0].n_features, max(t.n_context for t in parts))
         self.transforms = nn.ModuleList(parts)
 
+    def _parts(self) -> list[ColumnTransform]:
+        return cast("list[ColumnTransform]", list(self.transforms))
+
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         total = x.new_zeros(x.shape[1])
-        for transform in self.transforms:
+        for transform in self._parts():
             x, ladj = transform.to_noise(x, context)
             total = total + ladj
         return x, total
@@ -135,7 +138,7 @@ class Stack(ColumnTransform):
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
         total = z.new_zeros(z.shape[1])
-        for transform in reversed(self.transforms):
+        for transform in reversed(self._parts()):
             z, ladj = transform.to_data(z, context)
             total = total + ladj
         return z, total

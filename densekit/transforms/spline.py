@@ -41,7 +41,7 @@ class _Bins(NamedTuple):
 class _Bin(NamedTuple):
     """The one bin that a number falls into; each of shape S, in units of the box [0, 1]^2."""
 
-    index: Tensor  # (1, *S), int64
+    number: Tensor  # (1, *S), int64
     share: Tensor  # (2, *S)
     before: Tensor  # (2, *S)
     raw0: Tensor  # raw slope left, right
@@ -172,14 +172,14 @@ def _backward(
     graw = torch.empty(3 * K - 1, *gy.shape, dtype=gy.dtype, device=gy.device)
     g_bins = graw[: 2 * K].unflatten(0, (2, K))
     for j in range(K):  # a bin left of the chosen one acts through what lies before that
-        torch.mul(g_before, b.index[0] > j, out=g_bins[:, j])
-    g_bins.scatter_(1, b.index.expand(2, *b.index.shape), g_share[:, None])
+        torch.mul(g_before, b.number[0] > j, out=g_bins[:, j])
+    g_bins.scatter_(1, b.number.expand(2, *b.number.shape), g_share[:, None])
     g_bins.sub_(centre[:, None]).mul_(shares)
     g_slopes = graw[2 * K :].zero_()
     g0.mul_(torch.sigmoid(b.raw0)).masked_fill_(b.first, 0.0)
     g1.mul_(torch.sigmoid(b.raw1)).masked_fill_(b.last, 0.0)
-    g_slopes.scatter_(0, (b.index - 1).clamp_(min=0), g0[None])
-    g_slopes.scatter_add_(0, b.index.clamp(max=K - 2), g1[None])
+    g_slopes.scatter_(0, (b.number - 1).clamp_(min=0), g0[None])
+    g_slopes.scatter_add_(0, b.number.clamp(max=K - 2), g1[None])
     return gx, graw
 
 
