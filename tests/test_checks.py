@@ -1,6 +1,8 @@
 """Each broken estimator is caught by the check that is meant for it; correct ones pass."""
 
 import random
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KernelDensity
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from densekit import Capabilities, Gaussian, RealNVP
 from densekit.checks import check_density_estimator, check_id, density_checks
 
 
@@ -222,6 +225,57 @@ class NansWelcome(Normal):
         return super().fit(np.nan_to_num(np.asarray(X, dtype=float)) if len(X) else X)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class Decorated(Normal):
+    ridge: float = 1e-12
+    random_state: object = None
+
+
+class ForgottenDecorator(Decorated):
+    shrinkage: float = 0.0
+
+
+class DensityOfIntegers(Gaussian):
+    def score_samples(self, X, *, context=None, return_std=False):
+        scores, std = super().score_samples(X, return_std=True)
+        width = self.schema_.width
+        scores = scores - np.log(width[width > 0]).sum()
+        return (scores, std) if return_std else scores
+
+
+class SupportIgnored(Gaussian):
+    def score_samples(self, X, *, context=None, return_std=False):
+        scores, std = super().score_samples(X, return_std=True)
+        scores = np.maximum(scores, -50)
+        return (scores, std) if return_std else scores
+
+
+class ErrorsWhereExact(Gaussian):
+    def score_samples(self, X, *, context=None, return_std=False):
+        scores = super().score_samples(X)
+        return (scores, np.ones_like(scores)) if return_std else scores
+
+
+class DistributionOfEvents(Gaussian):
+    @property
+    def distribution_(self):
+        return self._distribution(None)
+
+
+class NoDensityAndYetScores(Gaussian):
+    _capabilities: ClassVar[Capabilities] = Capabilities(
+        density="none", view="relaxed", modalities=("table",)
+    )
+
+    def score_samples(self, X):
+        return np.zeros(len(X))
+
+
+class ContextIgnored(RealNVP):
+    def _distribution(self, context):
+        return super()._distribution(None if context is None else context * 0)
+
+
 MEANT = {
     FlippedSign: "scores_fall_off",
     MissingJacobian: "moves_with_the_units",
@@ -250,6 +304,13 @@ MEANT = {
     SinglePrecisionMoments: "survives_a_huge_offset",
     ArraysForFrames: "frames_come_back_as_frames",
     NansWelcome: "nan_and_infinity_are_refused",
+    ForgottenDecorator: "every_field_is_a_parameter",
+    DensityOfIntegers: "sums_to_one_over_integers",
+    SupportIgnored: "minus_infinity_outside_the_support",
+    ErrorsWhereExact: "says_what_its_scores_are",
+    DistributionOfEvents: "distribution_is_pyro_and_agrees",
+    NoDensityAndYetScores: "without_density_no_scores",
+    ContextIgnored: "conditional_density_integrates_to_one",
 }
 
 
