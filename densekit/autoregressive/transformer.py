@@ -101,11 +101,12 @@ class TransformerLanguageModel(NeuralDensity):
     tokens: Annotated[str, OneOf("character", "byte", "bpe")] = "character"
     vocab_size: Annotated[int | None, Interval(ge=4)] = None
     max_length: Annotated[int | None, Interval(ge=1)] = None
-    width: Annotated[int, Interval(ge=4)] = 192
+    width: Annotated[int, Interval(ge=4)] = 128
     n_layers: Annotated[int, Interval(ge=1)] = 4
-    n_heads: Annotated[int, Interval(ge=1)] = 6
+    n_heads: Annotated[int, Interval(ge=1)] = 4
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    batch_size: Annotated[int, Interval(ge=1)] = 32
+    max_steps: Annotated[int, Interval(ge=1)] = 3000
+    batch_size: Annotated[int, Interval(ge=1)] = 16
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 

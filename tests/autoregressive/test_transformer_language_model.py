@@ -125,7 +125,7 @@ def test_cached_steps_give_the_scores():
     net = Transformer(9, 16, 2, 2)
     with torch.no_grad():
         for p in net.parameters():
-            p.mul_(10)
+            p.normal_(std=0.4)
     model = _LanguageModel(net, 9, 20).double()
     given = torch.tensor([[0, 0, 1], [1, 4, 5], [0, 1, 3]])
     tokens = torch.tensor([[3, 4, 5, 6, 1], [7, 8, 1, 0, 0], [1, 0, 0, 0, 0]])

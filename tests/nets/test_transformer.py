@@ -11,9 +11,9 @@ VOCAB = 11
 def net():
     torch.manual_seed(0)
     net = Transformer(VOCAB, width=16, n_layers=3, n_heads=2)
-    with torch.no_grad():  # weights large enough that attention and gates matter
+    with torch.no_grad():  # an untrained net adds nothing in its blocks
         for p in net.parameters():
-            p.mul_(10)
+            p.normal_(std=0.4)
     return net.double().eval()
 
 
@@ -100,12 +100,20 @@ def test_gradients_reach_every_parameter(net):
     assert all((p.grad != 0).any() for p in net.parameters())
 
 
-def test_dropout_acts_in_training_only():
-    torch.manual_seed(0)
-    net, tokens = Transformer(VOCAB, 16, 2, 2, dropout=0.5), ragged([4], 4, left=True)
-    assert not torch.equal(net(tokens), net(tokens))
-    net.eval()
+def test_dropout_acts_in_training_only(net):
+    tokens = ragged([4], 4, left=True)
+    for block in net.blocks:
+        block.dropout = 0.5
     assert torch.equal(net(tokens), net(tokens))
+    net.train()
+    assert not torch.equal(net(tokens), net(tokens))
+
+
+def test_an_untrained_net_is_its_embedding():
+    # No block adds anything: what is read is what is written.
+    net, tokens = Transformer(VOCAB, 16, 3, 2), ragged([4, 2], 4, left=True)
+    x = net.embed.weight[tokens[tokens != 0]]
+    torch.testing.assert_close(net(tokens)[:, 1:], (rms_norm(x) @ net.embed.weight.T)[:, 1:])
 
 
 def test_width_that_heads_do_not_divide_is_refused():
