@@ -82,7 +82,7 @@ class MaskedNet(nn.Module):
         fan_in = [mask.sum(1, keepdim=True) for mask in masks[:-1]]
         fan_in[0] += n_context
         self.weights = nn.ParameterList(
-            uniform_weight(*mask.shape, fan)  # type: ignore[misc]
+            uniform_weight(len(fan), mask.shape[1], fan)
             for mask, fan in zip(masks, fan_in, strict=False)
         )
         self.bias = nn.ParameterList(uniform_weight(len(fan), 1, fan) for fan in fan_in)

@@ -29,6 +29,10 @@ class AffineElement:
     def __init__(self, limit: float = 1.0) -> None:
         self.limit = limit
 
+    def start(self) -> Tensor:
+        """Zeros, (2,)."""
+        return torch.zeros(2)
+
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
         a = self.limit * torch.tanh(raw[0] / self.limit)

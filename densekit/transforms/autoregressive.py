@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from densekit.nets.masked import MaskedNet
@@ -57,6 +58,8 @@ class AutoregressiveTransform(ColumnTransform):
         self.net = MaskedNet(
             n_features, element.n_params, hidden_sizes, n_context, reverse, activation
         )
+        with torch.no_grad():
+            self.net.last_bias.add_(element.start()[:, None, None])
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""

@@ -26,6 +26,9 @@ class Element(Protocol):
 
     n_params: int
 
+    def start(self) -> Tensor:
+        """Raw parameters (n_params,) to begin learning from; the identity too."""
+
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise."""
 

@@ -80,6 +80,9 @@ class CouplingTransform(ColumnTransform):
         self.element = element
         n_out = element.n_params * len(self.moved)
         self.net = ResidualNet(n_kept, n_out, hidden_sizes, n_context, activation)
+        with torch.no_grad():
+            start = element.start().repeat_interleave(len(self.moved))
+            self.net.last_bias.add_(start[:, None])
 
     def _apply_element(
         self, way: str, columns: Tensor, context: Tensor | None

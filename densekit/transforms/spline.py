@@ -279,6 +279,13 @@ class SplineElement:
     def __init__(self, n_bins: int = 8, bound: float = 5.0) -> None:
         self.n_bins, self.bound, self.n_params = n_bins, bound, 3 * n_bins - 1
 
+    def start(self) -> Tensor:
+        """The identity with knots at B sinh(2 t) / sinh(2), t evenly spaced in [-1, 1]: narrow bins
+        where standardised data lie, (3 K - 1,)."""
+        knots = torch.sinh(torch.linspace(-2, 2, self.n_bins + 1)) / math.sinh(2)
+        share = (knots.diff() / 2 - MIN_BIN).clamp_min(MIN_BIN).log()
+        return torch.cat([share, share, torch.zeros(self.n_bins - 1)])
+
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
         y, log_slope = _Spline.apply(x, raw, self.bound)

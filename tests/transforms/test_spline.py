@@ -70,12 +70,14 @@ def test_spline_is_increasing_and_continuous_with_its_tails(n_bins):
         torch.testing.assert_close(ladj, torch.zeros_like(ladj), atol=1e-4, rtol=0)
 
 
-def test_zero_parameters_make_the_identity():
-    element = SplineElement(8, 5.0)
-    x = draw(8)[0]
-    z, ladj = element.forward(x, torch.zeros(23, *x.shape, dtype=x.dtype))
-    torch.testing.assert_close(z, x, atol=1e-14, rtol=0)
-    torch.testing.assert_close(ladj, torch.zeros_like(x), atol=1e-14, rtol=0)
+@pytest.mark.parametrize("n_bins", [*BINS, 100])
+def test_zeros_and_the_start_are_the_identity(n_bins):
+    element = SplineElement(n_bins, 5.0)
+    x = draw(n_bins)[0]
+    for raw in (torch.zeros(element.n_params), element.start()):
+        z, ladj = element.forward(x, raw.double()[:, None, None].expand(-1, *x.shape))
+        torch.testing.assert_close(z, x, atol=1e-13, rtol=0)
+        torch.testing.assert_close(ladj, torch.zeros_like(x), atol=1e-13, rtol=0)
 
 
 @pytest.mark.parametrize("way", ["forward", "inverse"])
