@@ -67,7 +67,7 @@ class NoiseSchedule:
     n_langevin_steps: int = 2
     step_size: float = 0.3
     predictor: bool = True
-    n_ode_steps: int = 32
+    n_ode_steps: int = 24
     sampler: Literal["langevin", "ode"] = "langevin"
 
 

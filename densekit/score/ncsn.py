@@ -112,7 +112,7 @@ class NoiseConditionalScore(NeuralDensity):
     n_langevin_steps: Annotated[int, Interval(ge=1)] = 2
     step_size: Annotated[float, Interval(gt=0, lt=1)] = 0.3
     predictor: bool = True
-    n_ode_steps: Annotated[int, Interval(ge=4)] = 32
+    n_ode_steps: Annotated[int, Interval(ge=4)] = 24
     n_probes: Annotated[int, Interval(ge=2)] = 16
     max_steps: Annotated[int, Interval(ge=1)] = 3000
     learning_rate: Annotated[float, Interval(gt=0)] = 4e-3
@@ -144,6 +144,7 @@ class NoiseConditionalScore(NeuralDensity):
         return _ScoreModule(net, schema.n_dims, self.n_probes, schedule)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
+        assert isinstance(module, _ScoreModule)
         if module.training and not module.frame.fitted:
             module.frame.fit(events)
         if not module.training:

@@ -66,6 +66,14 @@ def test_gaussian_density_is_the_closed_form_within_its_error():
     assert error.max() < 0.05
 
 
+def test_the_density_is_that_of_data_with_the_least_noise():
+    plan = NoiseSchedule(sigma_min=0.5)
+    d = Diffusion(lambda x, s, _: -x / (1 + s**2), torch.eye(2), torch.Size([2]), plan)
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    truth = torch.distributions.Normal(0, 1.25**0.5).log_prob(x).sum(1)
+    assert torch.allclose(d.log_prob(x), truth, atol=1e-5)
+
+
 def test_the_grid_error_shrinks_with_the_grid_and_is_honest():
     x = torch.linspace(-3, 3, 41, dtype=torch.float64)[:, None]
     truth = mixture_density(x[:, 0], torch.tensor(PLAN.sigma_min, dtype=torch.float64))
@@ -93,14 +101,14 @@ def test_probes_are_unbiased_and_their_standard_error_honest():
     score, plan = gaussian_score(loc, covariance), NoiseSchedule(n_ode_steps=8)
     exact = Diffusion(score, frame(12, 12), torch.Size([12]), plan).log_prob(x)
     runs = [
-        Diffusion(score, frame(4, 12, seed=s), torch.Size([12]), plan).log_prob_and_error(x)
+        Diffusion(score, frame(9, 12, seed=s), torch.Size([12]), plan).log_prob_and_error(x)
         for s in range(100)
     ]
     logp, error = (torch.stack(r) for r in zip(*runs, strict=True))
     off = logp - exact
     assert abs(off.mean()) < 4 * off.std() / len(off) ** 0.5
     # The mean square of the standard errors is the variance that they estimate.
-    assert error.square().mean().sqrt() == pytest.approx(off.std().item(), rel=0.2)
+    assert error.square().mean().sqrt() == pytest.approx(off.std().item(), rel=0.25)
 
 
 @pytest.mark.parametrize("sampler", ["langevin", "ode"])
@@ -109,9 +117,10 @@ def test_samples_have_the_moments_of_the_density(sampler):
     plan = NoiseSchedule(sampler=sampler)
     d = Diffusion(gaussian_score(loc, covariance), frame(3, 3), torch.Size([3]), plan)
     torch.manual_seed(0)
-    x = d.sample((20_000,))
+    x = d.sample((40_000,))
     assert torch.allclose(x.mean(0), loc, atol=0.03)
     assert torch.allclose(torch.cov(x.T), covariance, atol=0.05)
+    assert x.var(0).sum() == pytest.approx(covariance.trace().item(), rel=0.015)
 
 
 def test_plain_langevin_dynamics_with_enough_steps_has_the_right_spread():
