@@ -152,7 +152,9 @@ class NoiseConditionalScore(NeuralDensity):
             copies = math.ceil(1024 / len(events))
             events = events.repeat(copies, 1)
             context = None if context is None else context.repeat(copies, 1)
-        x = module.frame(events)
+        with torch.autocast(events.device.type, enabled=False):
+            # Eight bits of x would be as coarse as the least noise.
+            x = module.frame(events)
         n = len(x)
         u = (torch.arange(n, device=x.device, dtype=x.dtype) + torch.rand_like(x[:, 0])) / n
         sigma = self.sigma_min * (self.sigma_max / self.sigma_min) ** u[torch.randperm(n)]
