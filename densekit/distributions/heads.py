@@ -33,8 +33,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 _START = math.log(math.expm1(0.1))
 """Scales start at 0.1, where what the network says about a location counts: a latent variable
-that starts under the noise of its decoder is never used. The factor 4 in front of the network's
-number lets a scale move by orders of magnitude within an ordinary training."""
+that starts under the noise of its decoder is never used."""
 
 
 class TypedHead(nn.Module):
@@ -110,8 +109,8 @@ class TypedHead(nn.Module):
         rest = ~in_bins & (card > 0) & (card != 2)
         self.unordered = {int(k): _where(rest & (card == k)) for k in np.unique(card[rest])}
         for name, a in (("codes", card), ("width", step), ("shift", m), ("spread", v)):
-            buffer = torch.tensor(a[self.bins], dtype=torch.get_default_dtype())
-            self.register_buffer(name, buffer, persistent=False)
+            # float64 until the module is given its dtype: rounded widths would leave gaps.
+            self.register_buffer(name, torch.tensor(a[self.bins]), persistent=False)
         n_scales = len(self.numbers) + len(self.bins)
         self.raw_df = nn.Parameter(torch.full((len(self.numbers),), 2.0))
         categories = [k * len(js) for k, js in self.unordered.items()]
@@ -121,19 +120,21 @@ class TypedHead(nn.Module):
     def forward(self, parameters: Tensor) -> "Typed":
         """Parameters (..., n_parameters) to a distribution of batch shape (...)."""
         loc, raw, logit, *logits = parameters.split(self.sizes, -1)
-        scale = self.min_scale + softplus(4 * raw + _START)
+        scale = self.min_scale + softplus(raw + _START)
         return Typed(self, loc, scale, 2 + self.raw_df.exp(), logit, logits)
 
-    def edges(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Both edges of the bins (..., n_bins) that start at ``t``, finite everywhere, and masks of
-        the bins that reach to minus and to plus infinity."""
+    def edges(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Of the bins (..., n_bins) that start at ``t``: both edges and the width, finite everywhere,
+        and masks of those that reach to minus and to plus infinity."""
         codes, K = self.codes > 0, self.codes.clamp_min(1)
         tiny = torch.finfo(t.dtype).eps
         low, high = ((t + i) / K for i in (0, 1))
         low, high = (torch.special.ndtri(p.clamp(tiny, 1 - tiny)) for p in (low, high))
         low, high = ((q - self.shift) / self.spread for q in (low, high))
-        first, last = codes & (t <= 0), codes & (t >= K - 1)
-        return torch.where(codes, low, t), torch.where(codes, high, t + self.width), first, last
+        # The step itself, since far from zero it is lost in the difference of two edges.
+        width = torch.where(codes, high - low, self.width)
+        low, high = torch.where(codes, low, t), torch.where(codes, high, t + self.width)
+        return low, high, width, codes & (t <= 0), codes & (t >= K - 1)
 
     def from_bins(self, z: Tensor) -> Tensor:
         """The values whose bins hold ``z`` (..., n_bins)."""
@@ -210,11 +211,11 @@ class Typed(TorchDistribution):
         return logp
 
     def _log_mass(self, t: Tensor, loc: Tensor, s: Tensor) -> Tensor:
-        low, high, first, last = self.head.edges(t)
+        low, high, width, first, last = self.head.edges(t)
         # F(b) - F(a) = F(b) F(-a) (1 - exp(a - b)): no difference of nearly equal numbers.
         below = torch.where(last, 0.0, logsigmoid((high - loc) / s))
         above = torch.where(first, 0.0, logsigmoid((loc - low) / s))
-        gap = torch.where(first | last, 1.0, (high - low) / s)
+        gap = torch.where(first | last, 1.0, width / s)
         inside = torch.where(first | last, 0.0, torch.log(-torch.expm1(-gap)))
         codes = self.head.codes
         is_value = (codes == 0) | ((t >= 0) & (t < codes) & (t == t.floor()))

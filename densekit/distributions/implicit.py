@@ -53,7 +53,7 @@ class Implicit(TorchDistribution):
         return Implicit(self.generator, self.like, self.event_shape, torch.Size(batch_shape))
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape), differentiable in the weights of G."""
+        """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape), differentiable in G."""
         shape = (*sample_shape, *self.batch_shape, *self.like.shape)
         z = torch.randn(shape, dtype=self.like.dtype, device=self.like.device)
         return self.generator(z)

@@ -100,7 +100,8 @@ class LatentVariable(MonteCarloDistribution):
         return self.decoder(z).log_prob(value) + self.prior.log_prob(z) - log_q
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The bound and, by the delta method, the standard error :math:`s_w / (\sqrt K \bar w)`."""
+        r"""The bound and, by the delta method, the standard error :math:`s_w / (\sqrt K \bar w)` of
+        the K weights; infinite for K = 1."""
         batch = torch.broadcast_shapes(
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
@@ -108,6 +109,8 @@ class LatentVariable(MonteCarloDistribution):
         step = max(1, _ROWS // max(1, batch.numel()))
         log_w = torch.cat([self.log_weights(value, part) for part in self.noise.split(step)])
         bound = log_w.logsumexp(0) - math.log(len(log_w))
+        if len(log_w) == 1:
+            return bound, torch.full_like(bound, torch.inf)
         finite = torch.where(bound.isfinite(), bound, 0.0)
         error = (log_w - finite).exp().std(0) / math.sqrt(len(log_w))
         return bound, error

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.implicit import Implicit
-from densekit.nets.mlp import ACTIVATIONS, MLP
+from densekit.nets.mlp import ACTIVATIONS, MLP, beside
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
 from densekit.training import Player
@@ -41,7 +41,7 @@ class GAN(NeuralDensity):
         Hidden layers of the generator and of the discriminator.
     activation : str
         See `densekit.nets.mlp.ACTIVATIONS`.
-    r1_penalty : float
+    r1 : float
         gamma. More steadies the game and blurs the draws.
     learning_rate : float
         The generator's.
@@ -68,7 +68,7 @@ class GAN(NeuralDensity):
     latent_dim: Annotated[int, Interval(ge=1)] = 16
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128, 128)
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "leaky_relu"
-    r1_penalty: Annotated[float, Interval(ge=0)] = 0.1
+    r1: Annotated[float, Interval(ge=0)] = 0.1
     discriminator_learning_rate: Annotated[float, Interval(gt=0)] | None = None
     betas: Annotated[tuple[float, ...], Interval(ge=0, lt=1)] = (0.0, 0.99)
     max_steps: Annotated[int, Interval(ge=1)] = 3000
@@ -101,9 +101,7 @@ class GAN(NeuralDensity):
                 self.discriminator_learning_rate,
                 betas,
             ),
-            Player(
-                "generator", list(module.generator.parameters()), self._generator_loss, betas=betas
-            ),
+            Player("generator", list(module.generator.parameters()), self._loss, betas=betas),
         ]
 
     def _discriminator_loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
@@ -112,11 +110,11 @@ class GAN(NeuralDensity):
         real = events.detach().requires_grad_()
         logit = module.judge(real, context)
         loss = (softplus(-logit) + softplus(module.judge(fake, context))).mean()
-        if self.r1_penalty:
-            loss = loss + 0.5 * self.r1_penalty * squared_slope(logit, real).mean()
+        if self.r1:
+            loss = loss + 0.5 * self.r1 * squared_slope(logit, real).mean()
         return loss
 
-    def _generator_loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
+    def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         return softplus(-module.judge(module.draw(len(events), context), context)).mean()
 
 
@@ -136,13 +134,13 @@ class GANModule(nn.Module):
 
     def judge(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The discriminator's logits (n,): positive where x (n, D) looks like data."""
-        logit: Tensor = self.discriminator(_beside(x, context)).squeeze(-1)
+        logit: Tensor = self.discriminator(beside(x, context)).squeeze(-1)
         return logit
 
     def forward(self, context: Tensor | None) -> Implicit:
         """What the generator draws, given each row of the context."""
         return Implicit(
-            lambda z: self.generator(_beside(z, context)),
+            lambda z: self.generator(beside(z, context)),
             self.like,
             torch.Size([self.generator.n_out]),
             torch.Size([]) if context is None else context.shape[:-1],
@@ -156,10 +154,3 @@ def squared_slope(y: Tensor, x: Tensor) -> Tensor:
     """
     (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     return slope.square().flatten(1).sum(1)
-
-
-def _beside(x: Tensor, context: Tensor | None) -> Tensor:
-    """x (..., n, k) with the context (n, c) of each row behind it."""
-    if context is None:
-        return x
-    return torch.cat([x, context.expand(*x.shape[:-1], context.shape[-1])], -1)

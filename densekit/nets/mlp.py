@@ -94,6 +94,19 @@ class MLP(nn.Module):
         return y
 
 
+def beside(x: Tensor, context: Tensor | None) -> Tensor:
+    """x (..., n, k) with the context (n, c) of each row behind it: (..., n, k + c).
+
+    Examples
+    --------
+    >>> beside(torch.zeros(5, 3, 2), torch.ones(3, 1)).shape
+    torch.Size([5, 3, 3])
+    """
+    if context is None:
+        return x
+    return torch.cat([x, context.expand(*x.shape[:-1], context.shape[-1])], -1)
+
+
 def _linear(fan_in: int, fan_out: int) -> nn.Linear:
     """A linear layer with torch's own initial values; one without inputs is its bias."""
     if fan_in:

@@ -15,7 +15,7 @@ from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.heads import Typed, TypedHead
 from densekit.distributions.latent import LatentVariable
-from densekit.nets.mlp import ACTIVATIONS, MLP
+from densekit.nets.mlp import ACTIVATIONS, MLP, beside
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
 
@@ -42,8 +42,9 @@ class VAE(NeuralDensity):
 
     Parameters
     ----------
-    latent_dim : int
-        Width of z. Dimensions that the data do not need fall back to the prior.
+    latent_dim : int, optional
+        Width of z; None takes twice the columns, 16 at most. Dimensions that the data do not need
+        fall back to the prior.
     hidden_sizes : tuple of int
         Hidden layers of the encoder; the decoder has them in reverse.
     activation : str
@@ -74,7 +75,7 @@ class VAE(NeuralDensity):
     ((3, 2), 'lower_bound')
     """
 
-    latent_dim: Annotated[int, Interval(ge=1)] = 16
+    latent_dim: Annotated[int, Interval(ge=1)] | None = None
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128)
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
     beta: Annotated[float, Interval(ge=0)] = 1.0
@@ -87,13 +88,14 @@ class VAE(NeuralDensity):
         density="lower_bound", view="typed", modalities=("table", "image"), context="features"
     )
 
-    def model(self, X: Any = None, *, context: Any = None) -> Tensor:
+    def model(self, X: Any = None, context: Any = None) -> Tensor:
         """The generative process as a Pyro program: sites ``z`` and ``x``, an event a row.
 
         Rows X are observed, with their Jacobian as a factor, so that ``Trace_ELBO().loss(est.model,
         est.guide, X)`` is minus the bound on the log-density of X in its own units. Without X one
         event (or one for each row of ``context``) is drawn. The weights are constants of the
-        program; nothing enters the parameter store.
+        program; nothing enters the parameter store. Under Pyro's handlers pass the context by
+        position: they have an argument of that name themselves.
         """
         events, ladj, given = self._observed(X, context)
         rows = events if events is not None else given
@@ -104,10 +106,11 @@ class VAE(NeuralDensity):
             x: Tensor = pyro.sample("x", self.module_.decode(z, given), obs=events)
         return x
 
-    def guide(self, X: Any, *, context: Any = None) -> Tensor:
+    def guide(self, X: Any, context: Any = None) -> Tensor:
         """The encoder as a Pyro program: site ``z`` given rows X."""
         events, _, given = self._observed(X, context)
-        assert events is not None  # for the type checker: only X=None has none
+        if events is None:
+            raise ValueError("guide(X=None): the guide is q(z given X), so it needs rows X")
         with pyro.plate("rows", len(events)):
             z: Tensor = pyro.sample(
                 "z", Independent(Normal(*self.module_.encode(events, given)), 1)
@@ -136,7 +139,7 @@ class VAE(NeuralDensity):
             schema.spread,
             min_scale=self.min_scale,
         )
-        sizes, latent = self.hidden_sizes, self.latent_dim
+        sizes, latent = self.hidden_sizes, self.latent_dim or min(16, 2 * schema.n_dims)
         encoder = MLP(_n_inputs(schema) + n_context, sizes, 2 * latent, self.activation)
         decoder = MLP(latent + n_context, sizes[::-1], head.n_parameters, self.activation)
         return VAEModule(schema, encoder, decoder, head, torch.randn(self.n_importance, latent))
@@ -177,12 +180,12 @@ class VAEModule(nn.Module):
     def encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each (..., latent_dim), for x (..., D)."""
         seen = _inputs(self.schema, x.flatten(0, -2)).reshape(*x.shape[:-1], -1)
-        loc, raw = self.encoder(_beside(seen, context)).chunk(2, -1)
+        loc, raw = self.encoder(beside(seen, context)).chunk(2, -1)
         return loc, 1e-4 + softplus(raw)
 
     def decode(self, z: Tensor, context: Tensor | None) -> Typed:
         """p(x | z), batch shape (...), for z (..., latent_dim)."""
-        decoded: Typed = self.head(self.decoder(_beside(z, context)))
+        decoded: Typed = self.head(self.decoder(beside(z, context)))
         return decoded
 
     def forward(self, context: Tensor | None) -> LatentVariable:
@@ -195,13 +198,6 @@ class VAEModule(nn.Module):
             torch.Size(self.schema.event_shape),
             torch.Size([]) if context is None else context.shape[:-1],
         )
-
-
-def _beside(x: Tensor, context: Tensor | None) -> Tensor:
-    """x (..., n, k) with the context (n, c) of each row behind it."""
-    if context is None:
-        return x
-    return torch.cat([x, context.expand(*x.shape[:-1], context.shape[-1])], -1)
 
 
 def _all_bins(schema: Schema) -> bool:

@@ -1,13 +1,16 @@
 """GAN: the penalty is R1, the game converges where theory says so, no density is claimed."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 from torch import nn
 
 from densekit import GAN
-from densekit.gans.gan import _Adversaries
+from densekit.distributions.implicit import Implicit
+from densekit.gans.gan import GANModule, squared_slope
+from densekit.nets.mlp import MLP
 
 
 class Bowl(nn.Module):
@@ -21,8 +24,12 @@ class Bowl(nn.Module):
         return 0.5 * self.curvature * x.square().sum(1, keepdim=True)
 
 
+def game(n_dims, latent_dim, width):
+    return GANModule(MLP(latent_dim, (width,), n_dims), MLP(n_dims, (width,), 1), latent_dim)
+
+
 def module_with_bowl():
-    module = _Adversaries(3, 0, 2, (4,))
+    module = game(3, 2, 4)
     module.discriminator = Bowl()
     return module
 
@@ -40,8 +47,17 @@ def test_the_penalty_is_the_squared_gradient_at_real_rows():
     assert slope.item() == pytest.approx((0.7 * x.square().sum(1)).mean().item() * 2.0, rel=1e-4)
 
 
+def test_the_squared_slope_is_that_of_the_function_and_can_be_differentiated():
+    x = torch.randn(20, 3, dtype=torch.float64, requires_grad=True)
+    y = (x.sin() * torch.tensor([1.0, 2.0, 0.0])).sum(1)
+    slope = squared_slope(y, x)
+    torch.testing.assert_close(slope, x[:, 0].cos() ** 2 + 4 * x[:, 1].cos() ** 2)
+    (again,) = torch.autograd.grad(slope.sum(), x)
+    torch.testing.assert_close(again[:, 0], -(2 * x[:, 0]).sin())
+
+
 def test_the_losses_at_a_blind_discriminator_are_those_of_a_coin():
-    module, x = _Adversaries(2, 0, 3, (8,)), torch.randn(40, 2)
+    module, x = game(2, 3, 8), torch.randn(40, 2)
     for p in module.discriminator.parameters():
         nn.init.zeros_(p)
     gan = GAN()
@@ -50,7 +66,7 @@ def test_the_losses_at_a_blind_discriminator_are_those_of_a_coin():
 
 
 def test_the_discriminator_loss_does_not_reach_the_generator():
-    module, x = _Adversaries(2, 0, 3, (8,)), torch.randn(40, 2)
+    module, x = game(2, 3, 8), torch.randn(40, 2)
     GAN()._discriminator_loss(module, x, None).backward()
     assert all(p.grad is None for p in module.generator.parameters())
 
@@ -83,5 +99,58 @@ def test_there_is_no_density_and_the_error_says_what_to_do():
     assert not hasattr(gan, "score")
     with pytest.raises(AttributeError, match=r"GAN.*(no density|score_samples)"):
         gan.score_samples([[0.0, 0.0]])
-    with pytest.raises(NotImplementedError, match="compare its draws"):
+    with pytest.raises(NotImplementedError, match="compare draws"):
         gan.distribution_.log_prob(torch.zeros(2))
+
+
+def test_each_player_has_its_own_learning_rate_and_betas():
+    gan = GAN(discriminator_learning_rate=0.5, betas=(0.1, 0.9))
+    module = game(2, 3, 8)
+    critic, forger = gan._players(module)
+    assert (critic.learning_rate, forger.learning_rate) == (0.5, None)
+    assert critic.betas == forger.betas == (0.1, 0.9)
+    assert {id(p) for p in critic.parameters} == {id(p) for p in module.discriminator.parameters()}
+    assert {id(p) for p in forger.parameters} == {id(p) for p in module.generator.parameters()}
+
+
+def test_betas_that_are_no_pair_are_refused():
+    with pytest.raises(ValueError, match="betas"):
+        GAN(betas=(0.5,), max_steps=1).fit(np.random.default_rng(0).normal(size=(20, 2)))
+
+
+def test_integers_and_categories_come_back_as_such():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(
+        {
+            "count": rng.poisson(3.0, 400),
+            "kind": pd.Categorical(rng.choice(["a", "b", "c"], 400, p=[0.7, 0.2, 0.1])),
+            "size": rng.normal(50.0, 3.0, 400),
+        }
+    )
+    gan = GAN(max_steps=1000, hidden_sizes=(32, 32), random_state=0).fit(X)
+    drawn = gan.sample(1000, random_state=0)
+    assert (drawn.dtypes == X.dtypes).all()
+    assert drawn["count"].mean() == pytest.approx(3, abs=0.6)
+    assert (drawn["kind"] == "a").mean() == pytest.approx(0.7, abs=0.15)
+
+
+def test_draws_can_be_differentiated_and_follow_the_batch_shape():
+    d = Implicit(lambda z: 3 * z, torch.zeros(2), torch.Size([2]))
+    assert d.expand(torch.Size([4])).sample((5,)).shape == (5, 4, 2)
+    weight = torch.tensor(2.0, requires_grad=True)
+    Implicit(lambda z: weight * z, torch.zeros(2), torch.Size([2])).rsample((3,)).sum().backward()
+    assert weight.grad is not None
+
+
+@pytest.mark.slow
+def test_no_mode_of_a_ring_of_eight_is_lost():
+    rng = np.random.default_rng(0)
+    angle = 2 * np.pi * rng.integers(8, size=4000) / 8
+    X = 2 * np.c_[np.cos(angle), np.sin(angle)] + 0.1 * rng.normal(size=(4000, 2))
+    drawn = GAN(random_state=0).fit(X).sample(4000, random_state=0)
+    centres = 2 * np.c_[np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)]
+    distance = np.linalg.norm(drawn[:, None] - centres, axis=-1)
+    near = distance.min(1) < 0.4
+    assert near.mean() > 0.7
+    share = np.bincount(distance.argmin(1)[near], minlength=8) / len(drawn)
+    assert share.min() > 0.05

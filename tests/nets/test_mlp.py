@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from densekit.nets.mlp import ACTIVATIONS, MLP, activation_layer
+from densekit.nets.mlp import ACTIVATIONS, MLP, activation_layer, beside
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -48,3 +48,11 @@ def test_dropout_acts_in_training_only():
 def test_unknown_activation_names_the_value_and_the_choices():
     with pytest.raises(ValueError, match=r"activation='swish'.*silu"):
         activation_layer("swish")
+
+
+def test_beside_puts_each_context_behind_its_row():
+    x, context = torch.randn(4, 3, 2), torch.randn(3, 5)
+    both = beside(x, context)
+    assert torch.equal(both[..., :2], x)
+    assert all(torch.equal(part, context) for part in both[..., 2:])
+    assert beside(x, None) is x
