@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from densekit import codecs
 from densekit.codecs.context import ContextCodec, names_columns, split_columns
+from densekit.codecs.dequantised import Dequantised, log_prob_and_error
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
-from densekit.distributions.montecarlo import MonteCarloDistribution
 from densekit.params import Interval, OneOf, check_parameters
 from densekit.runtime import resolve_device, resolve_dtype, resolve_seed, seeded
 
@@ -264,7 +265,7 @@ class DensityEstimator(BaseEstimator, ABC):
     @property
     def distribution_(self) -> TorchDistribution:
         """The fitted density as a Pyro distribution: over the rows of X for a table of numbers
-        only, else over events (``schema_`` says what an event is).
+        only, else over typed events (codes, token ids; ``schema_`` says what they mean).
 
         >>> import pyro, numpy as np
         >>> from densekit import Gaussian
@@ -278,7 +279,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"this {type(self).__name__} was fitted with a context: it is one distribution per "
                 "context; use condition(context)"
             )
-        return DataDistribution.wrap(self._distribution(None), self.schema_, self._torch_dtype)
+        return DataDistribution.wrap(self._over_typed(None), self.schema_, self._torch_dtype)
 
     def condition(self, context: Any) -> TorchDistribution:
         """The Pyro distribution given one or n rows of context: batch shape (n,)."""
@@ -286,7 +287,7 @@ class DensityEstimator(BaseEstimator, ABC):
         given = self._check_sample_context(context)
         if given is None:
             raise ValueError("condition needs a context; without one use distribution_")
-        events = self._distribution(self._encode_context(given, None))
+        events = self._over_typed(self._encode_context(given, None))
         return DataDistribution.wrap(events, self.schema_, self._torch_dtype)
 
     def save(self, path: str | Path) -> None:
@@ -455,54 +456,34 @@ class DensityEstimator(BaseEstimator, ABC):
 
     # Scoring and sampling in batches.
 
+    def _over_typed(self, context: Tensor | None) -> TorchDistribution:
+        """What was learnt, over typed events: what is scored, drawn from, and handed out."""
+        dist = self._distribution(context)
+        if self._capabilities.view == "relaxed" and self.schema_.quantised.any():
+            return Dequantised(dist, self.schema_, self.dequantisation_draws)
+        return dist
+
     def _score_events(
         self, typed: Tensor, context: Tensor | None
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(start, scores, standard errors) of successive batches."""
         batch = self._capabilities.score_batch
-        shared = None if context is not None else self._distribution(None)
+        shared = self._over_typed(None) if context is None else None
         for i in range(0, len(typed), batch):
-            given = None if context is None else context[i : i + batch]
-            dist = shared if given is None else self._distribution(given)
-            yield (i, *self._score_batch(dist, typed[i : i + batch]))
-
-    def _score_batch(self, dist: Any, typed: Tensor) -> tuple[Tensor, Tensor]:
-        if self._capabilities.view == "typed" or not self.schema_.quantised.any():
-            return _log_prob_and_error(dist, typed)
-        # log P(x) >= log mean_k p(z(u_k)) |dz/du| in expectation: the bank is shared by all rows.
-        draws = []
-        for noise in self._noise_bank(typed):
-            events, ladj = self.schema_.relax(typed, noise)
-            logp, error = _log_prob_and_error(dist, events)
-            draws.append(torch.stack([(logp + ladj).double(), error.double()]))
-        logw, error = torch.stack(draws, 1)
-        k = len(logw)
-        score = torch.logsumexp(logw, 0) - np.log(k)
-        # Where every draw scores -inf there is nothing to weigh, and no spread.
-        weight = torch.softmax(logw, 0).nan_to_num(1 / k)
-        spread = ((k * weight - 1).square().sum(0) / (k - 1) / k).sqrt()
-        inner = (weight * error).square().sum(0).sqrt()
-        return score, torch.hypot(spread, inner)
-
-    def _noise_bank(self, like: Tensor) -> Tensor:
-        """(K, 1, \\*event_shape) uniform noise, stratified in each entry, the same at every call."""
-        k, generator = self.dequantisation_draws, torch.Generator().manual_seed(0)
-        shape = (k, self.schema_.n_dims)
-        strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(0)
-        jitter = torch.rand(shape, generator=generator, dtype=torch.float64)
-        bank = ((strata + jitter) / k).reshape(k, 1, *self.schema_.event_shape)
-        return bank.to(like.device, like.dtype)
+            n = len(typed[i : i + batch])
+            given = None if context is None else _padded(context[i : i + batch])
+            dist = self._over_typed(given) if shared is None else shared
+            logp, error = log_prob_and_error(dist, _padded(typed[i : i + batch]))
+            yield i, logp[:n], error[:n]
 
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
         batch = self._capabilities.sample_batch
-        shared = None if context is not None else self._distribution(None)
+        shared = self._over_typed(None) if context is None else None
         for i in range(0, n, batch):
             m = min(batch, n - i)
             given = None if context is None else context[i : i + m]
-            dist = self._distribution(given) if shared is None else shared
+            dist = self._over_typed(given) if shared is None else shared
             events = dist.sample((m,) if given is None else ())
-            if self._capabilities.view == "relaxed":
-                events = self.schema_.unrelax(events)
             if events.is_floating_point():
                 events = events.double().reshape(m, *self.codec_.schema.event_shape)
             yield events.cpu()
@@ -523,8 +504,6 @@ class DensityEstimator(BaseEstimator, ABC):
 
     @property
     def _is_verbose(self) -> bool:
-        import sys
-
         return sys.stderr.isatty() if self.verbose == "auto" else bool(self.verbose)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -543,11 +522,11 @@ class DensityEstimator(BaseEstimator, ABC):
         return tags
 
 
-def _log_prob_and_error(dist: Any, events: Tensor) -> tuple[Tensor, Tensor]:
-    if isinstance(dist, MonteCarloDistribution):
-        return dist.log_prob_and_error(events)
-    logp = dist.log_prob(events)
-    return logp, torch.zeros_like(logp)
+def _padded(rows: Tensor) -> Tensor:
+    """Rows to a multiple of 32 by repeating the last: vectorised kernels round a ragged end
+    differently, and a score must not depend on a row's place in its batch."""
+    lack = -len(rows) % 32
+    return rows if lack == 0 else torch.cat([rows, rows[-1:].expand(lack, *rows.shape[1:])])
 
 
 def _is_frame(X: Any) -> bool:
