@@ -34,6 +34,10 @@ class ImageCodec(Codec):
     ----------
     image_shape : (H, W) or (H, W, C), optional
         Shape of one image where rows come flattened; where they do not, it must agree.
+    support : ("interval", 0, top), optional
+        The levels that integer pixels can have, where these are not 0..255: a model that must leave
+        the others empty pays for it in every pixel. Never inferred: a level that ``fit`` did not
+        see may come tomorrow.
 
     Examples
     --------
@@ -47,10 +51,11 @@ class ImageCodec(Codec):
     """
 
     modality: ClassVar[Modality] = "image"
-    options: ClassVar[tuple[str, ...]] = ("image_shape",)
+    options: ClassVar[tuple[str, ...]] = ("image_shape", "support")
 
-    def __init__(self, image_shape: tuple[int, ...] | None = None) -> None:
+    def __init__(self, image_shape: tuple[int, ...] | None = None, support: Any = None) -> None:
         self.image_shape = image_shape
+        self.support = support
 
     def fit(self, X: Any) -> "ImageCodec":
         """Learn shape, dtype and the location and scale of every channel.
@@ -67,12 +72,12 @@ class ImageCodec(Codec):
         shape = self._image_shape(x)
         self.row_shape, self.dtype = tuple(x.shape[1:]), str(x.dtype)
         height, width, channels = (*shape, 1)[:3]
-        _check_range(x)
+        levels = {"b": 2, "f": 0}.get(x.dtype.kind, self._levels())
+        _check_range(x, max(levels - 1, 1))
         if x.min() == x.max():
             raise ValueError(
                 f"Every pixel of X is {x.flat[0]!r} (shape {x.shape}): there is nothing to learn."
             )
-        levels = {"b": 2, "f": 0}.get(x.dtype.kind, 256)
         by_channel = x.reshape(len(x), height * width, channels)
         if levels:
             moments = [_code_moments(by_channel[:, :, c], levels) for c in range(channels)]
@@ -139,6 +144,18 @@ class ImageCodec(Codec):
         x = np.moveaxis(z.numpy(), 1, -1).astype(self.dtype, order="C")
         return x.reshape(len(x), *self.row_shape)
 
+    def _levels(self) -> int:
+        """How many levels integer pixels have: 256, or what ``support`` says."""
+        if self.support is None:
+            return 256
+        match self.support:
+            case ("interval", 0, int(top)) if 1 <= top <= 255:
+                return top + 1
+        raise ValueError(
+            f"support={self.support!r}: images of integers take ('interval', 0, top) with a top from "
+            "1 to 255; images of floats have the support [0, 1] and take none"
+        )
+
     def _array(self, X: Any) -> np.ndarray:
         reject_unreadable(X)
         x = as_array(X)
@@ -188,14 +205,13 @@ def _check_nan(x: np.ndarray) -> None:
         )
 
 
-def _check_range(x: np.ndarray) -> None:
+def _check_range(x: np.ndarray, top: int) -> None:
     _check_nan(x)
-    top = 1 if x.dtype.kind == "f" else 255
     if x.min() < 0 or x.max() > top:
         remedy = (
             "scale them to [0, 1], or round them to uint8 where they are grey levels in 0..255"
-            if top == 1
-            else "scale them to floats in [0, 1]"
+            if x.dtype.kind == "f"
+            else "scale them to floats in [0, 1], or give the support that they have"
         )
         raise ValueError(
             f"{x.dtype} images must lie in {[0, top]}; X has values from {x.min()} to {x.max()}: "

@@ -161,3 +161,21 @@ def test_rows_that_are_refused(rows, words):
 def test_sparse_is_refused():
     with pytest.raises(TypeError, match="Sparse"):
         ImageCodec(image_shape=(3, 1)).fit(scipy.sparse.eye(3).tocsr())
+
+
+def test_fewer_levels_than_256_are_given_as_the_support():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 17, size=(50, 2, 2), dtype=np.uint8)
+    codec = ImageCodec(support=("interval", 0, 16)).fit(X)
+    assert (codec.schema.cardinality == 17).all()
+    typed, ladj = codec.encode(X)
+    assert (codec.decode(typed) == X).all()
+    assert (ladj == 0).all()
+    above = X[:2].copy()
+    above[1, 0, 0] = 17
+    assert codec.encode(above)[1].tolist() == [0.0, -np.inf]
+    with pytest.raises(ValueError, match=r"\[0, 15\]; X has values from 0 to 16"):
+        ImageCodec(support=("interval", 0, 15)).fit(X)
+    for bad in ("positive", ("interval", 1, 16), ("interval", 0, 256)):
+        with pytest.raises(ValueError, match="support="):
+            ImageCodec(support=bad).fit(X)
