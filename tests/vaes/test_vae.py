@@ -77,6 +77,8 @@ def test_the_loss_of_many_draws_is_tighter(fitted):
         float(VAE(n_importance_fit=k)._loss(fitted.module_, events, None)) for k in (1, 8, 64)
     ]
     assert losses[0] > losses[1] - 0.02 > losses[2] - 0.04
+    score = fitted.module_(None).log_prob(events).mean().item()
+    assert losses[2] == pytest.approx(-score, abs=0.05)
 
 
 def test_the_programs_run_under_svi_and_leave_the_parameter_store_alone(fitted):
@@ -222,6 +224,9 @@ def test_a_context_conditions_encoder_and_decoder():
     assert elbo / len(X) == pytest.approx(score, abs=0.4)
     with torch.random.fork_rng():
         assert est.model(context=c[:7]).shape == (7, 1)
+    here, there = torch.zeros(1, 1), torch.ones(1, 1)
+    assert not torch.equal(*(est.module_.encode(here, given)[0] for given in (here, there)))
+    assert not torch.equal(*(est.module_.decode(torch.zeros(1, 2), g).loc for g in (here, there)))
 
 
 def test_scores_and_draws_survive_scale_and_offset():
