@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
 import narwhals as nw
@@ -19,7 +20,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from densekit import codecs
+from densekit import codecs, files
 from densekit.codecs.context import ContextCodec, names_columns, split_columns
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error
 from densekit.codecs.schema import Schema
@@ -297,9 +298,19 @@ class DensityEstimator(BaseEstimator, ABC):
         --------
         densekit.load
         """
-        from densekit.persistence import save
-
-        save(self, path)
+        check_is_fitted(self)
+        names = self._names()
+        state = dict(self.__getstate__())  # type: ignore[call-overload]
+        # Code and live generators do not travel: such parameters fall back to their default.
+        left_out = (np.random.RandomState, np.random.Generator, FunctionType)
+        parameters = {
+            k: v
+            for k, v in state.items()
+            if k in names and k != "callbacks" and not isinstance(v, left_out)
+        }
+        fitted = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}
+        content = {"class": type(self).__name__, "parameters": parameters, "fitted": fitted}
+        files.write(path, content)
 
     # How fit goes.
 
