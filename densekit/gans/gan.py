@@ -27,8 +27,9 @@ class GAN(NeuralDensity):
         L_G &= E[\operatorname{softplus}(-D(G(z)))],
 
     the non-saturating loss with the R1 penalty, without which the game need not converge. What is
-    kept is the running average of the generator. Discrete columns are dequantised with fresh noise
-    in every batch.
+    kept is the running average of the generator. Of a discrete column the discriminator sees the middle
+    of each value's interval, without the noise of dequantisation, which a generator would have to
+    imitate in every column; what the generator draws is rounded to the interval it falls in.
 
     There is no density: ``score_samples`` does not exist. No loss tells when to stop either, so that
     a fit makes all its steps, and nothing is held out.
@@ -68,7 +69,7 @@ class GAN(NeuralDensity):
     latent_dim: Annotated[int, Interval(ge=1)] = 16
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128, 128)
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "leaky_relu"
-    r1: Annotated[float, Interval(ge=0)] = 0.1
+    r1: Annotated[float, Interval(ge=0)] = 1.0
     discriminator_learning_rate: Annotated[float, Interval(gt=0)] | None = None
     betas: Annotated[tuple[float, ...], Interval(ge=0, lt=1)] = (0.0, 0.99)
     max_steps: Annotated[int, Interval(ge=1)] = 3000
@@ -85,6 +86,7 @@ class GAN(NeuralDensity):
             MLP(self.latent_dim + n_context, self.hidden_sizes, schema.n_dims, self.activation),
             MLP(schema.n_dims + n_context, self.hidden_sizes, 1, self.activation),
             self.latent_dim,
+            schema,
         )
 
     def _players(self, module: Any) -> list[Player]:
@@ -107,7 +109,7 @@ class GAN(NeuralDensity):
     def _discriminator_loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         with torch.no_grad():
             fake = module.draw(len(events), context)
-        real = events.detach().requires_grad_()
+        real = module.centre(events.detach()).requires_grad_()
         logit = module.judge(real, context)
         loss = (softplus(-logit) + softplus(module.judge(fake, context))).mean()
         if self.r1:
@@ -123,10 +125,19 @@ class GANModule(nn.Module):
 
     like: Tensor
 
-    def __init__(self, generator: MLP, discriminator: MLP, latent_dim: int) -> None:
+    def __init__(
+        self, generator: MLP, discriminator: MLP, latent_dim: int, schema: Schema
+    ) -> None:
         super().__init__()
+        self.schema = schema
         self.generator, self.discriminator = generator, discriminator
         self.register_buffer("like", torch.zeros(latent_dim), persistent=False)
+
+    def centre(self, x: Tensor) -> Tensor:
+        """Relaxed events (n, D) with discrete entries moved to the middle of their intervals."""
+        if not self.schema.quantised.any():
+            return x
+        return self.schema.relax(self.schema.unrelax(x), torch.full_like(x[:1], 0.5))[0]
 
     def draw(self, n: int, context: Tensor | None) -> Tensor:
         """n events (n, D), one for each row of the context where there is one."""

@@ -8,6 +8,7 @@ from scipy import stats
 from torch import nn
 
 from densekit import GAN
+from densekit.codecs.schema import Schema
 from densekit.distributions.implicit import Implicit
 from densekit.gans.gan import GANModule, squared_slope
 from densekit.nets.mlp import MLP
@@ -24,8 +25,16 @@ class Bowl(nn.Module):
         return 0.5 * self.curvature * x.square().sum(1, keepdim=True)
 
 
+def schema_of(cardinality, width):
+    d = len(cardinality)
+    arrays = (np.array(cardinality), np.zeros(d, bool), np.array(width, float))
+    return Schema("table", (d,), *arrays, np.zeros(d), np.ones(d))
+
+
 def game(n_dims, latent_dim, width):
-    return GANModule(MLP(latent_dim, (width,), n_dims), MLP(n_dims, (width,), 1), latent_dim)
+    schema = schema_of([0] * n_dims, [0.0] * n_dims)
+    nets = MLP(latent_dim, (width,), n_dims), MLP(n_dims, (width,), 1)
+    return GANModule(*nets, latent_dim, schema)
 
 
 def module_with_bowl():
@@ -54,6 +63,17 @@ def test_the_squared_slope_is_that_of_the_function_and_can_be_differentiated():
     torch.testing.assert_close(slope, x[:, 0].cos() ** 2 + 4 * x[:, 1].cos() ** 2)
     (again,) = torch.autograd.grad(slope.sum(), x)
     torch.testing.assert_close(again[:, 0], -(2 * x[:, 0]).sin())
+
+
+def test_the_discriminator_sees_the_middle_of_every_interval():
+    schema = schema_of([0, 4, 0], [0.0, 0.0, 0.5])
+    module = GANModule(MLP(2, (4,), 3), MLP(3, (4,), 1), 2, schema)
+    typed = torch.tensor([[0.3, 0.0, 1.0], [-2.0, 3.0, -1.5]])
+    noisy = schema.relax(typed, torch.rand(2, 3))[0]
+    expected = torch.tensor(
+        [[0.3, stats.norm.ppf(1 / 8), 1.25], [-2, stats.norm.ppf(7 / 8), -1.25]]
+    )
+    torch.testing.assert_close(module.centre(noisy), expected.float(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_losses_at_a_blind_discriminator_are_those_of_a_coin():
