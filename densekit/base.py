@@ -147,6 +147,7 @@ class DensityEstimator(BaseEstimator, ABC):
         context_names_: tuple[str, ...] = field(init=False)
         schema_: Schema = field(init=False)
         device_: str = field(init=False)
+        dtype_: str = field(init=False)
         density_kind_: DensityKind = field(init=False)
         base_measure_: str = field(init=False)
         feature_names_in_: np.ndarray = field(init=False)
@@ -208,16 +209,20 @@ class DensityEstimator(BaseEstimator, ABC):
         X, context = self._check_rows(X, context, reset=False)
         encoded = self._encode_context(context, codecs.n_rows(X))
         n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
-        scores, errors = np.empty(n, self.dtype), np.zeros(n, self.dtype)
+        scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
         with torch.no_grad():
             for start in range(0, n, rows):
                 typed, ladj = self.codec_.encode(codecs.take(X, start, min(n, start + rows)))
                 given = None if encoded is None else encoded[start : start + rows]
-                for i, logp, error in self._score_events(self._events(typed), given):
-                    piece = slice(start + i, start + i + len(logp))
-                    # A row outside the support has ladj = -inf, whatever its stand-in event scores.
-                    total = logp.double().cpu() + ladj[i : i + len(logp)]
-                    scores[piece], errors[piece] = total.numpy(), error.cpu().numpy()
+                events = self._events(typed)
+                near = _within_reach(events)
+                batches = self._score_events(torch.where(near, events, 0), given)
+                logp, error = (torch.cat(parts) for parts in zip(*batches, strict=True))
+                # A row outside the support has ladj = -inf, whatever its stand-in event scores.
+                total = logp.double().cpu() + ladj
+                total[~near.flatten(1).all(1).cpu()] = -torch.inf
+                piece = slice(start, start + len(logp))
+                scores[piece], errors[piece] = total.numpy(), error.cpu().numpy()
         return (scores, errors) if return_std else scores
 
     @available_if(_has_density)
@@ -299,6 +304,11 @@ class DensityEstimator(BaseEstimator, ABC):
         densekit.load
         """
         check_is_fitted(self)
+        if not type(self).__module__.startswith("densekit."):
+            raise TypeError(
+                f"{type(self).__name__} is a class of {type(self).__module__!r}: files hold densekit's "
+                "own estimators only, since a file cannot carry code; pickle it instead"
+            )
         names = self._names()
         state = dict(self.__getstate__())  # type: ignore[call-overload]
         # Code and live generators do not travel: such parameters fall back to their default.
@@ -328,10 +338,8 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"row {row} of X lies outside the support it was given (support={self.support!r}); "
                 "drop it or widen the support"
             )
-        self.codec_, self.device_ = codec, str(device)
+        self.codec_, self.device_, self.dtype_ = codec, str(device), self.dtype
         self.schema_ = codec.schema.flat() if self._capabilities.flat else codec.schema
-        self.density_kind_ = self._kind_of_scores(self.schema_)
-        self.base_measure_ = self.schema_.base_measure
         encoded = None
         if context is not None:
             if self._capabilities.context == "features":
@@ -344,6 +352,9 @@ class DensityEstimator(BaseEstimator, ABC):
             if self._capabilities.view == "relaxed" and not self._relaxes_itself:
                 events, _ = self.schema_.relax(events, torch.rand_like(events))
             self._fit(events, encoded)
+        # Last, since they say that it is fitted.
+        self.base_measure_ = self.schema_.base_measure
+        self.density_kind_ = self._kind_of_scores(self.schema_)
 
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
@@ -381,15 +392,14 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"{type(self).__name__} models p(x) only and takes no context; "
                 "densekit.capabilities(estimator).context says which models do"
             )
+        if not reset and context is not None and self.context_names_:
+            X = self._with_context(X, context)
         X = self._check_table(X, reset) if self._is_table(X, reset) else X
         names: Any = context if reset else (self.context_names_ or None)
         if kind == "features" and names_columns(X, names):
-            given = context
             X, context = split_columns(X, names)
             if reset:
                 self.context_names_ = tuple([names] if isinstance(names, str) else names)
-            elif given is not None:
-                context = given
         elif not reset and kind == "features":
             fitted = self.context_codec_ is not None
             if fitted != (context is not None):
@@ -406,6 +416,17 @@ class DensityEstimator(BaseEstimator, ABC):
                 else "X is empty: it has 0 rows"
             )
         return X, context
+
+    def _with_context(self, X: Any, context: Any) -> Any:
+        """X with its context columns, which may come in X or apart, and not in both."""
+        have = getattr(X, "columns", getattr(X, "column_names", ()))
+        twice = [c for c in self.context_names_ if c in list(have)]
+        if twice:
+            raise ValueError(
+                f"the context columns {twice} are in X and in context=: leave them out of one"
+            )
+        order = list(self.feature_names_in_)
+        return self.context_codec_.join(X, context, codecs.n_rows(X), order)
 
     def _is_table(self, X: Any, reset: bool) -> bool:
         if not reset:
@@ -476,8 +497,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _score_events(
         self, typed: Tensor, context: Tensor | None
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(start, scores, standard errors) of successive batches."""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scores and standard errors of successive batches."""
         batch = self._capabilities.score_batch
         shared = self._over_typed(None) if context is None else None
         for i in range(0, len(typed), batch):
@@ -485,7 +506,7 @@ class DensityEstimator(BaseEstimator, ABC):
             given = None if context is None else _padded(context[i : i + batch])
             dist = self._over_typed(given) if shared is None else shared
             logp, error = log_prob_and_error(dist, _padded(typed[i : i + batch]))
-            yield i, logp[:n], error[:n]
+            yield logp[:n], error[:n]
 
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
         batch = self._capabilities.sample_batch
@@ -503,7 +524,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     @property
     def _torch_dtype(self) -> torch.dtype:
-        return resolve_dtype(self.dtype)
+        return resolve_dtype(self.dtype_)
 
     @property
     def _context_schema(self) -> Schema | None:
@@ -538,6 +559,14 @@ def _padded(rows: Tensor) -> Tensor:
     differently, and a score must not depend on a row's place in its batch."""
     lack = -len(rows) % 32
     return rows if lack == 0 else torch.cat([rows, rows[-1:].expand(lack, *rows.shape[1:])])
+
+
+def _within_reach(events: Tensor) -> Tensor:
+    """Whether each entry is so near that its square is a number: beyond, every density here is zero to
+    the last digit, and a network would make NaN of it."""
+    if not events.is_floating_point():
+        return torch.ones_like(events, dtype=torch.bool)
+    return events.abs() < torch.finfo(events.dtype).max ** 0.4
 
 
 def _is_frame(X: Any) -> bool:

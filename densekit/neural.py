@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from densekit.base import DensityEstimator
 from densekit.codecs.schema import Schema
 from densekit.params import Interval
-from densekit.runtime import resolve_dtype, seeded
+from densekit.runtime import seeded
 from densekit.training import Batches, Player, TrainingState, train
 
 
@@ -144,7 +144,7 @@ class NeuralDensity(DensityEstimator):
     def _restore(self, weights: dict[str, np.ndarray]) -> None:
         with seeded(0):
             module = self._build(self.schema_, self._context_schema)
-        module.to(resolve_dtype(self.dtype))
+        module.to(self._torch_dtype)
         module.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
         if self.device_.startswith("cuda") and not torch.cuda.is_available():
             self.device_ = "cpu"

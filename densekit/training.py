@@ -266,8 +266,7 @@ class _Run:
                 )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            if player is self.players[0]:
-                self.running += loss.detach()
+            self.running += loss.detach()
         self.state.step += 1
         # A running mean over the first steps, so that the start is forgotten.
         decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
@@ -328,6 +327,9 @@ class _Run:
         state.train_loss = float(self.running) / steps
         self.running.zero_()
         if not math.isfinite(state.train_loss):
+            self._stop_unfinite(engine, self.players[0])
+            return
+        if not all(bool(torch.isfinite(s).all()) for s in self.shadow):
             self._stop_unfinite(engine, self.players[0])
             return
         ranks = len(self.players) == 1 and self.batches.n_valid > 0

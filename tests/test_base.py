@@ -90,13 +90,14 @@ def test_a_bounded_column_keeps_its_mass_inside(rng, support, low, high):
 
 
 def test_dequantised_codes_have_their_mass_bounded_from_below_and_tightly(rng):
-    """Codes relax to exact normals, so a standard normal gives every category 1/K: there the bound
-    has no slack and no noise."""
+    """Codes relax to exact normals by their shares, so a standard normal gives every category its
+    share (add-one smoothed): there the bound has no slack and no noise."""
     X = pd.DataFrame({"c": pd.Categorical(rng.choice(list("abcd"), 200), categories=list("abcd"))})
     est = StandardNormal(dtype="float64").fit(X)
     assert (est.density_kind_, est.base_measure_) == ("lower_bound", "counting")
     scores, std = est.score_samples(X, return_std=True)
-    np.testing.assert_allclose(scores, math.log(1 / 4), atol=1e-9)
+    counts = X["c"].map(X["c"].value_counts()).to_numpy()
+    np.testing.assert_allclose(scores, np.log((counts + 1) / 204), atol=1e-9)
     np.testing.assert_allclose(std, 0, atol=1e-9)
 
 

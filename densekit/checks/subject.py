@@ -224,7 +224,8 @@ def same(a: Any, b: Any) -> bool:
     if type(a).__module__.startswith("densekit") and hasattr(a, "__dict__"):
         return same(a.__getstate__(), b.__getstate__())
     try:
-        return bool(a == b) or "__eq__" not in vars(type(a))
+        # What compares by identity only cannot say whether it is the same.
+        return bool(a == b) or type(a).__eq__ is object.__eq__  # type: ignore[comparison-overlap]
     except (TypeError, ValueError):
         return True
 

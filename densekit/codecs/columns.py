@@ -142,6 +142,14 @@ def _unit(values: np.ndarray) -> str:
     return unit if unit in SECONDS else "s"
 
 
+def step_of(column: Column) -> float:
+    """The distance of neighbouring values of a lattice before standardisation: 1 for integers, a day
+    in seconds for dates; 0 for numbers and instants, which have a density."""
+    if column.kind == "integer":
+        return 1.0
+    return SECONDS["D"] if column.kind == "datetime" and column.unit == "D" else 0.0
+
+
 def _datetime_column(raw: RawColumn, name: str) -> Column:
     unit = _unit(raw.values)
     ticks = _ticks(raw.values, unit)

@@ -1,6 +1,5 @@
 """A density over relaxed events as a distribution over typed ones: it bounds their mass."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from densekit.codecs.schema import Schema
-from densekit.distributions.montecarlo import MonteCarloDistribution
+from densekit.distributions.montecarlo import MonteCarloDistribution, log_mean_exp
 
 _ROWS = 4096
 """Relaxed events scored at once: the draws of a few rows go together, those of many one by one."""
@@ -37,6 +36,7 @@ class Dequantised(MonteCarloDistribution):
 
     def __init__(self, relaxed: TorchDistribution, schema: Schema, draws: int):
         self.relaxed, self.schema, self.draws = relaxed, schema, draws
+        self._bank: Tensor | None = None
         super().__init__(relaxed.batch_shape, relaxed.event_shape, validate_args=False)
 
     @constraints.dependent_property(is_discrete=True)
@@ -49,18 +49,17 @@ class Dequantised(MonteCarloDistribution):
         return Dequantised(self.relaxed.expand(batch_shape), self.schema, self.draws)
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The bound, and its standard error by the delta method; in float64."""
+        """The bound and its standard error (:func:`log_mean_exp`), in float64."""
         lead = value.shape[: value.ndim - len(self.event_shape)]
         group = max(1, _ROWS // max(1, lead.numel()))
-        parts = [self._weights(value, noise) for noise in self._noise(value).split(group)]
+        if self._bank is None:
+            self._bank = self._noise(value)
+        parts = [self._weights(value, noise) for noise in self._bank.split(group)]
         logw, error = (torch.cat(p).double() for p in zip(*parts, strict=True))
-        k = len(logw)
-        score = torch.logsumexp(logw, 0) - math.log(k)
-        # Where every draw scores -inf there is nothing to weigh, and no spread.
-        weight = torch.softmax(logw, 0).nan_to_num(1 / k)
-        spread = ((k * weight - 1).square().sum(0) / (k - 1) / k).sqrt()
-        inner = (weight * error).square().sum(0).sqrt()
-        return score, torch.hypot(spread, inner)
+        score, spread = log_mean_exp(logw)
+        # Where every draw scores -inf there is nothing to weigh.
+        weight = torch.softmax(logw, 0).nan_to_num(1 / len(logw))
+        return score, torch.hypot(spread, (weight * error).square().sum(0).sqrt())
 
     def _weights(self, value: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """log p(z) + log|dz/du| of each draw and row, (k, \\*lead), and the error of log p."""

@@ -3,12 +3,14 @@
 *Typed*: numbers standardised, discrete entries as integer codes ``0 .. K-1``, integers of a table
 standardised, text as token ids. *Relaxed*: everything continuous. With ``u`` uniform on [0, 1)
 
-.. math::  z = (\\Phi^{-1}((k + u) / K) - m) / s \\quad\\text{(codes)}, \\qquad
+.. math::  z = (\\Phi^{-1}(F_k + u (F_{k+1} - F_k)) - m) / s \\quad\\text{(codes)}, \\qquad
            z = t + w u \\quad\\text{(integers, w = 1/scale)}, \\qquad z = t \\quad\\text{(numbers)}
 
 so that a density :math:`p(z)` bounds the mass from below,
 :math:`\\log P(x) \\ge E_u[\\log p(z(u)) + \\log |dz/du|]` (Theis et al. 2016; Ho et al. 2019). The
-normal quantile makes uniform codes exactly standard normal.
+normal quantile makes codes exactly standard normal if each code k has the share
+:math:`F_{k+1} - F_k`: that of the training rows (tables; add-one smoothed, so that no level has
+none), 1/K (images, with m and s to standardise).
 """
 
 import functools
@@ -64,6 +66,8 @@ class Schema:
     shift: np.ndarray = field(default_factory=lambda: np.zeros(0))
     spread: np.ndarray = field(default_factory=lambda: np.ones(0))
     """Standardisation of relaxed codes: m and s above."""
+    edges: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    """F above, (n_dims, greatest K + 1), a row per entry, filled up with ones; empty: k / K."""
     names: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     """Tables: every column of the data, constant ones included, in the user's order."""
@@ -107,10 +111,9 @@ class Schema:
         key = (like.device, like.dtype)
         if key not in self._tensors:
             arrays = (self.cardinality, self.width, self.shift, self.spread)
-            self._tensors[key] = tuple(
-                torch.tensor(a, dtype=like.dtype, device=like.device).reshape(self.event_shape)
-                for a in arrays
-            )
+            flat = [torch.tensor(a, dtype=like.dtype, device=like.device) for a in arrays]
+            edges = torch.tensor(self.edges, dtype=like.dtype, device=like.device)
+            self._tensors[key] = (*(t.reshape(self.event_shape) for t in flat), edges)
         return self._tensors[key]
 
     def __getstate__(self) -> dict[str, object]:
@@ -121,25 +124,44 @@ class Schema:
         relaxed events and log|dz/du|, (n,)."""
         if not self.quantised.any():
             return typed, typed.new_zeros(len(typed))
-        card, width, shift, spread = self._on(typed)
+        card, width, shift, spread, edges = self._on(typed)
         codes = card > 0
+        low, share = self._place(typed, card, edges)
         # Floats inside (0, 1) that the normal quantile maps to finite values.
         tiny = torch.finfo(typed.dtype).eps / 2
-        v = ((typed + noise) / card.clamp_min(1)).clamp(tiny, 1 - tiny)
+        v = (low + share * noise).clamp(tiny, 1 - tiny)
         q = torch.special.ndtri(torch.where(codes, v, 0.5))
         z = torch.where(codes, (q - shift) / spread, typed + width * noise)
         log_phi = -0.5 * q * q - 0.5 * math.log(2 * math.pi)
-        code_ladj = -log_phi - torch.log(card.clamp_min(1) * spread)
+        code_ladj = torch.log(share / spread) - log_phi
         ladj = torch.where(codes, code_ladj, torch.where(width > 0, width, 1.0).log())
         return z, ladj.expand_as(z).flatten(1).sum(1)
+
+    def _place(self, typed: Tensor, card: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+        """Where in (0, 1) each code begins, and its share."""
+        if not len(edges):
+            share = 1 / card.clamp_min(1)
+            return typed * share, share.expand_as(typed)
+        k = torch.minimum(typed.clamp_min(0), (card - 1).clamp_min(0)).long()
+        flat, dim = k.reshape(-1, self.n_dims), torch.arange(self.n_dims, device=k.device)
+        low, high = edges[dim, flat], edges[dim, flat + 1]
+        share = torch.where(card.reshape(-1) > 0, high - low, 1.0)
+        return low.reshape(typed.shape), share.reshape(typed.shape)
 
     def unrelax(self, events: Tensor) -> Tensor:
         """Relaxed events back to typed ones; a value past the last code becomes the last code."""
         if not self.quantised.any():
             return events
-        card, width, shift, spread = self._on(events)
+        card, width, shift, spread, edges = self._on(events)
         v = torch.special.ndtr(events * spread + shift)
-        codes = torch.minimum((v * card).floor().clamp_min(0), (card - 1).clamp_min(0))
+        if len(edges):
+            # The code is the number of inner edges that lie at or below v.
+            flat = v.reshape(-1, self.n_dims).t().contiguous()
+            place = torch.searchsorted(edges[:, 1:-1].contiguous(), flat, right=True)
+            codes = place.t().reshape(v.shape).to(v.dtype)
+        else:
+            codes = (v * card).floor()
+        codes = torch.minimum(codes.clamp_min(0), (card - 1).clamp_min(0))
         safe = torch.where(width > 0, width, 1.0)
         integers = torch.floor(events / safe) * safe
         return torch.where(card > 0, codes, torch.where(width > 0, integers, events))

@@ -21,6 +21,7 @@ from densekit.codecs.columns import (
     encode_column,
     fit_column,
     shorten,
+    step_of,
 )
 from densekit.codecs.frames import RawColumn
 from densekit.codecs.schema import Column, Modality, Schema
@@ -29,15 +30,15 @@ from densekit.codecs.schema import Column, Modality, Schema
 class TableCodec(Codec):
     r"""Rows of a table to events: one entry per column that varies.
 
-    ============  ==============================================  ==========================
+    ============  ==============================================  ==============================
     kind          event entry                                     log-Jacobian
-    ============  ==============================================  ==========================
+    ============  ==============================================  ==============================
     real          :math:`(b(x) - m) / s`                          :math:`\log b'(x) - \log s`
-    datetime      :math:`(x - m) / s` in seconds                  :math:`-\log s`
+    datetime      :math:`(x - m) / s` in seconds                  :math:`-\log s` (days: a mass)
     integer       :math:`(k - m) / s`, :math:`m` an integer       none (a mass)
     others        the code :math:`0 .. K-1` of the level          none (a mass)
     constant      left out                                        0, or -inf for another value
-    ============  ==============================================  ==========================
+    ============  ==============================================  ==============================
 
     with :math:`b(x) = x` (support ``"real"``), :math:`\log x` (``"positive"``) or
     :math:`\Phi^{-1}` of the place in the interval (``("interval", a, c)``), which is first widened
@@ -118,6 +119,9 @@ class TableCodec(Codec):
         self.dtype = frame.dtype
         self.labels = labels
         self.schema = _schema(tuple(columns))
+        if self.schema.cardinality.any():
+            codes, _ = self._columns(frame.columns)
+            self.schema = replace(self.schema, edges=_edges(codes, self.schema.cardinality))
         return self
 
     # -------------------------------------------------------------------------------- encode
@@ -152,7 +156,8 @@ class TableCodec(Codec):
         outside = np.isneginf(ladj)
         if outside.any():
             z[outside] = np.where(np.isfinite(z[outside]), z[outside], 0.0)
-        ladj -= sum(math.log(c.scale) for c in varying if c.kind in ("real", "datetime"))
+        densities = (c for c in varying if c.kind in ("real", "datetime") and not step_of(c))
+        ladj -= sum(math.log(c.scale) for c in densities)
         return torch.from_numpy(z), torch.from_numpy(ladj)
 
     @property
@@ -255,6 +260,19 @@ def _by_label(given: Any, labels: list[Any], parameter: str) -> dict[Any, Any]:
     return out
 
 
+def _edges(codes: np.ndarray, cardinality: np.ndarray) -> np.ndarray:
+    """For each entry the cumulative shares of its codes, from 0 to 1, filled up with ones.
+
+    Shares are those of the rows with one imagined row for each code, so that none is zero.
+    """
+    edges = np.ones((len(cardinality), int(cardinality.max()) + 1))
+    for j, k in enumerate(cardinality):
+        if k:
+            counts = 1 + np.bincount(codes[:, j].astype(int), minlength=k)
+            edges[j, : k + 1] = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+    return edges
+
+
 def _schema(columns: tuple[Column, ...]) -> Schema:
     varying = [c for c in columns if c.kind != "constant"]
     d = len(varying)
@@ -263,7 +281,7 @@ def _schema(columns: tuple[Column, ...]) -> Schema:
         event_shape=(d,),
         cardinality=np.array([len(c.levels) for c in varying], dtype=int),
         ordered=np.array([c.kind in ("ordinal", "boolean") for c in varying], dtype=bool),
-        width=np.array([1 / c.scale if c.kind == "integer" else 0.0 for c in varying]),
+        width=np.array([step_of(c) / c.scale for c in varying]),
         shift=np.zeros(d),
         spread=np.ones(d),
         names=tuple(c.name for c in varying),

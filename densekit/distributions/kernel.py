@@ -16,6 +16,10 @@ def tile_shape(device: torch.device) -> tuple[int, int]:
     return (64, 2048) if device.type == "cpu" else (2048, 8192)
 
 
+_FAR_PAIRS = 2**22
+"""Pairs whose distances are taken at a time."""
+
+
 def log_normaliser(kernel: str, n_dims: int) -> float:
     """Minus the log of the integral over the whole space of the kernel of bandwidth one."""
     if kernel == "gaussian":
@@ -42,6 +46,7 @@ class Tiles:
         self._right = torch.cat([points, half, torch.ones_like(half)], 1)
         tolerance = 1e-7 if points.dtype == torch.float64 else 1e-3
         furthest = -half.min().item() if len(points) else 0.0
+        self.tolerance = tolerance
         self.cancels = torch.finfo(points.dtype).eps * furthest > tolerance
 
     def left(self, rows: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -161,39 +166,37 @@ class KernelDistribution(TorchDistribution):
         return (log_sum + self._log_scale).reshape(value.shape[:-1])
 
     def _dense(self, rows: Tensor) -> Tensor:
-        exponents = self._tiles.dense(rows)
+        return self._log_sum(self._tiles.dense(rows))
+
+    def _log_sum(self, exponents: Tensor) -> Tensor:
+        """The log of each row's sum of the kernel, from the whole table ``-u^2 / 2``."""
         if self.kernel == "gaussian":
             return exponents.logsumexp(1)
         if self.kernel == "epanechnikov":
             return (2 * exponents + 1).clamp_min(0).sum(1).log()
-        return (exponents > -0.5).sum(1).to(rows.dtype).log() + 0 * exponents.sum(1)
+        return (exponents > -0.5).sum(1).to(exponents.dtype).log() + 0 * exponents.sum(1)
 
     def _blocked(self, rows: Tensor) -> Tensor:
         total = self._sum(rows)
         log_sum = total.log()
-        if self.kernel != "gaussian":
-            return log_sum
-        # Near the smallest float a sum has lost digits; its largest term, taken out, saves it.
+        # Far from the origin the product of a tile has lost its digits, and near the smallest float a
+        # Gaussian sum has: there distances are taken, and sums relative to the nearest point.
         info = torch.finfo(rows.dtype)
-        far = (total < info.tiny * 1e20).nonzero()[:, 0]
-        if len(far):
-            nearest = self._nearest(rows[far])
-            log_sum[far] = self._sum(rows[far], -nearest).log() + nearest
+        far = info.eps * 0.5 * rows.square().sum(1) > self._tiles.tolerance
+        if self.kernel == "gaussian":
+            far |= ~(total >= info.tiny * 1e20)
+        for index in far.nonzero()[:, 0].split(max(1, _FAR_PAIRS // len(self.points))):
+            log_sum[index] = self._log_sum(
+                self._tiles.differences(rows[index], self._tiles.points)
+            )
         return log_sum
 
-    def _sum(self, rows: Tensor, shift: Tensor | None = None) -> Tensor:
+    def _sum(self, rows: Tensor) -> Tensor:
         total = rows.new_zeros(len(rows))
         reduce = KERNEL_SUMS[self.kernel]
-        for high, _, tile in self._tiles.walk(rows, shift):
+        for high, _, tile in self._tiles.walk(rows):
             total[high] += reduce(tile)
         return total
-
-    def _nearest(self, rows: Tensor) -> Tensor:
-        """Each row's largest exponent; finite, so that it can be subtracted."""
-        best = rows.new_full((len(rows),), torch.finfo(rows.dtype).min)
-        for high, _, tile in self._tiles.walk(rows):
-            best[high] = torch.maximum(best[high], tile.amax(1))
-        return best
 
     def sample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
         """Rows (\\*sample_shape, D): a point drawn at random, moved by a draw from the kernel."""

@@ -23,7 +23,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from densekit.distributions.montecarlo import MonteCarloDistribution
+from densekit.distributions.montecarlo import MonteCarloDistribution, log_mean_exp
 
 _ROWS = 1 << 15
 """Decoder rows that are scored at once: K draws of many events would not stay in cache."""
@@ -100,20 +100,14 @@ class LatentVariable(MonteCarloDistribution):
         return self.decoder(z).log_prob(value) + self.prior.log_prob(z) - log_q
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The bound and, by the delta method, the standard error :math:`s_w / (\sqrt K \bar w)` of
-        the K weights; infinite for K = 1."""
+        """The bound and its standard error (:func:`log_mean_exp`); infinite for K = 1."""
         batch = torch.broadcast_shapes(
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
         value = value.expand(*batch, *self.event_shape)
         step = max(1, _ROWS // max(1, batch.numel()))
         log_w = torch.cat([self.log_weights(value, part) for part in self.noise.split(step)])
-        bound = log_w.logsumexp(0) - math.log(len(log_w))
-        if len(log_w) == 1:
-            return bound, torch.full_like(bound, torch.inf)
-        finite = torch.where(bound.isfinite(), bound, 0.0)
-        error = (log_w - finite).exp().std(0) / math.sqrt(len(log_w))
-        return bound, error
+        return log_mean_exp(log_w)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:

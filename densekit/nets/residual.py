@@ -28,9 +28,7 @@ def uniform_weight(n_out: int, n_in: int, fan_in: Tensor | float) -> nn.Paramete
     """A weight (n_out, n_in), uniform with variance 1/(3 fan_in) per row."""
     weight = 2 * torch.rand(n_out, n_in) - 1
     scale = torch.as_tensor(fan_in, dtype=weight.dtype).clamp_min(1).rsqrt()
-    import os
-
-    return nn.Parameter(weight * scale * float(os.environ.get("GAIN", "1")))
+    return nn.Parameter(weight * scale)
 
 
 class ResidualNet(nn.Module):

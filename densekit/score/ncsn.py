@@ -157,7 +157,10 @@ class NoiseConditionalScore(NeuralDensity):
             x = module.frame(events)
         n = len(x)
         u = (torch.arange(n, device=x.device, dtype=x.dtype) + torch.rand_like(x[:, 0])) / n
-        sigma = self.sigma_min * (self.sigma_max / self.sigma_min) ** u[torch.randperm(n)]
+        sigma = (
+            self.sigma_min
+            * (self.sigma_max / self.sigma_min) ** u[torch.randperm(n, device=x.device)]
+        )
         noise = torch.randn_like(x)
         score = module.score(x + sigma[:, None] * noise, sigma, context)
         return 0.5 * (sigma[:, None] * score + noise).square().sum(1).mean()

@@ -125,7 +125,7 @@ def outcome(tmp_path_factory):
     runs = [
         Run(
             "two_moons", f"bench_stubs:{name}", name, seed=3, budget=7, n_samples=200,
-            time_limit=2.0 if name in ("Sleeping", "Chatting") else 120.0,
+            time_limit=6.0 if name in ("Sleeping", "Chatting") else 120.0,
         )
         for name in NAMES
     ]  # fmt: skip
@@ -194,8 +194,8 @@ def test_rows_outside_the_support_are_counted(outcome):
     ("name", "reason", "trace"),
     [
         ("Raising", "RuntimeError: cannot learn this", "in fit"),
-        ("Sleeping", "over its time limit of 2 s", "about to sleep"),
-        ("Chatting", "over its time limit of 2 s", ""),
+        ("Sleeping", "over its time limit of 6 s", "about to sleep"),
+        ("Chatting", "over its time limit of 6 s", ""),
         ("Killed", "its process was killed by SIGKILL, perhaps for memory", ""),
         ("Leaving", "its process ended with status 3 and left no result", "last words"),
         ("Short", r"ValueError: sample(200) returned 199 rows", "in _sample"),
