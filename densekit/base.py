@@ -442,7 +442,14 @@ class DensityEstimator(BaseEstimator, ABC):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         try:
             return validate_data(
-                self, X, reset=reset, dtype="numeric", ensure_min_samples=least, copy=False
+                self,
+                X,
+                reset=reset,
+                dtype="numeric",
+                ensure_min_samples=least,
+                # The codec's own error names the column, how many, and the remedy.
+                ensure_all_finite=False,
+                copy=False,
             )
         except ValueError:
             rows = codecs.frames.as_array(X)
@@ -467,6 +474,11 @@ class DensityEstimator(BaseEstimator, ABC):
         if context is None:
             return None
         if self._capabilities.context == "prompt":
+            if not isinstance(context, str) and not hasattr(context, "__iter__"):
+                raise TypeError(
+                    f"context={context!r}: prompts are a string or a list of strings, got "
+                    f"{type(context).__name__}"
+                )
             encoded = self.codec_.prompts([context] if isinstance(context, str) else context)
             encoded = encoded.to(self.device_)
         else:

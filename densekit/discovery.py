@@ -80,6 +80,8 @@ def capabilities(estimator: Any) -> "Capabilities":
     """
     if inspect.isclass(estimator):
         declared = getattr(estimator, "_capabilities", None)
+    elif not hasattr(estimator, "__sklearn_tags__"):
+        declared = None
     else:
         declared = getattr(get_tags(estimator), "capabilities", None)
     if declared is None:

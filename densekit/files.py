@@ -114,6 +114,10 @@ def write(path: str | Path, content: dict[str, Any]) -> None:
     spec = {"format": FORMAT, "densekit": densekit.__version__, **spec}
     data = to_bytes(writer.arrays, metadata={"densekit": json.dumps(spec, allow_nan=False)})
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first")
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:

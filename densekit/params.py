@@ -73,7 +73,8 @@ def _is(value: Any, hint: Any) -> bool:
         item = args[0] if len(args) == 2 and args[1] is Ellipsis else Any
         return isinstance(value, tuple | list) and all(_is(x, item) for x in value)
     if origin is typing.Literal:
-        return value in args
+        # Which of the words is OneOf's business, which has a message for it.
+        return any(isinstance(value, type(word)) for word in args)
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
@@ -98,6 +99,8 @@ def _wanted(hint: Any) -> str:
         return " or ".join(_wanted(arg) for arg in args)
     if hint is None or hint is type(None):
         return "None"
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, args))
     plain = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
     if origin is tuple:
         return f"a tuple of {_wanted(args[0]).split(' ', 1)[-1]}s" if args else "a tuple"

@@ -51,10 +51,17 @@ def check_density_estimator(estimator: Any) -> None:
 
     Raises
     ------
+    TypeError
+        ``estimator`` is a class and not an instance.
     AssertionError
         One error naming every check that failed: what was expected, what came, and what usually
         causes it.
     """
+    if isinstance(estimator, type):
+        raise TypeError(
+            f"check_density_estimator takes an instance: pass {estimator.__name__}(), whose "
+            "hyper-parameters are used, and not the class"
+        )
     try:
         _FIRST(estimator)
     except AssertionError as error:

@@ -88,6 +88,9 @@ class ContextCodec:
                 raise ValueError(
                     f"context lacks the columns {missing}; it needs {list(self.names)}"
                 )
+            lengths = {c: len(columns[c]) for c in self.names}
+            if len(set(lengths.values())) > 1:
+                raise ValueError(f"the columns of context differ in length: {lengths}")
             import pandas as pd
 
             frame = nw.from_native(pd.DataFrame({c: columns[c] for c in self.names}))
@@ -105,8 +108,22 @@ class ContextCodec:
                     f"context lacks the columns {missing}; it needs {list(self.names)}"
                 )
             return native.select(list(self.names)).to_native()
+        if self.names:
+            return self._frame(self._named(context), like)
         array = np.asarray(context)
         return array.reshape(-1, 1) if array.ndim < 2 else array
+
+    def _named(self, context: Any) -> dict[str, list[Any]]:
+        """Values without names as columns: one value, one row or column, or a table of them."""
+        array = np.asarray(context, dtype=object)
+        if array.ndim < 2:
+            array = array.reshape(-1, 1) if len(self.names) == 1 else array.reshape(1, -1)
+        if array.ndim != 2 or array.shape[1] != len(self.names):
+            raise ValueError(
+                f"context has shape {np.shape(context)}; it needs the {len(self.names)} column(s) "
+                f"{list(self.names)}"
+            )
+        return {name: array[:, j].tolist() for j, name in enumerate(self.names)}
 
     def _retype(self, frame: Any) -> Any:
         """Integers given for a column of floats are numbers all the same."""
