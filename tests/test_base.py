@@ -234,3 +234,56 @@ def test_a_million_rows_are_scored_without_a_copy_of_them(rng):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < X.nbytes
+
+
+def test_a_skewed_category_keeps_its_marginal(rng):
+    """Codes relax by their shares, so that even a normal has the right marginal."""
+    X = pd.DataFrame({"c": ["a"] * 180 + ["b"] * 15 + ["c"] * 5, "x": rng.normal(size=200)})
+    est = StandardNormal(dtype="float64").fit(X)
+    share = est.sample(20_000, random_state=0)["c"].value_counts(normalize=True)
+    expected = (pd.Series({"a": 180, "b": 15, "c": 5}) + 1) / 203
+    np.testing.assert_allclose(share[["a", "b", "c"]], expected, atol=0.01)
+
+
+def test_an_interval_with_values_on_its_edges_keeps_all_mass_inside(rng):
+    X = np.r_[np.zeros(20), np.ones(20), rng.uniform(size=160)][:, None]
+    est = StandardNormal(dtype="float64", support=("interval", 0.0, 1.0)).fit(X)
+    assert np.isfinite(est.score_samples(X)).all()
+    # x = Phi(v): the integral over the open interval, taken over v.
+    v = np.linspace(-8, 8, 20001)
+    density = np.exp(est.score_samples(stats.norm.cdf(v)[:, None]))
+    assert np.trapezoid(density * stats.norm.pdf(v), v) == pytest.approx(1, abs=2e-3)
+    drawn = est.sample(20_000, random_state=0)
+    assert np.isin(drawn, [0.0, 1.0]).mean() < 0.001
+
+
+def test_days_are_counted_and_instants_have_a_density(rng):
+    import polars as pl
+
+    days = np.datetime64("2026-01-01", "D") + rng.poisson(10, 300)
+    est = StandardNormal(dtype="float64").fit(pl.DataFrame({"day": days}))
+    assert (est.density_kind_, est.base_measure_) == ("lower_bound", "counting")
+    every = np.datetime64("2025-12-01", "D") + np.arange(90)
+    scores = est.score_samples(pl.DataFrame({"day": every}))
+    assert np.exp(scores).sum() == pytest.approx(1, abs=0.02)
+    instants = pd.DataFrame({"when": pd.to_datetime(days.astype("datetime64[s]"))})
+    assert StandardNormal().fit(instants).base_measure_ == "lebesgue"
+
+
+@pytest.mark.parametrize("far", [1e12, 1e30, 1e100, 1e300])
+def test_rows_far_away_score_low_and_never_nan(rng, far):
+    est = LinearGaussian(max_steps=5).fit(rng.normal(size=(50, 2)))
+    scores, std = est.score_samples([[far, 0.0], [0.0, -far]], return_std=True)
+    assert (scores < -1e9).all()
+    assert (std == 0).all()
+
+
+def test_context_columns_may_come_in_x_or_apart_and_not_in_both(rng):
+    frame = pd.DataFrame({"y": rng.normal(size=40), "g": rng.choice(["u", "v"], 40)})
+    est = LinearGaussian(max_steps=5, random_state=0).fit(frame, context="g")
+    apart = est.score_samples(frame[["y"]], context=frame[["g"]])
+    np.testing.assert_array_equal(apart, est.score_samples(frame))
+    with pytest.raises(ValueError, match=r"\['g'\] are in X and in context="):
+        est.score_samples(frame, context=frame[["g"]])
+    for value in ("u", ["u"], np.array([["u"]])):
+        assert (est.sample(3, context=value)["g"] == "u").all()

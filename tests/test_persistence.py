@@ -119,3 +119,13 @@ def test_truncated_and_missing_files_are_refused(tmp_path, frame):
     save_file({"a": np.zeros(2)}, path)
     with pytest.raises(ValueError, match="not one that densekit wrote"):
         densekit.load(path)
+
+
+def test_a_class_of_the_users_own_is_not_saved(tmp_path, frame):
+    Own = type("Own", (Gaussian,), {"__module__": "somewhere"})
+    with pytest.raises(TypeError, match=r"a class of .somewhere.*pickle it instead"):
+        Own().fit(frame[["x"]]).save(tmp_path / "own")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        Gaussian().fit(frame[["x"]]).save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        Gaussian().fit(frame[["x"]]).save(tmp_path / "no" / "file")

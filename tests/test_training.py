@@ -220,3 +220,28 @@ def test_weights_do_not_depend_on_the_global_generator():
         torch.manual_seed(2)
         two, _, _ = run(max_steps=20)
     assert torch.equal(one.loc, two.loc)
+
+
+def test_a_gradient_that_is_not_finite_is_not_kept():
+    """The loss stays finite while its gradient is not: the weights are NaN one step later."""
+
+    class Root(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * torch.nan
+
+    calls = []
+
+    def poisoned(module, events, context):
+        calls.append(1)
+        loc = Root.apply(module.loc) if len(calls) == 150 else module.loc
+        return (events - loc).square().sum(-1).mean()
+
+    module = Mean()
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        run(poisoned, module=module, validation_fraction=0.0)
+    assert torch.isfinite(module.loc).all()
