@@ -184,6 +184,8 @@ class _Run:
         seed: int,
         progress: bool,
     ):
+        # Before the optimisers: the first one of a process imports for seconds, out of max_time.
+        self.start = time.perf_counter()
         self.module, self.players, self.batches, self.options = module, players, batches, options
         self.seed = seed
         self.parameters = [p for player in players for p in player.parameters]
@@ -365,7 +367,6 @@ class _Run:
             stopper.logger = _logger
             engine.add_event_handler(Events.EPOCH_COMPLETED, stopper)
         self.failure = ""
-        self.start = time.perf_counter()
         self.module.train()
         stream = self.batches.epochs(self.size)
         rounds = math.ceil(self.total / self.round)

@@ -58,7 +58,8 @@ def test_nuts_finds_the_posterior_under_it_as_a_prior(fitted):
         draws = d.sample((20_000,))
         weight = torch.softmax(-0.5 * (draws[:, 0] - 12.0) ** 2, 0)
         reference = (weight[:, None] * draws).sum(0)
-        start = {"x": draws[weight.argmax()]}
+        # A draw of the prior that the posterior does not expect: the chain has to move.
+        start = {"x": draws[(draws[:, 0] - 9.0).abs().argmin()]}
         mcmc = MCMC(
             NUTS(model),
             num_samples=250,
@@ -67,9 +68,9 @@ def test_nuts_finds_the_posterior_under_it_as_a_prior(fitted):
             disable_progbar=True,
         )
         mcmc.run()
-    mean = mcmc.get_samples()["x"].mean(0)
-    assert abs(mean[0] - reference[0]) < 0.6
-    assert abs(mean[1] - reference[1]) < 0.6
+    samples = mcmc.get_samples()["x"]
+    assert (samples.std(0) > 0.2).all()
+    assert (abs(samples.mean(0) - reference) < 0.5).all()
 
 
 def test_svi_runs_with_it_as_a_latent(fitted):

@@ -105,7 +105,8 @@ class TransformerLanguageModel(NeuralDensity):
     n_layers: Annotated[int, Interval(ge=1)] = 4
     n_heads: Annotated[int, Interval(ge=1)] = 4
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    batch_size: Annotated[int, Interval(ge=1)] = 16
+    max_steps: Annotated[int, Interval(ge=1)] = 3000
+    batch_size: Annotated[int, Interval(ge=1)] = 8
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
