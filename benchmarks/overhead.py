@@ -55,7 +55,7 @@ def bare_fit(estimator, events):
 def fit_overhead(kind, X, **settings):
     estimator = kind(max_steps=STEPS, patience=None, verbose=False, random_state=0, **settings)
     estimator.fit(X)
-    events = torch.tensor(estimator.codec_.encode(X)[0], dtype=torch.float32)
+    events = estimator.codec_.encode(X)[0].float()
     pairs = [
         (clock(lambda: estimator.fit(X)), clock(lambda: bare_fit(estimator, events)))
         for _ in range(ROUNDS)
@@ -65,7 +65,7 @@ def fit_overhead(kind, X, **settings):
 
 def score_overhead(kind, X, **settings):
     estimator = kind(max_steps=20, verbose=False, random_state=0, **settings).fit(X[:2000])
-    events = torch.tensor(estimator.codec_.encode(X)[0], dtype=torch.float32)
+    events = estimator.codec_.encode(X)[0].float()
     batch = estimator._capabilities.score_batch
 
     def bare():

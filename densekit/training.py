@@ -25,6 +25,8 @@ _ROUNDS = 50
 _SHORTEST_ROUND = 10
 """Steps; fewer would let patience end a short run within its warm-up."""
 _MAX_HELD_OUT = 4096
+_EVALUATED = 1024
+"""Held-out rows at a time, at least: they need no gradients."""
 _logger = logging.getLogger("densekit.training")
 _logger.addHandler(logging.NullHandler())
 
@@ -196,13 +198,14 @@ class _Run:
         self.total = (
             options.max_steps if options.max_epochs is None else options.max_epochs * per_epoch
         )
-        # Scoring a row costs a third of training on it: keep evaluation below a tenth of the run.
-        cost = math.ceil(10 * batches.n_valid / (3 * self.size))
+        # Scoring a row costs a third of training on it: keep evaluation below a twentieth of it.
+        cost = math.ceil(20 * batches.n_valid / (3 * self.size))
         shortest = max(_SHORTEST_ROUND, self.total // _ROUNDS, cost)
         self.round = min(self.total, max(shortest, min(per_epoch, self.total // 10)))
         self.optimisers = [self._optimiser(player) for player in players]
         self.losses = [torch.compile(p.loss) if options.compile else p.loss for p in players]
-        self.shadow = [p.detach().clone() for p in self.parameters]
+        self.detached = [p.detach() for p in self.parameters]
+        self.shadow = [p.clone() for p in self.detached]
         self.best: list[Tensor] | None = None
         self.best_loss = math.inf
         self.history = History()
@@ -263,9 +266,7 @@ class _Run:
                 return
             loss.backward()
             if self.options.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(
-                    player.parameters, self.options.gradient_clip, foreach=True
-                )
+                self._clip(player.parameters, self.options.gradient_clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             self.running += loss.detach()
@@ -273,11 +274,18 @@ class _Run:
         # A running mean over the first steps, so that the start is forgotten.
         decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
+            torch._foreach_lerp_(self.shadow, self.detached, 1 - decay)
         if self.state.step == self.total:
             engine.terminate()
         elif self.options.max_time is not None and self._elapsed() >= self.options.max_time:
             self._stop(engine, f"max_time={self.options.max_time:g} seconds are over")
+
+    def _clip(self, parameters: Sequence[nn.Parameter], largest: float) -> None:
+        """Scale the gradients down to a norm of ``largest`` at most."""
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # On a CPU a look at the norm costs nothing, and most steps need no scaling.
+        if self.device.type != "cpu" or not norm <= largest:
+            nn.utils.clip_grads_with_norm_(parameters, largest, norm, foreach=True)
 
     def _stop(self, engine: Any, reason: str) -> None:
         self.history.stop_reason = self.history.stop_reason or reason
@@ -314,7 +322,7 @@ class _Run:
         self.module.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with torch.no_grad(), seeded(self.seed, self.device):
-            for index in self.batches.held_out(self.size):
+            for index in self.batches.held_out(max(self.size, _EVALUATED)):
                 events, context = self.batches.take(index)
                 total += len(index) * self.players[0].loss(self.module, events, context).double()
         self.module.train()
