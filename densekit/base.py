@@ -206,7 +206,7 @@ class DensityEstimator(BaseEstimator, ABC):
         std : (n,), only with ``return_std``
             Standard error of each score; zeros where exact.
         """
-        X, context = self._check_rows(X, context, reset=False)
+        X, context = self._check_rows(codecs.for_scoring(X), context, reset=False)
         encoded = self._encode_context(context, codecs.n_rows(X))
         n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
         scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)

@@ -98,6 +98,7 @@ def environment() -> dict[str, Any]:
 def _measure(run: Run, record: Record, report: Report) -> None:
     report("load")
     data = datasets.load(run.data)
+    test = data.test.for_scoring()
     record.data = {
         "name": data.name,
         "modality": data.modality,
@@ -108,7 +109,7 @@ def _measure(run: Run, record: Record, report: Report) -> None:
         "n_dims": data.n_dims,
     }
     if data.truth is not None:
-        true = metrics.held_out_nats(data.truth.log_prob(data.test))
+        true = metrics.held_out_nats(data.truth.log_prob(test))
         record.truth = {**vars(true), "kind": "exact", "base_measure": "lebesgue"}
         record.truth["entropy"] = data.truth.entropy
     estimator = _estimator(run, record, report)
@@ -161,7 +162,7 @@ def _score(estimator: Any, data: datasets.Dataset, record: Record) -> None:
         bits = metrics.bits_per_dim(scores, int(data.n_dims or 1), errors)
         record.metrics["bits_per_dim"] = vars(bits)
     if data.modality == "text":
-        bits = metrics.bits_per_character(scores, data.test, errors)
+        bits = metrics.bits_per_character(scores, data.test.for_scoring(), errors)
         record.metrics["bits_per_character"] = vars(bits)
     record.times["score"] = seconds
     record.times["scored_rows_per_second"] = len(data.test) / _best_of(
@@ -179,9 +180,9 @@ def _sample(estimator: Any, data: datasets.Dataset, run: Run, record: Record) ->
     if len(drawn) != n:
         raise ValueError(f"sample({n}) returned {len(drawn)} rows")
     if data.modality != "text":
-        auc = metrics.two_sample_auc(data.test, drawn, random_state=run.seed)
+        auc = metrics.two_sample_auc(data.test.for_scoring(), drawn, random_state=run.seed)
         record.metrics["two_sample_auc"] = vars(auc)
-        distance = metrics.energy_distance(data.test, drawn)
+        distance = metrics.energy_distance(data.test.for_scoring(), drawn)
         record.metrics["energy_distance"] = {"value": distance, "unit": "standard deviations"}
 
 

@@ -1,7 +1,7 @@
 """Codecs: the user's data and the tensors that models see, both ways, with the Jacobian."""
 
 from densekit.codecs.base import Codec
-from densekit.codecs.frames import modality_of, n_rows, take
+from densekit.codecs.frames import for_scoring, modality_of, n_rows, take
 from densekit.codecs.image import ImageCodec
 from densekit.codecs.schema import Column, Schema
 from densekit.codecs.table import TableCodec
@@ -14,6 +14,7 @@ __all__ = [
     "Schema",
     "TableCodec",
     "TextCodec",
+    "for_scoring",
     "modality_of",
     "n_rows",
     "take",

@@ -58,6 +58,11 @@ def n_rows(X: Any) -> int:
     return len(X) if hasattr(X, "__len__") else len(np.atleast_1d(np.asarray(X)))
 
 
+def for_scoring(X: Any) -> Any:
+    """The rows of a held-out part, which hands them to scoring only; anything else as it is."""
+    return X.for_scoring() if hasattr(X, "for_scoring") else X
+
+
 def take(X: Any, start: int, stop: int) -> Any:
     """Rows ``start`` to ``stop``, a view where the container has views.
 

@@ -4,11 +4,11 @@ import difflib
 import functools
 from collections.abc import Callable
 
-from densekit.datasets.base import Dataset, Truth
+from densekit.datasets.base import Dataset, HeldOut, Published, Truth
 from densekit.datasets.builtin import breast_cancer, digits, pydoc
 from densekit.datasets.toys import Checkerboard, TwoMoons, checkerboard, two_moons
 
-__all__ = ["Checkerboard", "Dataset", "Truth", "TwoMoons", "load", "names"]
+__all__ = ["Checkerboard", "Dataset", "HeldOut", "Published", "Truth", "TwoMoons", "load", "names"]
 
 _LOADERS: dict[str, Callable[[], Dataset]] = {
     loader.__name__: loader for loader in (breast_cancer, digits, pydoc, two_moons, checkerboard)
@@ -38,8 +38,8 @@ def load(name: str) -> Dataset:
     Examples
     --------
     >>> data = load("digits")
-    >>> data.train.shape, data.test.shape, data.modality
-    ((1294, 8, 8), (359, 8, 8), 'image')
+    >>> data.train.shape, len(data.test), data.modality
+    ((1294, 8, 8), 359, 'image')
     """
     if name not in _LOADERS:
         near = difflib.get_close_matches(name, _LOADERS, n=1)

@@ -4,10 +4,15 @@ import functools
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from densekit.codecs.schema import Schema
 
 
 class Truth(ABC):
@@ -32,7 +37,7 @@ class Truth(ABC):
         """Differential entropy in nats."""
 
     def _rows(self, X: Any) -> np.ndarray:
-        rows = np.asarray(X, dtype=float)
+        rows = np.asarray(X.for_scoring() if isinstance(X, HeldOut) else X, dtype=float)
         if rows.ndim != 2 or rows.shape[1] != self.n_dims:
             raise ValueError(
                 f"X has shape {rows.shape}: {type(self).__name__} scores rows of "
@@ -41,22 +46,80 @@ class Truth(ABC):
         return rows
 
 
+class HeldOut:
+    """Rows of a test part, which only scoring may see.
+
+    ``score_samples`` and ``score`` of every densekit estimator take it as it is; ``fit`` and NumPy
+    refuse it. Other code that evaluates takes the rows with :meth:`for_scoring`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from densekit import Gaussian
+    >>> test = HeldOut(np.zeros((4, 1)), "zeros")
+    >>> Gaussian().fit([[-1.0], [1.0]]).score_samples(test).shape
+    (4,)
+    >>> np.asarray(test)
+    Traceback (most recent call last):
+    TypeError: this is the test part of 'zeros', which is for scoring only: fit to ...
+    """
+
+    def __init__(self, rows: Any, name: str):
+        self._rows, self._name = rows, name
+
+    def for_scoring(self) -> Any:
+        """The rows themselves, for evaluation. Whoever fits to them has no test part any more."""
+        return self._rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"<test part of {self._name!r}: {len(self)} rows, for scoring only>"
+
+    def __array__(self, *_args: Any, **_kwargs: Any) -> np.ndarray:
+        raise TypeError(
+            f"this is the test part of {self._name!r}, which is for scoring only: fit to "
+            "data.train, hand data.test to score_samples or score as it is, or take its rows "
+            "with data.test.for_scoring()"
+        )
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that others reported on a data set, to stand beside ours."""
+
+    model: str
+    value: float
+    unit: str
+    """As in :mod:`densekit.metrics`: "nats per row", "bits per dim", "bits per character" ..."""
+    source: str
+    """Paper and year; what differs from this data set's rows or preprocessing, if anything."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Rows in three parts that never change.
 
     Models are fitted to ``train``; ``valid`` is there to choose hyper-parameters; ``test`` is
-    scored once. The parts are arrays, DataFrames or lists of strings, as the modality has it.
+    handed out to scoring only. ``train`` and ``valid`` are arrays, DataFrames or lists of strings,
+    as the modality has it, and ``test`` is a :class:`HeldOut` of the same.
     """
 
     train: Any
     valid: Any
-    test: Any
+    test: HeldOut
     name: str
     modality: Literal["table", "image", "text"]
     truth: Truth | None = None
+    """The density that a toy was drawn from."""
     source: str = ""
     """Where the rows come from, in a line."""
+    domain: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the entries without looking at them, as settings of an estimator:
+    ``support``, ``kinds``."""
+    reference: tuple[Published, ...] = ()
+    """Published results."""
 
     @property
     def n_dims(self) -> int | None:
@@ -66,15 +129,26 @@ class Dataset:
         return math.prod(self.train.shape[1:])
 
     @functools.cached_property
+    def schema(self) -> "Schema":
+        """What a codec learns of ``train``: columns, kinds, cardinalities, support."""
+        from densekit import codecs
+
+        kind = {"table": codecs.TableCodec, "image": codecs.ImageCodec, "text": codecs.TextCodec}
+        return kind[self.modality](**self.domain).fit(self.train).schema
+
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over all three parts: two results with one digest are about the same rows."""
         sha = hashlib.sha256()
-        for part in (self.train, self.valid, self.test):
+        for part in (self.train, self.valid, self.test.for_scoring()):
             if self.modality == "text":
                 sha.update("\0".join(part).encode())
             else:
                 columns = ",".join(map(str, getattr(part, "columns", ())))
-                sha.update(columns.encode() + np.ascontiguousarray(part).tobytes())
+                values = np.ascontiguousarray(part)
+                if values.dtype == object:  # the bytes of which are addresses
+                    values = pd.util.hash_pandas_object(part, index=False).to_numpy()
+                sha.update(columns.encode() + values.tobytes())
         return sha.hexdigest()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from densekit.datasets.base import Dataset, split
+from densekit.datasets.base import Dataset, HeldOut, split
 
 
 def breast_cancer() -> Dataset:
@@ -19,7 +19,9 @@ def breast_cancer() -> Dataset:
     X = load_breast_cancer(as_frame=True).data
     train, valid, test = (X.iloc[i].reset_index(drop=True) for i in split(len(X), seed=569))
     source = "Wisconsin diagnostic breast cancer, 30 real columns (scikit-learn, UCI)"
-    return Dataset(train, valid, test, "breast_cancer", "table", source=source)
+    return Dataset(
+        train, valid, HeldOut(test, "breast_cancer"), "breast_cancer", "table", source=source
+    )
 
 
 def digits() -> Dataset:
@@ -33,9 +35,11 @@ def digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     X = load_digits().images.astype(np.uint8)
-    train, valid, test = (X[i] for i in split(len(X), seed=1797))
+    train, valid, held = (X[i] for i in split(len(X), seed=1797))
     source = "handwritten digits, 8 x 8 pixels of 17 grey levels (scikit-learn, UCI)"
-    return Dataset(train, valid, test, "digits", "image", source=source)
+    domain = {"support": ("interval", 0, 16)}
+    test = HeldOut(held, "digits")
+    return Dataset(train, valid, test, "digits", "image", source=source, domain=domain)
 
 
 def pydoc() -> Dataset:
@@ -56,7 +60,8 @@ def pydoc() -> Dataset:
         share = int.from_bytes(key[-4:], "big") / 2**32
         parts[0 if share < 0.72 else 1 if share < 0.8 else 2].append(sentence)
     source = "sentences of Python's own documentation (pydoc_data.topics)"
-    return Dataset(*parts, "pydoc", "text", source=source)
+    train, valid, test = parts
+    return Dataset(train, valid, HeldOut(test, "pydoc"), "pydoc", "text", source=source)
 
 
 _NOT_PROSE = re.compile(r">>>|::=|===|\*\*\*|\||\+--")

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.utils import check_random_state
 
-from densekit.datasets.base import Dataset, Truth
+from densekit.datasets.base import Dataset, HeldOut, Truth
 
 _SEED = 20240229
 
@@ -128,7 +128,8 @@ class Checkerboard(Truth):
 
 def _draw(name: str, truth: Truth, source: str) -> Dataset:
     X = truth.sample(6000, random_state=_SEED)
-    return Dataset(X[:4500], X[4500:5000], X[5000:], name, "table", truth, source)
+    test = HeldOut(X[5000:], name)
+    return Dataset(X[:4500], X[4500:5000], test, name, "table", truth, source)
 
 
 def two_moons() -> Dataset:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from densekit.datasets import load, names
+from densekit.datasets import HeldOut, load, names
 
 
 def _rows(part):
@@ -18,7 +18,7 @@ def test_parts_are_disjoint_and_fixed(name):
     assert load(name).digest == data.digest
     parts = [
         _rows(part.to_numpy() if isinstance(part, pd.DataFrame) else part)
-        for part in (data.train, data.valid, data.test)
+        for part in (data.train, data.valid, data.test.for_scoring())
     ]
     n = sum(map(len, parts))
     assert len(set().union(*parts)) == n  # disjoint, and nothing twice
@@ -42,16 +42,16 @@ def test_images_keep_their_seventeen_levels():
 
 def test_tables_keep_their_columns():
     data = load("breast_cancer")
-    assert list(data.train.columns) == list(data.test.columns)
-    assert data.train.index[0] == data.test.index[0] == 0
+    assert list(data.train.columns) == list(data.test.for_scoring().columns)
+    assert data.train.index[0] == data.test.for_scoring().index[0] == 0
     assert data.n_dims == 30
 
 
 def test_texts_are_short_and_their_characters_known():
     data = load("pydoc")
-    texts = [*data.train, *data.valid, *data.test]
+    texts = [*data.train, *data.valid, *data.test.for_scoring()]
     assert all(20 <= len(text) <= 200 for text in texts)
-    assert set("".join(data.test)) <= set("".join(data.train))
+    assert set("".join(data.test.for_scoring())) <= set("".join(data.train))
     assert sum(map(len, data.train)) > 100_000
     assert data.n_dims is None
 
@@ -67,6 +67,25 @@ def test_digest_sees_every_part():
     from dataclasses import replace
 
     data = load("two_moons")
-    changed = data.test.copy()
+    changed = data.test.for_scoring().copy()
     changed[-1, -1] = math.nextafter(changed[-1, -1], 9)
-    assert replace(data, test=changed).digest != data.digest
+    assert replace(data, test=HeldOut(changed, data.name)).digest != data.digest
+
+
+def test_the_test_part_does_not_reach_fit():
+    from densekit import Gaussian
+
+    data = load("two_moons")
+    for wrong in (lambda: Gaussian().fit(data.test), lambda: np.asarray(data.test)):
+        with pytest.raises(TypeError, match="test part of 'two_moons', which is for scoring only"):
+            wrong()
+    model = Gaussian().fit(data.train)
+    scores = model.score_samples(data.test)
+    assert np.array_equal(scores, model.score_samples(data.test.for_scoring()))
+    assert model.score(data.test) == pytest.approx(scores.mean())
+
+
+def test_schema_is_what_a_codec_learns():
+    schema = load("digits").schema
+    assert schema.modality == "image"
+    assert schema.n_dims == 64
