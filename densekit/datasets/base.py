@@ -18,32 +18,44 @@ if TYPE_CHECKING:
 class Truth(ABC):
     r"""The distribution that a toy was drawn from.
 
-    Its entropy :math:`-E[\log p(x)]` in nats is minus the best mean score that a model can reach.
+    Its entropy :math:`-E[\log p(x)]` in nats, over the same base measure, is minus the best mean
+    score that a model can reach.
     """
 
-    n_dims: int
+    n_dims: int | None
+    """Entries of one row; None for strings, which differ in length."""
+    base_measure: Literal["lebesgue", "counting"] = "lebesgue"
+    """What ``log_prob`` is a density over: on counting measure it is a log-probability."""
+    entropy_error: float = 0.0
+    """Standard error of ``entropy`` in nats; 0 where no Monte Carlo goes into it."""
 
     @abstractmethod
     def log_prob(self, X: Any) -> np.ndarray:
-        """Log-density of rows ``X``, (n, n_dims), in nats over Lebesgue measure; (n,)."""
+        """Log-density of rows ``X``, (n, n_dims), images or strings, in nats over
+        ``base_measure``; (n,)."""
 
     @abstractmethod
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
-        """Independent rows, (n_samples, n_dims)."""
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
+        """Independent rows: an array of n_samples rows, or a list of strings."""
 
     @property
     @abstractmethod
     def entropy(self) -> float:
-        """Differential entropy in nats."""
+        """Entropy in nats, differential where ``base_measure`` is Lebesgue's."""
 
     def _rows(self, X: Any) -> np.ndarray:
-        rows = np.asarray(X.for_scoring() if isinstance(X, HeldOut) else X, dtype=float)
+        rows = np.asarray(rows_of(X), dtype=float)
         if rows.ndim != 2 or rows.shape[1] != self.n_dims:
             raise ValueError(
                 f"X has shape {rows.shape}: {type(self).__name__} scores rows of "
                 f"{self.n_dims} numbers, shape (n, {self.n_dims})"
             )
         return rows
+
+
+def rows_of(X: Any) -> Any:
+    """The rows of a test part, for scoring; anything else as it is."""
+    return X.for_scoring() if isinstance(X, HeldOut) else X
 
 
 class HeldOut:
