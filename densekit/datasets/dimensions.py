@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from scipy.linalg import solve_triangular
 from scipy.special import digamma, gammaln, logsumexp, ndtr, ndtri, stdtr, stdtrit, xlogy
 from sklearn.utils import check_random_state
@@ -114,7 +113,7 @@ class MixtureOfGaussians(Truth):
     Examples
     --------
     >>> mixture = MixtureOfGaussians(n_dims=3, n_components=2)
-    >>> mixture.sample(4, random_state=0).shape, mixture.entropy_error < np.log(2) / 512
+    >>> mixture.sample(4, random_state=0).shape, mixture.entropy_error < 0.0014
     ((4, 3), True)
     """
 
@@ -258,6 +257,7 @@ class GaussianCopula(_Copula):
 
     Examples
     --------
+    >>> from scipy import stats
     >>> R = [[1.0, 0.8], [0.8, 1.0]]
     >>> both = GaussianCopula(R, [stats.norm(), stats.norm()])    # a Gaussian again
     >>> X = [[0.3, -1.0]]
@@ -312,6 +312,7 @@ class StudentCopula(_Copula):
 
     Examples
     --------
+    >>> from scipy import stats
     >>> R = [[1.0, 0.8], [0.8, 1.0]]
     >>> both = StudentCopula(4.0, R, [stats.t(4), stats.t(4)])    # a Student t again
     >>> X = [[0.3, -1.0]]
@@ -377,6 +378,7 @@ class ClaytonCopula(_Copula):
 
     Examples
     --------
+    >>> from scipy import stats
     >>> copula = ClaytonCopula(1.0, [stats.uniform(), stats.uniform()])
     >>> copula.log_prob([[0.5, 0.5], [0.5, 1.5]]).round(4).tolist()    # log(2 * 16 / 27)
     [0.1699, -inf]

@@ -128,7 +128,8 @@ class Spirals(_NoisyCurve):
 
     The spirals of the flow literature (Grathwohl et al. 2019) without the uniform jitter that
     their code adds before the Gaussian noise; the root spreads the rows evenly along the curve
-    but near its middle. The integral is taken by Gauss-Legendre quadrature in :math:`\sqrt u`.
+    but near its middle. The integral is taken by Gauss-Legendre quadrature in :math:`\sqrt u`,
+    panel by panel.
 
     Parameters
     ----------
@@ -153,11 +154,13 @@ class Spirals(_NoisyCurve):
 
     @functools.cached_property
     def _rule(self) -> tuple[np.ndarray, np.ndarray]:
-        # The curve runs at most 30 units per unit of the root, and Gauss's nodes lie at most
-        # pi / 2 times further apart than evenly spaced ones: this keeps them within noise / 2.
-        root, w = np.polynomial.legendre.leggauss(math.ceil(95 / self.noise))
-        root = (root + 1) / 2
-        # du = 2 root d(root), on an interval of half the length of Gauss's, for each of two arms.
+        # The curve runs at most 30 units per unit of the root: each panel is at most 4 sigma long,
+        # where twelve nodes of Gauss are exact to float64.
+        n_panels = math.ceil(30 / (4 * self.noise))
+        t, w = np.polynomial.legendre.leggauss(12)
+        root = ((np.arange(n_panels)[:, None] + (t + 1) / 2) / n_panels).ravel()
+        w = np.tile(w / n_panels, n_panels)
+        # du = 2 root d(root); half of Gauss's length, and half of the rows on each arm.
         return _arms(3 * math.pi * root), np.log(np.tile(w * root / 2, 2))
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:

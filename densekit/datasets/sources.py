@@ -23,7 +23,7 @@ class MarkovText(Truth):
 
     After letter :math:`b` the string ends with probability :math:`e_b` once it has :math:`m`
     letters, and not before. The chain is random but fixed by a seed: :math:`\pi` and the rows of
-    :math:`Q` are Dirichlet, :math:`1 / e_b` is around ``mean_tail``. They are the attributes
+    :math:`Q` are Dirichlet, :math:`1 / e_b - 1` is around ``mean_tail``. They are the attributes
     :attr:`initial` (K,), :attr:`transition` (K, K) and :attr:`end` (K,).
 
     The entropy is a sum over the visits that the chain makes. With :math:`h_b` the entropy of the
@@ -85,7 +85,7 @@ class MarkovText(Truth):
             rows[0] / rows[0].sum(),
             rows[1:] / rows[1:].sum(1)[:, None],
         )
-        self.end = rng.uniform(0.5, 1.5, size=k) / (mean_tail + 1)
+        self.end = 1 / (1 + mean_tail * rng.uniform(0.5, 1.5, size=k))
 
     def log_prob(self, X: Any) -> np.ndarray:
         """Log-probability in nats of each string, its end included, (n,); -inf where it is too
