@@ -330,6 +330,8 @@ class StudentCopula(_Copula):
 
     def _log_copula(self, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
         nu, d = self.df, self.n_dims
+        # Below this a quantile overflows when squared, and scipy's has the wrong sign further on.
+        lower, upper = lower.clip(1e-140), upper.clip(1e-140)
         z = np.where(lower < 0.5, stdtrit(nu, lower), -stdtrit(nu, upper))
         white = solve_triangular(self._factor, z.T, lower=True)
         joint = -(nu + d) / 2 * np.log1p((white**2).sum(0) / nu)
@@ -391,7 +393,7 @@ class ClaytonCopula(_Copula):
         self.theta = theta
 
     def _log_copula(self, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-        log_u = np.where(lower < 0.5, np.log(lower), np.log1p(-upper))
+        log_u = np.where(lower < 0.5, np.log(lower), np.log1p(-upper.clip(max=0.5)))
         a = np.append(-self.theta * log_u, np.zeros((len(log_u), 1)), 1)
         # S, of which the powers alone would overflow: D of the terms e^0 come off again.
         signs = np.append(np.ones(self.n_dims), 1.0 - self.n_dims)
