@@ -1,20 +1,58 @@
-"""What a fitted model is measured by: held-out likelihood, and how close its samples are."""
+"""What a fitted model is measured by: held-out likelihood, calibration, and how close its samples
+are."""
 
+from collections.abc import Callable
+
+from densekit.metrics.calibration import (
+    Calibration,
+    hpd_calibration,
+    pit_calibration,
+    pit_distances,
+)
 from densekit.metrics.likelihood import (
     Estimate,
+    bits_per_byte,
     bits_per_character,
     bits_per_dim,
     held_out_nats,
     nats_per_character,
+    perplexity,
 )
-from densekit.metrics.samples import energy_distance, two_sample_auc
+from densekit.metrics.manifold import coverage, density, precision, recall
+from densekit.metrics.samples import energy_distance, mmd, sliced_wasserstein, two_sample_auc
+
+SAMPLE_METRICS: dict[str, Callable[..., Estimate]] = {
+    "two_sample_auc": two_sample_auc,
+    "energy_distance": energy_distance,
+    "mmd": mmd,
+    "sliced_wasserstein": sliced_wasserstein,
+    "precision": precision,
+    "recall": recall,
+    "density": density,
+    "coverage": coverage,
+    "pit": pit_calibration,
+}
+"""Metrics of data rows ``X`` and samples ``Y`` alone: ``metric(X, Y, random_state=0)``."""
 
 __all__ = [
+    "SAMPLE_METRICS",
+    "Calibration",
     "Estimate",
+    "bits_per_byte",
     "bits_per_character",
     "bits_per_dim",
+    "coverage",
+    "density",
     "energy_distance",
     "held_out_nats",
+    "hpd_calibration",
+    "mmd",
     "nats_per_character",
+    "perplexity",
+    "pit_calibration",
+    "pit_distances",
+    "precision",
+    "recall",
+    "sliced_wasserstein",
     "two_sample_auc",
 ]

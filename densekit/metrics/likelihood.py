@@ -81,24 +81,87 @@ def nats_per_character(
     >>> nats_per_character([-4.0, -8.0], ["abc", "abcdefg"])
     Estimate(value=1.0, standard_error=0.0, unit='nats per character')
     """
-    logp, e = _checked(scores, errors)
-    if len(texts) != len(logp):
-        raise ValueError(f"{len(logp)} scores for {len(texts)} texts: there must be one for each")
-    length = np.array([len(text) + 1 for text in texts], float)
-    rate = float(-logp.sum() / length.sum())
-    if not math.isfinite(rate):
-        return Estimate(rate, math.nan, "nats per character")
-    error = _standard_error(-logp - rate * length, e) / length.mean()
-    return Estimate(rate, float(error), "nats per character")
+    return _rate(scores, [len(text) + 1 for text in texts], errors, "nats per character")
 
 
 def bits_per_character(
     scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
 ) -> Estimate:
     """:func:`nats_per_character` in bits."""
-    nats = nats_per_character(scores, texts, errors)
-    bits = nats.value / math.log(2), nats.standard_error / math.log(2)
-    return Estimate(*bits, "bits per character")
+    return _bits(nats_per_character(scores, texts, errors), "bits per character")
+
+
+def bits_per_byte(
+    scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
+) -> Estimate:
+    """:func:`bits_per_character` over the bytes of the texts in UTF-8, each with its line feed.
+
+    It compares models whatever their symbols are: characters, bytes or tokens.
+
+    Examples
+    --------
+    >>> round(bits_per_byte([-6 * math.log(2)], ["\u00e9"]).value, 9)
+    2.0
+    """
+    sizes = [len(text.encode()) + 1 for text in texts]
+    return _bits(_rate(scores, sizes, errors, "nats per byte"), "bits per byte")
+
+
+def perplexity(
+    scores: ArrayLike, n_tokens: ArrayLike, errors: ArrayLike | None = None
+) -> Estimate:
+    r"""Exponential of the nats per token, :math:`\exp(-\sum l_i / \sum t_i)`.
+
+    It is the number of equally likely tokens among which the model would be as uncertain. The
+    standard error is the delta method's: that of the nats per token times the perplexity.
+
+    Parameters
+    ----------
+    scores : array of shape (n,)
+        Log-probabilities of the texts.
+    n_tokens : array of shape (n,)
+        Tokens (words, say) of each text, at least 1; the end of a text has to be predicted too and
+        is one of them.
+    errors : array of shape (n,), optional
+        Monte Carlo standard errors of the scores.
+
+    Raises
+    ------
+    ValueError
+        As :func:`held_out_nats`; counts below 1, or not one for each score.
+
+    Examples
+    --------
+    A model that gives one of ten words, or the end, the same probability everywhere:
+
+    >>> round(perplexity([-4 * math.log(11), -2 * math.log(11)], [4, 2]).value, 9)
+    11.0
+    """
+    nats = _rate(scores, n_tokens, errors, "nats per token")
+    with np.errstate(over="ignore"):  # a score of -inf has infinite perplexity, as has exp(1000)
+        value = float(np.exp(nats.value))
+    return Estimate(value, value * nats.standard_error, "perplexity per token")
+
+
+def _rate(scores: ArrayLike, lengths: ArrayLike, errors: ArrayLike | None, unit: str) -> Estimate:
+    """Code length of all rows over the length of all rows."""
+    logp, e = _checked(scores, errors)
+    length = np.asarray(lengths, float)
+    if length.shape != logp.shape:
+        raise ValueError(f"{len(logp)} scores for {length.size} texts: there must be one for each")
+    if not (length >= 1).all():
+        row = int(np.flatnonzero(~(length >= 1))[0])
+        raise ValueError(
+            f"n_tokens[{row}]={length[row]:g}: a text has at least one token, its end"
+        )
+    rate = float(-logp.sum() / length.sum())
+    if not math.isfinite(rate):
+        return Estimate(rate, math.nan, unit)
+    return Estimate(rate, _standard_error(-logp - rate * length, e) / float(length.mean()), unit)
+
+
+def _bits(nats: Estimate, unit: str) -> Estimate:
+    return Estimate(nats.value / math.log(2), nats.standard_error / math.log(2), unit)
 
 
 def _checked(scores: ArrayLike, errors: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from densekit.metrics import bits_per_character, bits_per_dim, held_out_nats, nats_per_character
+from densekit.metrics import (
+    bits_per_byte,
+    bits_per_character,
+    bits_per_dim,
+    held_out_nats,
+    nats_per_character,
+    perplexity,
+)
 
 
 def test_mean_and_standard_error():
@@ -45,6 +52,32 @@ def test_characters_include_the_end():
     assert nats_per_character(scores, texts).value == pytest.approx(3 * math.log(2))
 
 
+def test_bytes_are_those_of_utf8():
+    texts = ["a\u00e9", "\u20ac\U0001f600", ""]  # 3, 7 and 0 bytes, and three line feeds
+    scores = [-2.0 * math.log(2), -20 * math.log(2), -4 * math.log(2)]
+    assert bits_per_byte(scores, texts).value == pytest.approx(26 / 13)
+    assert bits_per_character(scores, texts).value == pytest.approx(26 / 7)
+
+
+def test_perplexity_by_hand():
+    # Five tokens of probability 1/2 and one of 1/16: nine bits over six tokens.
+    scores = [-4 * math.log(2), -5 * math.log(2)]
+    assert perplexity(scores, [4, 2]).value == pytest.approx(2**1.5)
+    assert perplexity([-math.inf, -1.0], [1, 1]).value == math.inf
+    assert perplexity([-1e6], [1]).value == math.inf
+
+
+def test_perplexity_standard_error():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(2000):
+        counts = rng.integers(5, 40, 80)
+        found.append(perplexity(-3.0 * counts + rng.normal(0, np.sqrt(counts)), counts))
+    made = np.std([f.value for f in found])
+    assert np.mean([f.value for f in found]) == pytest.approx(math.exp(3), rel=0.01)
+    assert np.mean([f.standard_error for f in found]) == pytest.approx(made, rel=0.06)
+
+
 def test_ratio_standard_error():
     rng = np.random.default_rng(0)
     found = []
@@ -76,3 +109,7 @@ def test_bad_companions():
         bits_per_dim([1.0], 0)
     with pytest.raises(ValueError, match="2 scores for 1 texts"):
         bits_per_character([1.0, 2.0], ["a"])
+    with pytest.raises(ValueError, match="2 scores for 3 texts"):
+        perplexity([1.0, 2.0], [1, 1, 1])
+    with pytest.raises(ValueError, match=r"n_tokens\[1\]=0: a text has at least one token"):
+        perplexity([1.0, 2.0], [1, 0])
