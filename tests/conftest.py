@@ -1,6 +1,7 @@
 """Options of the test run, and a torch that does not fight the other workers for cores."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -11,6 +12,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    data = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+    if "DENSEKIT_DATA" not in os.environ and data.is_dir():
+        os.environ["DENSEKIT_DATA"] = str(data)
     if os.environ.get("PYTEST_XDIST_WORKER"):
         import torch
 

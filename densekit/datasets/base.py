@@ -77,7 +77,7 @@ class HeldOut:
     """
 
     def __init__(self, rows: Any, name: str):
-        self._rows, self._name = rows, name
+        self._rows, self._name = _read_only(rows), name
 
     def for_scoring(self) -> Any:
         """The rows themselves, for evaluation. Whoever fits to them has no test part any more."""
@@ -111,7 +111,7 @@ class Published:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Rows in three parts that never change.
+    """Rows in three parts that never change: arrays are read-only views.
 
     Models are fitted to ``train``; ``valid`` is there to choose hyper-parameters; ``test`` is
     handed out to scoring only. ``train`` and ``valid`` are arrays, DataFrames or lists of strings,
@@ -132,6 +132,10 @@ class Dataset:
     ``support``, ``kinds``."""
     reference: tuple[Published, ...] = ()
     """Published results."""
+
+    def __post_init__(self) -> None:
+        for part in ("train", "valid"):
+            object.__setattr__(self, part, _read_only(getattr(self, part)))
 
     @property
     def n_dims(self) -> int | None:
@@ -170,3 +174,11 @@ def split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_test = round(0.2 * n)
     n_valid = round(0.1 * (n - n_test))
     return order[n_test + n_valid :], order[n_test : n_test + n_valid], order[:n_test]
+
+
+def _read_only(rows: Any) -> Any:
+    """Arrays as views that refuse to be written to; anything else as it is."""
+    if isinstance(rows, np.ndarray):
+        rows = rows.view()
+        rows.flags.writeable = False
+    return rows

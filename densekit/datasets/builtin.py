@@ -2,11 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from densekit.datasets.base import Dataset, HeldOut, split
+from densekit.datasets.base import Dataset, split
+from densekit.datasets.catalogue import dataset
+from densekit.datasets.tables import take
 
 
 def breast_cancer() -> Dataset:
@@ -17,11 +19,7 @@ def breast_cancer() -> Dataset:
     from sklearn.datasets import load_breast_cancer
 
     X = load_breast_cancer(as_frame=True).data
-    train, valid, test = (X.iloc[i].reset_index(drop=True) for i in split(len(X), seed=569))
-    source = "Wisconsin diagnostic breast cancer, 30 real columns (scikit-learn, UCI)"
-    return Dataset(
-        train, valid, HeldOut(test, "breast_cancer"), "breast_cancer", "table", source=source
-    )
+    return dataset("breast_cancer", take(X, split(len(X), seed=569)))
 
 
 def digits() -> Dataset:
@@ -35,11 +33,8 @@ def digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     X = load_digits().images.astype(np.uint8)
-    train, valid, held = (X[i] for i in split(len(X), seed=1797))
-    source = "handwritten digits, 8 x 8 pixels of 17 grey levels (scikit-learn, UCI)"
-    domain = {"support": ("interval", 0, 16)}
-    test = HeldOut(held, "digits")
-    return Dataset(train, valid, test, "digits", "image", source=source, domain=domain)
+    parts = take(X, split(len(X), seed=1797))
+    return dataset("digits", parts, support=("interval", 0, 16))
 
 
 def pydoc() -> Dataset:
@@ -59,9 +54,12 @@ def pydoc() -> Dataset:
     for key, sentence in keyed:
         share = int.from_bytes(key[-4:], "big") / 2**32
         parts[0 if share < 0.72 else 1 if share < 0.8 else 2].append(sentence)
-    source = "sentences of Python's own documentation (pydoc_data.topics)"
-    train, valid, test = parts
-    return Dataset(train, valid, HeldOut(test, "pydoc"), "pydoc", "text", source=source)
+    return dataset("pydoc", parts)
+
+
+LOADERS: dict[str, Callable[[], Dataset]] = {
+    loader.__name__: loader for loader in (breast_cancer, digits, pydoc)
+}
 
 
 _NOT_PROSE = re.compile(r">>>|::=|===|\*\*\*|\||\+--")
