@@ -61,8 +61,9 @@ class Funnel(Truth):
         """Log-density in nats, (n,), for rows (n, n_dims)."""
         rows = self._rows(X)
         v, x = rows[:, 0], rows[:, 1:]
-        # The scale before the square: exp(-v) alone would overflow where x is 0.
-        square = (v / self.width) ** 2 + ((x * np.exp(-v / 2)[:, None]) ** 2).sum(1)
+        # Below v = -600, where there is no mass that float64 knows, the squares would overflow.
+        z = x * np.exp(-v.clip(-600) / 2)[:, None]
+        square = (v / self.width) ** 2 + (z**2).sum(1)
         ladj = math.log(self.width) + (self.n_dims - 1) * v / 2
         return -square / 2 - ladj - self.n_dims * _LOG_2PI / 2
 

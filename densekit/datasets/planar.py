@@ -272,7 +272,7 @@ class GaussianGrid(Truth):
     .. math::  p(x) = \prod_{d=1}^{2} \frac15 \sum_{k=-2}^{2} N(x_d \mid k\,a, \sigma^2).
 
     The coordinates are independent. The defaults, spacing 2 and noise 0.05, are those on which GANs
-    are asked how many modes they find (Srivastava et al. 2017).
+    are asked how many modes they find (Lin et al. 2018).
 
     Parameters
     ----------

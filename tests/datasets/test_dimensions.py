@@ -63,6 +63,10 @@ def test_funnel_is_a_normal_and_normals_given_it():
     assert Funnel(4, 2.0).log_prob(X) == pytest.approx(stats.norm(0, 2).logpdf(v) + given)
 
 
+def test_funnel_scores_stay_finite_far_from_all_mass():
+    assert np.isfinite(Funnel(3).log_prob([[-1e4, 0.0, 1.0], [1e4, 1.0, 0.0]])).all()
+
+
 def test_funnel_draws_from_its_density():
     X = Funnel(6).sample(5000, random_state=0)
     assert stats.kstest(X[:, 0], stats.norm(0, 3).cdf).pvalue > 1e-3

@@ -177,6 +177,17 @@ def test_pinwheel_turns_with_the_radius():
         assert truth.log_prob(bent) == pytest.approx(straight.log_prob([[2 * r, 0]]))
 
 
+def test_banana_bends_to_the_stated_parabola():
+    # The ridge has its top at b s^2, crosses zero at x = s, and the mean is zero.
+    truth = Banana(3.0, 0.5)
+    heights = np.linspace(-9, 9, 181)
+    for x, top in ((0.0, 4.5), (3.0, 0.0), (-5.0, -8.0)):
+        column = np.stack([np.full(181, x), heights], 1)
+        assert heights[truth.log_prob(column).argmax()] == pytest.approx(top)
+    X = truth.sample(10_000, random_state=0)
+    assert abs(X.mean(0) / X.std(0) * 100).max() < 4
+
+
 def test_banana_without_a_bend_is_gaussian():
     X = Banana(3.0, 0.0).sample(500, random_state=0)
     expected = norm(0, 3).logpdf(X[:, 0]) + norm().logpdf(X[:, 1])
