@@ -1,0 +1,298 @@
+"""What stands in the report's tables: parts that may be compared, rows, columns, ranks.
+
+A part holds the runs of one density kind and one base measure. Ranks and best marks never look
+beyond it.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from densekit.bench.records import Record
+from densekit.bench.table import amount, pm
+
+Entry = dict[str, Any]
+"""``value`` and perhaps ``standard_error``, as records hold them."""
+
+KINDS = {
+    "exact": "Exact",
+    "lower_bound": "Lower bounds",
+    "estimate": "Estimates",
+    "none": "No density",
+    "unstated": "Unstated",
+    "failed": "Failed",
+}
+_SAYS = {
+    "lower_bound": "the model's own score is at least this",
+    "estimate": "by Monte Carlo, off to either side",
+    "none": "compare the samples",
+    "unstated": "the estimator does not say what its score is, so it has no rank",
+}
+_MEASURES = {
+    "lebesgue": "density in the units of the data (lebesgue)",
+    "counting": "probability mass (counting)",
+    "product": "mass of discrete and density of real entries (product)",
+    "unstated": "",
+}
+
+HIGHER, LOWER = math.inf, -math.inf
+"""What a number should be: as high, as low, or as near to a finite number as can be."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Runs whose scores mean the same."""
+
+    kind: str
+    measure: str = ""
+
+    @classmethod
+    def of(cls, record: Record) -> "Part":
+        """Where ``record`` belongs."""
+        if record.status != "ok":
+            return cls("failed")
+        if record.score is None:
+            return cls("none")
+        return cls(record.score["kind"], record.score["base_measure"])
+
+    @property
+    def place(self) -> tuple[int, str, str]:
+        """Sorts parts: what is best known comes first."""
+        known = list(KINDS)
+        place = known.index(self.kind) if self.kind in known else known.index("unstated")
+        return place, self.kind, self.measure
+
+    @property
+    def heading(self) -> str:
+        """In the table.
+
+        Examples
+        --------
+        >>> Part("exact", "counting").heading
+        'Exact: probability mass (counting)'
+        """
+        measure = _MEASURES.get(self.measure, self.measure)
+        says = "; ".join(text for text in (measure, _SAYS.get(self.kind, "")) if text)
+        name = KINDS.get(self.kind, self.kind)
+        return f"{name}: {says}" if says else name
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its scores may be put in an order."""
+        return self.kind in ("exact", "lower_bound", "estimate")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of each row."""
+
+    head: str
+    read: Callable[[Record], Entry | None]
+    wanted: float | None = None
+    """:data:`HIGHER`, :data:`LOWER` or a number; None says that neither is better."""
+    quality: bool = False
+    """Whether the best of a part is marked: costs are not."""
+    show: Callable[[Entry], str] = pm
+
+    @property
+    def says(self) -> str:
+        """Under the head: which way is better."""
+        if self.wanted is None or not self.quality:
+            return ""
+        if math.isfinite(self.wanted):
+            return f"best near {self.wanted:g}"
+        return "higher is better" if self.wanted > 0 else "lower is better"
+
+    def badness(self, value: float) -> float:
+        """The lower the better; NaN goes last."""
+        if math.isnan(value) or self.wanted is None:
+            return math.inf
+        if math.isfinite(self.wanted):
+            return abs(value - self.wanted)
+        return -value if self.wanted > 0 else value
+
+
+@dataclass
+class Cell:
+    """A number as it is shown and as it sorts."""
+
+    text: str
+    value: float = math.nan
+    error: float = 0.0
+    best: bool = False
+    title: str = ""
+
+
+@dataclass
+class Row:
+    """One model with one choice of settings, over all its seeds; or the truth."""
+
+    label: str
+    records: list[Record]
+    part: Part
+    family: str = ""
+    cells: list[Cell] = field(default_factory=list)
+    rank: int | None = None
+    is_truth: bool = False
+
+    @property
+    def baseline(self) -> bool:
+        """Whether the suite says that the others are to be held against it."""
+        return any(record.run.get("baseline") for record in self.records)
+
+    @property
+    def find(self) -> str:
+        """What the filter box looks in."""
+        runs = (f"{r.run['data']} {r.run['model']} {r.reason}" for r in self.records)
+        words = [self.label, self.family, KINDS.get(self.part.kind, ""), self.part.measure, *runs]
+        return " ".join([*words, "baseline" if self.baseline else ""]).lower()
+
+
+_METRICS: dict[str, tuple[str, float]] = {
+    "bits_per_dim": ("bits/dim", LOWER),
+    "bits_per_character": ("bits/char", LOWER),
+    "bits_per_byte": ("bits/byte", LOWER),
+    "nats_per_character": ("nats/char", LOWER),
+    "perplexity": ("perplexity", LOWER),
+    "two_sample_auc": ("two-sample AUC", 0.5),
+    "energy_distance": ("energy distance", 0.0),
+    "mmd": ("MMD", 0.0),
+    "sliced_wasserstein": ("sliced Wasserstein", LOWER),
+    "precision": ("precision", HIGHER),
+    "recall": ("recall", HIGHER),
+    "density": ("density", 1.0),
+    "coverage": ("coverage", HIGHER),
+    "pit": ("PIT distance", LOWER),
+    "hpd": ("HPD distance", LOWER),
+}
+
+
+def columns(records: Iterable[Record]) -> list[Column]:
+    """The columns that these records fill, in the order of the table."""
+    records = list(records)
+    present = dict.fromkeys(name for record in records for name in record.metrics)
+    order = [name for name in _METRICS if name in present]
+    order += [name for name in present if name not in _METRICS]
+    made = [Column("nats per row", _score, HIGHER, quality=True)]
+    for name in order:
+        head, wanted = _METRICS.get(name, (name.replace("_", " "), None))
+        made.append(Column(head, _metric(name), wanted, quality=wanted is not None))
+    made += [
+        Column("fit, s", _from("times", "fit"), LOWER, show=_amount),
+        Column("scored, rows/s", _from("times", "scored_rows_per_second"), HIGHER, show=_amount),
+        Column("sampled, rows/s", _from("times", "sampled_rows_per_second"), HIGHER, show=_amount),
+        Column("peak memory, MB", _from("memory", "peak"), LOWER, show=_whole),
+        Column("parameters", _parameters, LOWER, show=_whole),
+    ]
+    return [made[0], *(c for c in made[1:] if any(c.read(r) for r in records))]
+
+
+def parts(records: Iterable[Record], into: list[Column]) -> list[tuple[Part, list[Row]]]:
+    """Rows by part, the best first: seeds of one model are one row.
+
+    A row of several seeds shows their mean ± the standard deviation between them.
+    """
+    records = list(records)
+    groups: dict[tuple[Part, str, str], list[Record]] = {}
+    for record in records:
+        settings = json.dumps(record.run["settings"], sort_keys=True, default=repr)
+        same = f"{record.run['model']} {settings} {record.run['budget']}"
+        groups.setdefault((Part.of(record), record.run["label"], same), []).append(record)
+    found: dict[Part, list[Row]] = {}
+    for (part, label, _), group in groups.items():
+        row = Row(label, group, part, group[0].family)
+        row.cells = [_cell(column, group) for column in into]
+        found.setdefault(part, []).append(row)
+    for part, rows in found.items():
+        rows.sort(key=lambda row: (into[0].badness(row.cells[0].value), row.label))
+        _mark(part, rows, into)
+    truth = next((record.truth for record in records if record.truth), None)
+    if truth:
+        part = Part(truth["kind"], truth["base_measure"])
+        found.setdefault(part, []).insert(0, _true_row(truth, part, len(into)))
+    return sorted(found.items(), key=lambda item: item[0].place)
+
+
+def _mark(part: Part, rows: list[Row], into: list[Column]) -> None:
+    if part.ranked:
+        scored = (row for row in rows if not math.isnan(row.cells[0].value))
+        for place, row in enumerate(scored, 1):
+            row.rank = place
+    for i, column in enumerate(into):
+        known = [row.cells[i] for row in rows if not math.isnan(row.cells[i].value)]
+        # The best of one says nothing, and an unstated score is not comparable at all.
+        if not column.quality or len(known) < 2 or (i == 0 and not part.ranked):
+            continue
+        best = min(column.badness(cell.value) for cell in known)
+        for cell in known:
+            cell.best = column.badness(cell.value) == best
+
+
+def _cell(column: Column, group: list[Record]) -> Cell:
+    entries = [entry for record in group if (entry := column.read(record))]
+    if not entries:
+        return Cell("-")
+    title = _outside(group) if column.read is _score else ""
+    values = [float(entry["value"]) for entry in entries]
+    if len(entries) == 1:
+        shown = entries[0]
+    elif all(map(math.isfinite, values)):
+        shown = {"value": statistics.fmean(values), "standard_error": statistics.stdev(values)}
+    else:
+        shown = {"value": min(values)}
+    error = shown.get("standard_error") or 0.0
+    return Cell(column.show(shown), float(shown["value"]), float(error), title=title)
+
+
+def _true_row(truth: dict[str, Any], part: Part, n_columns: int) -> Row:
+    row = Row("the truth", [], part, is_truth=True)
+    title = "what the density that the data was drawn from scores on the same rows"
+    if truth.get("entropy") is not None:
+        title += f"; minus its entropy is {-truth['entropy']:.4g}"
+    row.cells = [Cell(pm(truth), float(truth["value"]), title=title)]
+    row.cells += [Cell("") for _ in range(n_columns - 1)]
+    return row
+
+
+def _outside(group: list[Record]) -> str:
+    lines = [
+        f"seed {r.run['seed']}: {r.score['n_outside']} of {r.score['n_rows']} rows score -inf"
+        for r in group
+        if r.score and r.score.get("n_outside")
+    ]
+    return "; ".join(lines)
+
+
+def _score(record: Record) -> Entry | None:
+    return record.score if record.score and record.score.get("value") is not None else None
+
+
+def _metric(name: str) -> Callable[[Record], Entry | None]:
+    def read(record: Record) -> Entry | None:
+        entry = record.metrics.get(name)
+        return entry if entry and entry.get("value") is not None else None
+
+    return read
+
+
+def _from(group: str, name: str) -> Callable[[Record], Entry | None]:
+    def read(record: Record) -> Entry | None:
+        value = getattr(record, group).get(name)
+        return None if value is None else {"value": value}
+
+    return read
+
+
+def _parameters(record: Record) -> Entry | None:
+    return None if record.n_parameters is None else {"value": record.n_parameters}
+
+
+def _amount(entry: Entry) -> str:
+    return amount(entry["value"])
+
+
+def _whole(entry: Entry) -> str:
+    return f"{entry['value']:,.0f}"
