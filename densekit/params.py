@@ -7,9 +7,10 @@ given, as scikit-learn asks; :func:`check_parameters` is called once, by ``fit``
 import difflib
 import math
 import numbers
+import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -140,3 +141,100 @@ def check_parameters(estimator: Any) -> None:
                     found = difflib.get_close_matches(str(value), constraint.words, n=1)
                     near = f"; did you mean {found[0]!r}?" if found else ""
                 raise ValueError(f"{where}: {field.name} must be {constraint}{near}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known name, or all of them.
+
+    Examples
+    --------
+    >>> nearest("n_bin", ["n_bins", "n_transforms"])
+    "; did you mean 'n_bins'?"
+    """
+    known = sorted(known)
+    lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    if close:
+        return f"; did you mean {lower[close[0]]!r}?"
+    return f"; known are {', '.join(known)}"
+
+
+def parse_settings(pairs: Iterable[str], known: Iterable[str], owner: str) -> dict[str, Any]:
+    """Hyper-parameters written as ``key=value``, the values as :func:`parse_value` reads them.
+
+    Parameters
+    ----------
+    pairs : iterable of str
+    known : iterable of str
+        The keys that there are.
+    owner : str
+        Whose they are, for messages.
+
+    Raises
+    ------
+    ValueError
+        No ``=``, a key twice or one that is not known, whose nearest name is given; a value that is
+        broken TOML.
+
+    Examples
+    --------
+    >>> parse_settings(["n_bins=4", "support=positive"], ["n_bins", "support"], "NeuralSplineFlow")
+    {'n_bins': 4, 'support': 'positive'}
+    """
+    known = list(known)
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ValueError(f"{pair!r} is not of the form key=value, as n_bins=4 is")
+        if key not in known:
+            raise ValueError(f"{owner} has no setting {key!r}{nearest(key, known)}")
+        if key in settings:
+            raise ValueError(f"{key} is set twice, to {settings[key]!r} and to {text}")
+        try:
+            settings[key] = parse_value(text)
+        except ValueError as error:
+            raise ValueError(f"{key}={text}: {error}") from error
+    return settings
+
+
+def parse_value(text: str) -> Any:
+    """A value from a command line: a TOML literal, else the text itself.
+
+    A TOML array becomes a tuple. What TOML lacks is read as Python writes it: ``None``, ``True``,
+    ``False`` and numbers such as ``.5``.
+
+    Raises
+    ------
+    ValueError
+        It begins like a TOML string, array or table and is none.
+
+    Examples
+    --------
+    >>> [parse_value(text) for text in ("[64, 64]", "1e-3", "positive", "'7'", "None", "true")]
+    [(64, 64), 0.001, 'positive', '7', None, True]
+    """
+    text = text.strip()
+    plain = {"None": None, "True": True, "False": False}
+    if text in plain:
+        return plain[text]
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError as error:
+        if text.startswith(("[", "{", "'", '"')):
+            raise ValueError(f"no TOML value ({str(error).split(' (')[0]})") from error
+        table = {}
+    if list(table) == ["value"]:
+        return _frozen(table["value"])
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _frozen(value: Any) -> Any:
+    """Arrays as tuples, inside tables too."""
+    if isinstance(value, list):
+        return tuple(map(_frozen, value))
+    return {k: _frozen(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -8,7 +8,7 @@ import pytest
 
 from densekit.base import DensityEstimator
 from densekit.discovery import all_estimators
-from densekit.params import Interval, OneOf, check_parameters
+from densekit.params import Interval, OneOf, check_parameters, parse_settings, parse_value
 
 
 def toy(**values):
@@ -81,3 +81,51 @@ def test_no_field_is_lost_on_the_way_to_get_params(name):
         if "ClassVar" not in str(hint) and not key.startswith("_")
     }
     assert annotated == set(kind().get_params())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("1e-3", 1e-3),
+        (".5", 0.5),
+        ("true", True),
+        ("False", False),
+        ("None", None),
+        ("positive", "positive"),
+        ('"3"', "3"),
+        (" 7 ", 7),
+        ("[64, 64]", (64, 64)),
+        ('{income = "positive", age = ["interval", 0, 120]}',
+         {"income": "positive", "age": ("interval", 0, 120)}),
+        ("1\nother = 2", "1\nother = 2"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_value_is_read_as_toml_or_as_itself(text, value):
+    read = parse_value(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["width"], "'width' is not of the form key=value"),
+        (["=3"], "'=3' is not of the form key=value"),
+        (["widht=3"], "Settings has no setting 'widht'; did you mean 'width'?"),
+        (["xyz=3"], "no setting 'xyz'; known are flag, mode, rate, sizes, width"),
+        (["width=3", "width=4"], "width is set twice, to 3 and to 4"),
+        (["sizes=[3"], r"sizes=\[3: no TOML value"),
+        (["mode='fast"], "mode='fast: no TOML value"),
+    ],
+)
+def test_wrong_settings_are_named(pairs, message):
+    known = [field.name for field in fields(toy())]
+    with pytest.raises(ValueError, match=message):
+        parse_settings(pairs, known, "Settings")
+
+
+def test_what_is_parsed_is_legal():
+    pairs = ["width=9", "rate=1e-3", "mode=fast", "sizes=[4, 8]", "flag=true"]
+    check_parameters(toy(**parse_settings(pairs, [field.name for field in fields(toy())], "toy")))
