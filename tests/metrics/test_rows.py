@@ -112,7 +112,8 @@ def test_wide_rows_by_products_are_as_narrow_ones():
     x[1] = x[0]
     slow = np.sqrt(((x[:, None] - x) ** 2).sum(-1))
     assert distances(x, x) == pytest.approx(slow, abs=1e-6)
-    assert distances(x[:1], x)[0, 1] == 0
+    # Equal rows are equal, whatever the product rounds.
+    assert (np.diag(distances(x, x.copy())) == 0).all()
 
 
 @pytest.mark.parametrize(
