@@ -7,13 +7,12 @@ back. Knows no estimator: :mod:`densekit.persistence` does.
 import dataclasses
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from densekit.atomic import replacing
 from densekit.codecs import Codec, Column, Schema
 from densekit.codecs.context import ContextCodec
 
@@ -113,21 +112,8 @@ def write(path: str | Path, content: dict[str, Any]) -> None:
     spec = {name: writer.encode(value, name) for name, value in content.items()}
     spec = {"format": FORMAT, "densekit": densekit.__version__, **spec}
     data = to_bytes(writer.arrays, metadata={"densekit": json.dumps(spec, allow_nan=False)})
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first")
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with replacing(path) as part:
+        part.write_bytes(data)
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Benchmarks: a suite's runs, each in its own process, to records and tables."""
 
-from densekit.bench.records import Record, read, write
+from densekit.bench.records import Record, append, read
 from densekit.bench.runner import run_suite
 from densekit.bench.suite import Run, Suite, check, load_suite, suites
 from densekit.bench.table import tables
@@ -9,11 +9,11 @@ __all__ = [
     "Record",
     "Run",
     "Suite",
+    "append",
     "check",
     "load_suite",
     "read",
     "run_suite",
     "suites",
     "tables",
-    "write",
 ]

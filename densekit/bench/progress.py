@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +22,15 @@ class Lines:
     def __init__(self, suite: Suite, console: Console):
         self.console, self.total, self.done = console, len(suite.runs), 0
         self.width = max(len(_name(run)) for run in suite.runs)
+
+    def kept(self, records: list[Record], folder: Path) -> None:
+        """How many runs need not be repeated."""
+        self.done = len(records)
+        self.console.print(
+            f"{self.done} of {self.total} runs stand unchanged in {folder} and are not repeated",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def started(self, run: Run) -> None:
         """Nothing: a log wants results."""
@@ -52,6 +62,11 @@ class Bars(Lines):
         """A new bar."""
         self.bars.update(self.suite, note="")
         self.tasks[run.key] = self.bars.add_task("  " + _name(run), total=1.0, note="start")
+
+    def kept(self, records: list[Record], folder: Path) -> None:
+        """The suite's bar does not start at nothing."""
+        super().kept(records, folder)
+        self.bars.update(self.suite, completed=self.done)
 
     def progressed(self, run: Run, stage: str, share: float, loss: float | None) -> None:
         """The bar moves."""

@@ -1,28 +1,42 @@
-"""What a run leaves behind: one JSON file, written whole or not at all."""
+"""What runs leave behind: a folder with a line of JSON for each, and what they drew.
+
+.. code-block:: text
+
+    DIR/records.jsonl     one record a line, in the order in which runs ended
+    DIR/records.parquet   the same as a table, one row a run
+    DIR/samples/ID.*      rows drawn from the model of run ID
+    DIR/data/NAME.*       rows of the data set to look at beside them; a toy's density on a grid
+    DIR/report.html       the page
+"""
 
 import contextlib
 import dataclasses
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
 import numpy as np
 
+from densekit import formats
+from densekit.bench.address import address
 from densekit.bench.suite import Run
 
-FORMAT = 1
+FORMAT = 2
 """Version of the record's layout."""
+FILE = "records.jsonl"
 
 
 @dataclass
 class Record:
     """The result of one run. Plain values only; what does not apply is None or empty."""
 
+    id: str
+    """The run's :func:`~densekit.bench.address.address`."""
     suite: str
     run: dict[str, Any]
     """Data, model, label, settings, seed, budget and limits, as the suite has them."""
@@ -49,68 +63,151 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     started: str = ""
+    samples: str = ""
+    """File of the rows drawn, as a path inside the folder."""
     format: int = FORMAT
 
     @classmethod
     def of(cls, suite: str, run: Run, **values: Any) -> "Record":
         """A record of ``run``; failed until its worker says otherwise."""
         described = {**dataclasses.asdict(run), "key": run.key}
-        return cls(suite=suite, run=described, **values)
+        return cls(suite=suite, run=described, id=address(run), **values)
 
     @property
     def key(self) -> str:
-        """The run's, which is also the file's name."""
+        """The run's name among its suite's."""
         return self.run["key"]
 
 
-def write(record: Record, folder: Path) -> Path:
-    """Write ``record`` to ``folder`` under its key: a reader sees all of it, or what was there.
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """The folder is ours until the block ends: a second benchmark in it is refused.
 
-    Raises
-    ------
-    OSError
-        The folder cannot be written to.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record.key}.json"
-    text = json.dumps(_plain(dataclasses.asdict(record)), indent=2, allow_nan=False) + "\n"
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp's 0600 would keep colleagues from reading a shared folder.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    return path
-
-
-def read(folder: Path) -> list[Record]:
-    """All records of ``folder``, by key.
+    The system gives the lock back when a process dies, however it dies.
 
     Raises
     ------
     ValueError
-        A file that is not a record of this format; it is named.
+        Another process writes there.
+    OSError
+        The folder cannot be made or written to.
     """
-    records = []
-    for path in sorted(folder.glob("*.json")):
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"another benchmark is writing to {folder}: wait for it, or give this one a folder "
+            "of its own"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def append(record: Record, folder: Path) -> None:
+    """Add ``record`` to the folder's file: its whole line, or nothing.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, the disk being full for one; what was there stays as it was.
+    """
+    path = folder / FILE
+    line = json.dumps(_plain(dataclasses.asdict(record)), allow_nan=False) + "\n"
+    # Unbuffered: nothing may be left over that closing the file would write after all.
+    with open(path, "ab", buffering=0) as file:
+        end = _whole(path)
+        file.truncate(end)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"), object_hook=_numbers)
+            rest = memoryview(line.encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(end)
+            raise
+
+
+def read(folder: Path) -> list[Record]:
+    """The latest record of each run of ``folder``, in the order in which they ended first.
+
+    A last line that a crash cut off is not a record and is left out.
+
+    Raises
+    ------
+    ValueError
+        The folder has no records, or some of another format; the file and the line are named.
+
+    Examples
+    --------
+    >>> read(Path("nowhere"))
+    Traceback (most recent call last):
+    ValueError: nowhere has no records.jsonl: it is not a folder that a benchmark wrote
+    """
+    path = folder / FILE
+    if not path.is_file():
+        if any(folder.glob("*--*.json")):
+            raise ValueError(
+                f"{folder} holds records of format 1, a file for each run, which this version "
+                "does not read: run the suite again in another folder"
+            )
+        raise ValueError(f"{folder} has no {FILE}: it is not a folder that a benchmark wrote")
+    records: dict[str, Record] = {}
+    text = path.read_bytes()[: _whole(path)].decode()
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            values = json.loads(line, object_hook=_numbers)
         except ValueError as error:
-            raise ValueError(f"{path} is not a benchmark record: {error}") from error
+            raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ValueError(
-                f"{path} is not a benchmark record of format {FORMAT}: run the suite again, or "
-                "read the folder with the version that wrote it"
+                f"{path}, line {number}, is not a record of format {FORMAT}: read the folder with "
+                "the version of densekit that wrote it, or run the suite again in another folder"
             )
-        records.append(Record(**values))
-    return records
+        record = Record(**values)
+        records[record.id] = record
+    return list(records.values())
+
+
+def write_table(records: Iterable[Record], folder: Path) -> Path:
+    """``records.parquet``: a row a run; nested values have a column each, settings are JSON.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; what was there stays as it was.
+    """
+    import pandas as pd
+
+    path = folder / "records.parquet"
+    formats.write(pd.DataFrame([dict(_flat(record)) for record in records]), path)
+    return path
+
+
+def _flat(record: Record) -> Iterator[tuple[str, Any]]:
+    run = _plain(record.run)
+    yield from {"id": record.id, "suite": record.suite}.items()
+    yield from ((name, value) for name, value in run.items() if not isinstance(value, dict | list))
+    yield "settings", json.dumps(run["settings"])
+    for name in ("family", "status", "reason", "n_parameters", "started", "samples"):
+        yield name, getattr(record, name)
+    for group in ("data", "score", "truth", "times", "memory"):
+        values = getattr(record, group) or {}
+        yield from ((f"{group}_{name}", value) for name, value in values.items())
+    for name, metric in record.metrics.items():
+        yield name, metric["value"]
+        yield f"{name}_standard_error", metric["standard_error"]
+    yield "hyper_parameters", json.dumps(_plain(record.hyper_parameters))
+    yield "environment", json.dumps(_plain(record.environment))
+
+
+def _whole(path: Path) -> int:
+    """Bytes of the file up to the end of its last whole line."""
+    with open(path, "rb") as file:
+        return file.read().rfind(b"\n") + 1
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Runs side by side, each in its own process, and whatever happens to one ends as a record."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
@@ -12,16 +13,20 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import joblib  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]
 
 from densekit.bench import worker
-from densekit.bench.records import Record, write
+from densekit.bench.address import address
+from densekit.bench.records import Record, append, read, write_table, writing
 from densekit.bench.suite import Run, Suite
 
 _MAX_JOBS = 8
 _LOG_TAIL = 4000
+_LOOK_SECONDS = 0.25
+"""How often the memory of runs is looked at."""
 
 
 class Watcher(Protocol):
@@ -32,6 +37,9 @@ class Watcher(Protocol):
 
     def progressed(self, run: Run, stage: str, share: float, loss: float | None) -> None:
         """``run`` is at ``stage``; of a fit, which share of its budget is used, and the loss."""
+
+    def kept(self, records: list[Record], folder: Path) -> None:
+        """These were found in ``folder``; their runs have not changed and are not repeated."""
 
     def finished(self, run: Run, record: Record) -> None:
         """``run`` is over and its record is written."""
@@ -61,9 +69,24 @@ def start_server() -> multiprocessing.context.BaseContext:
 
 
 def run_suite(
-    suite: Suite, folder: Path, watcher: Watcher, *, jobs: int | None = None
+    suite: Suite,
+    folder: Path,
+    watcher: Watcher,
+    *,
+    jobs: int | None = None,
+    repeat: Literal["none", "failed", "all"] = "none",
 ) -> list[Record]:
-    """Run all of ``suite``, ``jobs`` at a time, and write a record of each to ``folder``.
+    """Run what ``folder`` does not hold of ``suite`` yet, ``jobs`` at a time.
+
+    A record is appended to the folder when its run ends, so that whatever stops the suite loses
+    only the runs that were going on. A run is known by its
+    :func:`~densekit.bench.address.address`; one that failed is kept like any other, unless its
+    limits have changed since.
+
+    Parameters
+    ----------
+    repeat : {"none", "failed", "all"}
+        Which runs to do again although their records are there.
 
     Returns
     -------
@@ -72,13 +95,48 @@ def run_suite(
 
     Raises
     ------
+    ValueError
+        Another process writes to the folder, or it holds records of another format.
+    KeyboardInterrupt
+        Ctrl-C; it says how many runs are kept.
     OSError
-        The folder cannot be written to; found out before anything runs.
+        The folder cannot be written to; found out before anything runs, unless it fills up later.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".logs-", dir=folder) as logs:
-        pool = _Pool(suite.name, folder, Path(logs), watcher)
-        return pool.run(suite.runs, jobs or default_jobs())
+    with writing(folder):
+        found = {} if repeat == "all" else _found(folder)
+        kept = {}
+        for run in suite.runs:
+            record = found.get(address(run))
+            if record is not None and _stands(record, run, repeat):
+                kept[run.key] = dataclasses.replace(record, run=Record.of("", run).run)
+        if kept:
+            watcher.kept(list(kept.values()), folder)
+        left = tuple(run for run in suite.runs if run.key not in kept)
+        with tempfile.TemporaryDirectory(prefix="densekit-bench-") as logs:
+            pool = _Pool(suite.name, folder, Path(logs), watcher)
+            try:
+                done = pool.run(left, jobs or default_jobs())
+            except KeyboardInterrupt:
+                n = len(kept) + len(pool.records)
+                raise KeyboardInterrupt(
+                    f"{n} of {len(suite.runs)} runs are kept in {folder}; the same command goes on "
+                    "with the rest"
+                ) from None
+        records = [{**kept, **done}[run.key] for run in suite.runs]
+        write_table(records, folder)
+    return records
+
+
+def _found(folder: Path) -> dict[str, Record]:
+    return {r.id: r for r in read(folder)} if any(folder.glob("*.json*")) else {}
+
+
+def _stands(record: Record, run: Run, repeat: str) -> bool:
+    """Whether a record of the same address spares the run."""
+    if record.status == "ok":
+        return True
+    limits = {name: getattr(run, name) for name in ("time_limit", "memory_limit")}
+    return repeat == "none" and limits.items() <= record.run.items()
 
 
 @dataclass
@@ -95,6 +153,15 @@ class _Live:
     def time_left(self) -> float:
         return self.begun + self.run.time_limit - time.perf_counter()
 
+    def over(self) -> str:
+        """Which limit the run has passed, in words; empty if none."""
+        if self.time_left <= 0:
+            return f"over its time limit of {self.run.time_limit:g} s"
+        resident = _resident_megabytes(self.process.pid)
+        if resident > self.run.memory_limit:
+            return f"over its memory limit of {self.run.memory_limit:g} MB ({resident:.0f} MB)"
+        return ""
+
 
 class _Pool:
     def __init__(self, suite: str, folder: Path, logs: Path, watcher: Watcher):
@@ -103,7 +170,8 @@ class _Pool:
         self.live: list[_Live] = []
         self.records: dict[str, Record] = {}
 
-    def run(self, runs: tuple[Run, ...], jobs: int) -> list[Record]:
+    def run(self, runs: tuple[Run, ...], jobs: int) -> dict[str, Record]:
+        """Records by key."""
         # The longest first, so that the end of the suite is not one long run on one processor.
         waiting = deque(sorted(runs, key=lambda run: -run.budget))
         try:
@@ -112,26 +180,27 @@ class _Pool:
                     self.live.append(self._start(waiting.popleft()))
                 left = min(one.time_left for one in self.live)
                 ready = multiprocessing.connection.wait(
-                    [one.connection for one in self.live], max(0.0, left)
+                    [one.connection for one in self.live], max(0.0, min(left, _LOOK_SECONDS))
                 )
                 for one in list(self.live):
                     record = self._listen(one) if one.connection in ready else None
-                    if record is None and one.time_left <= 0:
-                        record = self._lost(
-                            one, f"over its time limit of {one.run.time_limit:g} s"
-                        )
+                    if record is None and (reason := one.over()):
+                        record = self._lost(one, reason)
                     if record is not None:
                         self._end(one, record)
         finally:
             for one in self.live:
                 self._stop(one)
-        return [self.records[run.key] for run in runs]
+        return self.records
 
     def _start(self, run: Run) -> _Live:
         receiver, sender = self.context.Pipe(duplex=False)
         log = self.logs / f"{run.key}.log"
         process = self.context.Process(
-            target=worker.main, args=(self.suite, run, 1, str(log), sender), daemon=True
+            # The address is of the code as it is here: a checkout may change under a long suite.
+            target=worker.main,
+            args=(Record.of(self.suite, run), run, self.folder, 1, log, sender),
+            daemon=True,
         )
         process.start()
         # Ours must be closed, or a dead worker's pipe would never end.
@@ -156,7 +225,16 @@ class _Pool:
     def _end(self, one: _Live, record: Record) -> None:
         self._stop(one)
         self.live.remove(one)
-        write(record, self.folder)
+        wall = time.perf_counter() - one.begun
+        record.times["overhead"] = wall - record.times["total"]
+        try:
+            append(record, self.folder)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the record of {record.key} cannot be written to {self.folder} "
+                f"({error.strerror}); those before it are kept",
+            ) from error
         self.records[one.run.key] = record
         self.watcher.finished(one.run, record)
 
@@ -178,9 +256,27 @@ class _Pool:
 
     def _stop(self, one: _Live) -> None:
         if one.process.is_alive():
+            for child in _children(one.process.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
             one.process.kill()
         one.process.join(5)
         one.connection.close()
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _resident_megabytes(pid: int) -> float:
+    """Of a process and its children; 0 of one that is gone."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in (psutil.Process(pid), *_children(pid)):
+            total += process.memory_info().rss
+    return total / 2**20
 
 
 def _cause_of_death(exitcode: int | None) -> str:

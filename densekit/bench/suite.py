@@ -1,36 +1,59 @@
-"""A suite: which models meet which data, with which settings, seed and budgets. Read from TOML.
+"""A suite: which models meet which data, with which settings, seeds and budgets. Read from TOML.
 
 .. code-block:: toml
 
     description = "what the suite is for"
     budget = 10          # seconds of training for models that have ``max_time``
     time_limit = 60      # seconds after which a run is killed
+    memory_limit = 4096  # megabytes at which a run is killed
     n_samples = 500      # rows drawn from each model
-    seed = 0
+    n_test = 2000        # rows of the test part that are scored, the first ones, at most
+    seeds = [0, 1]       # each run once from each
+    metrics = ["two_sample_auc", "mmd"]    # of samples; held-out scores are always there
 
     [[runs]]
-    data = "digits"
+    data = ["digits", "mnist"]   # one name, or several
     model = "RealNVP"            # or "package.module:Class"
     label = "RealNVP, 4 steps"   # its name in the table, where one model runs twice
-    budget = 20                  # budget, time_limit, n_samples and seed of this run alone
+    budget = 20                  # any of the keys above, for this entry alone
     settings = { n_transforms = 4 }
+
+Every data set meets a baseline of its modality too, unless the suite says ``baselines = false``.
 """
 
 import difflib
 import importlib
 import importlib.resources
+import inspect
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from densekit import datasets
+from densekit.metrics import SAMPLE_METRICS
 
-_DEFAULTS: dict[str, Any] = {"budget": 30.0, "time_limit": 300.0, "n_samples": 500, "seed": 0}
-_SUITE_KEYS = ("description", "runs", *_DEFAULTS)
+_DEFAULTS: dict[str, Any] = {
+    "budget": 30.0,
+    "time_limit": 300.0,
+    "memory_limit": 8192.0,
+    "n_samples": 500,
+    "n_test": 2000,
+    "seeds": [0],
+    "metrics": ["two_sample_auc"],
+}
+_UNITS = {"budget": "seconds", "time_limit": "seconds", "memory_limit": "megabytes"}
+_LEAST = {"n_samples": 10, "n_test": 2}
+_BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "table": ("Gaussian", {}),
+    "image": ("Gaussian", {}),
+    "text": ("NGram", {"order": 1}),
+}
+_METRICS = (*SAMPLE_METRICS, "hpd")
+_SUITE_KEYS = ("description", "runs", "baselines", *_DEFAULTS)
 _RUN_KEYS = ("data", "model", "label", "settings", *_DEFAULTS)
 
 
@@ -47,7 +70,15 @@ class Run:
     """Seconds of training, handed to estimators that have ``max_time``."""
     time_limit: float = 300.0
     """Seconds for the whole run; then it is killed."""
+    memory_limit: float = 8192.0
+    """Megabytes resident in the run's process, libraries included; then it is killed."""
     n_samples: int = 500
+    n_test: int = 2000
+    """Rows of the test part that are scored, at most."""
+    metrics: tuple[str, ...] = ("two_sample_auc",)
+    """Of samples: names of :data:`densekit.metrics.SAMPLE_METRICS`, and ``"hpd"``."""
+    baseline: bool = False
+    """The suite did not ask for it: every data set meets it."""
 
     @property
     def key(self) -> str:
@@ -121,8 +152,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known are {', '.join(known)}"
 
 
-def resolve(model: str) -> type:
-    """The estimator class of that name, or ``"package.module:Class"``.
+def resolve(model: str) -> Callable[..., Any]:
+    """The estimator class of that name, or whatever ``"package.module:name"`` is that makes one.
 
     Raises
     ------
@@ -155,11 +186,12 @@ def check(suite: Suite) -> None:
     """
     for run in suite.runs:
         try:
-            known = resolve(run.model)().get_params(deep=False)
+            known = inspect.signature(resolve(run.model)).parameters
         except ValueError as error:
             raise ValueError(f"suite {suite.name}, run {run.key}: {error}") from error
+        anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
         for key in run.settings:
-            if key not in known:
+            if key not in known and not anything:
                 raise ValueError(
                     f"suite {suite.name}, run {run.key}: {run.model} has no setting "
                     f"{key!r}{nearest(key, known)}"
@@ -176,8 +208,17 @@ def _suite(name: str, table: dict[str, Any]) -> Suite:
         or not all(isinstance(e, dict) for e in entries)
     ):
         raise ValueError(f"{where}: it needs at least one [[runs]] entry")
-    defaults = {key: table.get(key, value) for key, value in _DEFAULTS.items()}
-    runs = [_run(f"{where}, run {i + 1}", entry, defaults) for i, entry in enumerate(entries)]
+    defaults = _values(where, {key: table.get(key, value) for key, value in _DEFAULTS.items()})
+    runs = [
+        run
+        for i, entry in enumerate(entries, 1)
+        for run in _runs(f"{where}, run {i}", entry, defaults)
+    ]
+    baselines = table.get("baselines", True)
+    if not isinstance(baselines, bool):
+        raise ValueError(f"{where}: baselines={baselines!r} must be true or false")
+    if baselines:
+        runs.extend(_baselines(runs, defaults))
     seen: set[str] = set()
     for run in runs:
         if run.key in seen:
@@ -186,22 +227,19 @@ def _suite(name: str, table: dict[str, Any]) -> Suite:
     return Suite(name, str(table.get("description", "")), tuple(runs))
 
 
-def _run(where: str, entry: dict[str, Any], defaults: dict[str, Any]) -> Run:
+def _runs(where: str, entry: dict[str, Any], defaults: dict[str, Any]) -> Iterator[Run]:
+    """One run for each data set and seed of an entry."""
     _check_keys(where, entry, _RUN_KEYS)
-    for key in ("data", "model"):
-        if not isinstance(entry.get(key), str):
-            raise ValueError(f"{where}: {key} must be a string, got {entry.get(key)!r}")
-    if entry["data"] not in datasets.names():
-        hint = nearest(entry["data"], datasets.names())
-        raise ValueError(f"{where}: no data set is called {entry['data']!r}{hint}")
-    values = {**defaults, **{key: entry[key] for key in _DEFAULTS if key in entry}}
-    for key, value in values.items():
-        whole = key in ("seed", "n_samples")
-        least = {"seed": 0, "n_samples": 10}.get(key, 0.1)
-        right = isinstance(value, int) or (isinstance(value, float) and not whole)
-        if isinstance(value, bool) or not right or not least <= value < math.inf:
-            kind = "an integer" if whole else "a number of seconds"
-            raise ValueError(f"{where}: {key}={value!r} must be {kind}, at least {least}")
+    names = entry.get("data")
+    names = names if isinstance(names, list) else [names]
+    for key, value in (*(("data", name) for name in names), ("model", entry.get("model"))):
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {key} must be a string, got {value!r}")
+    for name in names:
+        if name not in datasets.names():
+            hint = nearest(name, datasets.names())
+            raise ValueError(f"{where}: no data set is called {name!r}{hint}")
+    values = {**defaults, **_values(where, {k: entry[k] for k in _DEFAULTS if k in entry})}
     settings = entry.get("settings", {})
     if not isinstance(settings, dict):
         raise ValueError(f"{where}: settings must be a table, got {settings!r}")
@@ -210,7 +248,44 @@ def _run(where: str, entry: dict[str, Any], defaults: dict[str, Any]) -> Run:
         raise ValueError(f"{where}: label must be a name, got {label!r}")
     # Fields of estimators are tuples where TOML has arrays.
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return Run(entry["data"], entry["model"], label, settings, **values)
+    seeds = values.pop("seeds")
+    for name in names:
+        for seed in seeds:
+            yield Run(name, entry["model"], label, settings, seed=seed, **values)
+
+
+def _baselines(runs: list[Run], defaults: dict[str, Any]) -> Iterator[Run]:
+    """A run of the modality's baseline for each data set that has none, from the first seed."""
+    values = {key: value for key, value in defaults.items() if key != "seeds"}
+    for name in dict.fromkeys(run.data for run in runs):
+        model, settings = _BASELINES[datasets.info(name).modality]
+        if not any(r.data == name and r.model == model and r.settings == settings for r in runs):
+            label = f"{model} (baseline)"
+            seed = defaults["seeds"][0]
+            yield Run(name, model, label, settings, seed=seed, baseline=True, **values)
+
+
+def _values(where: str, table: dict[str, Any]) -> dict[str, Any]:
+    """The values of keys that a suite and its entries share, checked."""
+    for key, value in table.items():
+        if key in ("seeds", "metrics"):
+            if not isinstance(value, list) or (not value and key == "seeds"):
+                raise ValueError(f"{where}: {key}={value!r} must be a list")
+            continue
+        whole = key.startswith("n_")
+        least = _LEAST.get(key, 0.1)
+        right = isinstance(value, int) or (isinstance(value, float) and not whole)
+        if isinstance(value, bool) or not right or not least <= value < math.inf:
+            kind = f"a number of {_UNITS[key]}" if key in _UNITS else "an integer"
+            raise ValueError(f"{where}: {key}={value!r} must be {kind}, at least {least}")
+    for seed in table.get("seeds", ()):
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"{where}: seeds has {seed!r}: must be integers, at least 0")
+    for metric in table.get("metrics", ()):
+        if metric not in _METRICS:
+            hint = nearest(str(metric), _METRICS)
+            raise ValueError(f"{where}: no metric is called {metric!r}{hint}")
+    return {**table, "metrics": tuple(table["metrics"])} if "metrics" in table else table
 
 
 def _check_keys(where: str, table: dict[str, Any], known: tuple[str, ...]) -> None:

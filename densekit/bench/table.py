@@ -19,6 +19,7 @@ _KINDS = {
     "exact": "exact",
     "lower_bound": "lower bound",
     "estimate": "estimate",
+    "unstated": "of a kind that the model does not state",
     "none": "no density",
 }
 _UNITS = {

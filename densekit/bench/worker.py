@@ -1,6 +1,6 @@
 """One run, in a process of its own: load, fit, score, sample, measure.
 
-The estimator is known by its public methods only, so anyone's that keeps the contract can run.
+The estimator is known by its public methods only, so anyone's with scikit-learn's can run.
 """
 
 import contextlib
@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from densekit import datasets, metrics
+from densekit import codecs, datasets, formats, metrics
+from densekit.atomic import replacing
+from densekit.bench import foreign
 from densekit.bench.records import Record
 from densekit.bench.suite import Run, resolve
 
@@ -31,12 +33,17 @@ Report = Callable[..., None]
 _LIBRARIES = (
     "densekit", "torch", "pyro-ppl", "numpy", "scipy", "scikit-learn", "pandas", "pytorch-ignite"
 )  # fmt: skip
+_EXTENSION = {"table": "npy", "image": "npy", "text": "jsonl"}
+_SHOWN = 400
+_GRID = 200
 _RATE_SECONDS = 0.5
 _RATE_CALLS = 20
 
 
-def main(suite: str, run: Run, threads: int, log: str, connection: Connection) -> None:
-    """Entry of the process: execute ``run`` and send what happens, at last the record."""
+def main(
+    record: Record, run: Run, folder: Path, threads: int, log: Path, connection: Connection
+) -> None:
+    """Entry of the process: execute ``run`` and send what happens, at last the filled record."""
     # Ctrl-C reaches the whole process group; the parent decides what dies.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The terminal belongs to the parent; what libraries write is kept for the record of a crash.
@@ -50,26 +57,25 @@ def main(suite: str, run: Run, threads: int, log: str, connection: Connection) -
     def report(stage: str, share: float = 0.0, loss: float | None = None) -> None:
         connection.send(("progress", stage, share, loss))
 
-    record = execute(suite, run, report)
+    execute(record, run, folder, report)
     record.environment["threads"] = threads
     connection.send(("record", record))
     connection.close()
 
 
-def execute(suite: str, run: Run, report: Report) -> Record:
-    """The record of ``run``, made here and now; an exception becomes a failed record."""
-    record = Record.of(
-        suite,
-        run,
-        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        environment=environment(),
-        memory={"start": _resident_megabytes()},
-    )
+def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
+    """Do ``run`` here and now and fill its record; an exception makes it a failed one.
+
+    What the model draws is left in ``folder``.
+    """
+    record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record.environment = environment()
+    record.memory["start"] = _resident_megabytes()
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
-            _measure(run, record, report)
+            _measure(run, record, folder, report)
             record.status = "ok"
         except Exception as error:  # whatever a model raises is a result of the benchmark
             record.reason = f"{type(error).__name__}: {error}".split("\n")[0]
@@ -77,7 +83,6 @@ def execute(suite: str, run: Run, report: Report) -> Record:
     record.warnings = list(dict.fromkeys(f"{w.category.__name__}: {w.message}" for w in caught))
     record.times["total"] = time.perf_counter() - start
     record.memory["peak"] = _peak_megabytes()
-    return record
 
 
 def environment() -> dict[str, Any]:
@@ -95,43 +100,81 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _measure(run: Run, record: Record, report: Report) -> None:
+def _measure(run: Run, record: Record, folder: Path, report: Report) -> None:
     report("load")
     data = datasets.load(run.data)
-    test = data.test.for_scoring()
+    test = codecs.take(data.test.for_scoring(), 0, run.n_test)
     record.data = {
         "name": data.name,
         "modality": data.modality,
         "source": data.source,
         "digest": data.digest,
         "n_train": len(data.train),
-        "n_test": len(data.test),
+        "n_test": len(test),
         "n_dims": data.n_dims,
     }
+    _show_data(data, folder / "data")
     if data.truth is not None:
         true = metrics.held_out_nats(data.truth.log_prob(test))
-        record.truth = {**vars(true), "kind": "exact", "base_measure": "lebesgue"}
+        record.truth = {**vars(true), "kind": "exact", "base_measure": data.truth.base_measure}
         record.truth["entropy"] = data.truth.entropy
-    estimator = _estimator(run, record, report)
+    estimator = _estimator(run, data, record, report)
     report("fit")
-    seconds, _ = _timed(lambda: estimator.fit(data.train))
+    train = foreign.rows_for(estimator, data.train)
+    seconds, _ = _timed(lambda: estimator.fit(train))
     record.times["fit"] = seconds
     record.history = getattr(estimator, "history_", None)
     if hasattr(estimator, "module_"):
         record.n_parameters = sum(p.numel() for p in estimator.module_.parameters())
-    if estimator.density_kind_ != "none":
+    scores = None
+    kind, measure = foreign.kind_and_measure(estimator)
+    if kind != "none":
         report("score")
-        _score(estimator, data, record)
+        record.score = {"kind": kind, "base_measure": measure}
+        scores = _score(estimator, data, test, record)
     report("sample")
-    _sample(estimator, data, run, record)
+    drawn = _sample(estimator, test, run, record)
+    record.samples = f"samples/{record.id}.{_extension(data.modality, drawn)}"
+    _keep(drawn, folder / record.samples)
+    if data.modality != "text":
+        record.metrics |= _compare(estimator, test, drawn, scores, run)
 
 
-def _estimator(run: Run, record: Record, report: Report) -> Any:
-    kind = resolve(run.model)
-    estimator = kind(**run.settings)
-    record.family = _family(kind)
-    known = estimator.get_params(deep=False)
-    ours = {"random_state": run.seed, "max_time": run.budget, "verbose": False}
+def _show_data(data: datasets.Dataset, folder: Path) -> None:
+    """Rows of the data set to look at, and of a planar toy its density; once for all runs."""
+    rows = codecs.take(data.train, 0, _SHOWN)
+    path = folder / f"{data.name}.{_extension(data.modality, rows)}"
+    if not path.exists():
+        _keep(rows, path)
+    path = folder / f"{data.name}.density.npz"
+    if data.truth is None or data.n_dims != 2 or path.exists():
+        return
+    low, high = np.min(data.train, 0), np.max(data.train, 0)
+    margin = 0.08 * (high - low)
+    x, y = np.linspace(low - margin, high + margin, _GRID).T
+    grid = np.stack(np.meshgrid(x, y), -1)
+    density = data.truth.log_prob(grid.reshape(-1, 2)).reshape(_GRID, _GRID)
+    with replacing(path) as part:
+        np.savez(part, x=x, y=y, log_density=density)
+
+
+def _extension(modality: str, rows: Any) -> str:
+    return "parquet" if hasattr(rows, "columns") else _EXTENSION[modality]
+
+
+def _keep(rows: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    formats.write(rows, path)
+
+
+def _estimator(run: Run, data: datasets.Dataset, record: Record, report: Report) -> Any:
+    estimator = resolve(run.model)(**run.settings)
+    record.family = _family(type(estimator))
+    known = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
+    record.hyper_parameters = {**run.settings}
+    if not known:
+        return estimator
+    ours = {**data.domain, "random_state": run.seed, "max_time": run.budget, "verbose": False}
     estimator.set_params(**{k: v for k, v in ours.items() if k in known and k not in run.settings})
     record.hyper_parameters = estimator.get_params(deep=False)
     if "callbacks" in known:
@@ -146,44 +189,56 @@ def _estimator(run: Run, record: Record, report: Report) -> Any:
     return estimator
 
 
-def _score(estimator: Any, data: datasets.Dataset, record: Record) -> None:
-    seconds, found = _timed(lambda: estimator.score_samples(data.test, return_std=True))
-    scores, errors = (np.asarray(a, float) for a in found)
-    nats = metrics.held_out_nats(scores, errors)
-    record.score = {
-        **vars(nats),
-        "kind": estimator.density_kind_,
-        "base_measure": estimator.base_measure_,
+def _score(estimator: Any, data: datasets.Dataset, test: Any, record: Record) -> np.ndarray:
+    seconds, (scores, errors) = _timed(lambda: foreign.scores(estimator, test))
+    assert record.score is not None
+    record.score |= {
+        **vars(metrics.held_out_nats(scores, errors)),
         "monte_carlo_error": float(errors.mean()),
         "n_rows": len(scores),
         "n_outside": int(np.isneginf(scores).sum()),
     }
-    if data.modality == "image" and estimator.base_measure_ == "counting":
+    if data.modality == "image" and record.score["base_measure"] == "counting":
         bits = metrics.bits_per_dim(scores, int(data.n_dims or 1), errors)
         record.metrics["bits_per_dim"] = vars(bits)
     if data.modality == "text":
-        bits = metrics.bits_per_character(scores, data.test.for_scoring(), errors)
+        bits = metrics.bits_per_character(scores, test, errors)
         record.metrics["bits_per_character"] = vars(bits)
+        # The end of a string is predicted too, as the end of a sentence is in the literature.
+        words = [len(text.split()) + 1 for text in test]
+        record.metrics["perplexity"] = vars(metrics.perplexity(scores, words, errors))
     record.times["score"] = seconds
-    record.times["scored_rows_per_second"] = len(data.test) / _best_of(
-        seconds, lambda: estimator.score_samples(data.test)
+    again = foreign.rows_for(estimator, test)
+    record.times["scored_rows_per_second"] = len(test) / _best_of(
+        seconds, lambda: estimator.score_samples(again)
     )
+    return scores
 
 
-def _sample(estimator: Any, data: datasets.Dataset, run: Run, record: Record) -> None:
+def _sample(estimator: Any, test: Any, run: Run, record: Record) -> Any:
     n = run.n_samples
-    seconds, drawn = _timed(lambda: estimator.sample(n, random_state=run.seed))
+    seconds, drawn = _timed(lambda: foreign.draw(estimator, n, run.seed, test))
     record.times["sample"] = seconds
     record.times["sampled_rows_per_second"] = n / _best_of(
-        seconds, lambda: estimator.sample(n, random_state=run.seed)
+        seconds, lambda: foreign.draw(estimator, n, run.seed, test)
     )
     if len(drawn) != n:
         raise ValueError(f"sample({n}) returned {len(drawn)} rows")
-    if data.modality != "text":
-        auc = metrics.two_sample_auc(data.test.for_scoring(), drawn, random_state=run.seed)
-        record.metrics["two_sample_auc"] = vars(auc)
-        distance = metrics.energy_distance(data.test.for_scoring(), drawn)
-        record.metrics["energy_distance"] = {"value": distance, "unit": "standard deviations"}
+    return drawn
+
+
+def _compare(
+    estimator: Any, test: Any, drawn: Any, scores: np.ndarray | None, run: Run
+) -> dict[str, Any]:
+    """The metrics that the suite asks for, of rows drawn beside rows held out."""
+    found = {}
+    for name in run.metrics:
+        if name in metrics.SAMPLE_METRICS:
+            found[name] = vars(metrics.SAMPLE_METRICS[name](test, drawn, random_state=run.seed))
+        elif scores is not None:
+            own, _ = foreign.scores(estimator, drawn)
+            found[name] = vars(metrics.hpd_calibration(scores, own))
+    return found
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:

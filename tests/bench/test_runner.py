@@ -1,9 +1,16 @@
+import dataclasses
 import math
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
+from densekit import formats
 from densekit.bench import Run, Suite, read, run_suite
 
 # Estimators that keep the contract's public methods and nothing else, in a module that the runs'
@@ -92,18 +99,43 @@ class Leaving(Honest):
         os._exit(3)
 
 
+class Hungry(Honest):
+    def fit(self, X, y=None):
+        self.held = []
+        while True:
+            self.held.append(np.ones(2**20))
+            time.sleep(0.002)
+
+
+class Bare:
+    """fit, score_samples and sample, and no more."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def score_samples(self, X):
+        return TwoMoons().log_prob(X)
+
+    def sample(self, n_samples):
+        return TwoMoons().sample(n_samples, random_state=0), np.zeros(n_samples)
+
+
 class Short(Honest):
     def sample(self, n_samples=1, random_state=None):
         return super().sample(n_samples - 1)
 '''
 NAMES = (
     "Honest", "Silent", "Outside", "Raising", "Sleeping", "Chatting", "Killed", "Leaving", "Short",
+    "Hungry", "Bare",
 )  # fmt: skip
 
 
 class Notes:
     def __init__(self):
         self.events = []
+
+    def kept(self, records, folder):
+        self.events += [(record.run["label"], "kept") for record in records]
 
     def started(self, run):
         self.events.append((run.label, "started"))
@@ -125,11 +157,14 @@ def outcome(tmp_path_factory):
     runs = [
         Run(
             "two_moons", f"bench_stubs:{name}", name, seed=3, budget=7, n_samples=200,
+            metrics=("two_sample_auc", "energy_distance", "hpd"),
+            memory_limit=1500.0 if name == "Hungry" else 8192.0,
             time_limit=6.0 if name in ("Sleeping", "Chatting") else 120.0,
         )
         for name in NAMES
     ]  # fmt: skip
     runs.append(Run("breast_cancer", "Gaussian", "Gaussian", budget=7))
+    runs.append(Run("digits", "sklearn.mixture:GaussianMixture", "scikit-learn", n_test=50))
     notes = Notes()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
@@ -158,7 +193,9 @@ def test_a_run_leaves_what_it_took(outcome):
     record = outcome[0]["Honest"]
     assert set(record.times) == {
         "fit", "score", "sample", "scored_rows_per_second", "sampled_rows_per_second", "total",
+        "overhead",
     }  # fmt: skip
+    assert 0 <= record.times["overhead"] < 10
     assert 10 < record.memory["start"] <= record.memory["peak"] + 1
     assert record.environment["threads"] == 1
     assert record.environment["versions"]["numpy"] == np.__version__
@@ -166,6 +203,28 @@ def test_a_run_leaves_what_it_took(outcome):
     assert record.warnings == ["UserWarning: a word of warning"]
     assert record.history["stop_reason"] == "done"
     assert record.data["n_train"] == 4500
+
+
+def test_a_run_leaves_what_it_drew(outcome):
+    records, _, out = outcome
+    record = records["Honest"]
+    drawn = formats.read(out / record.samples)
+    assert drawn.shape == (200, 2)
+    assert formats.read(out / "data" / "two_moons.npy").shape == (400, 2)
+    with np.load(out / "data" / "two_moons.density.npz") as grid:
+        area = np.diff(grid["x"])[0] * np.diff(grid["y"])[0]
+        assert np.exp(grid["log_density"]).sum() * area == pytest.approx(1, abs=0.03)
+    frame = formats.read(out / records["Gaussian"].samples)
+    assert list(frame.columns) == list(formats.read(out / "data" / "breast_cancer.parquet").columns)
+
+
+def test_foreign_estimators_join(outcome):
+    bare, theirs = outcome[0]["Bare"], outcome[0]["scikit-learn"]
+    assert (bare.status, bare.score["kind"], bare.score["base_measure"]) == ("ok", *["unstated"] * 2)
+    assert bare.score["value"] == bare.truth["value"]
+    # Images reach it as flat rows, and its draws are images again.
+    assert (theirs.status, theirs.score["kind"], theirs.score["n_rows"]) == ("ok", "unstated", 50)
+    assert formats.read(outcome[2] / theirs.samples).shape == (500, 8, 8)
 
 
 def test_progress_arrives_in_order(outcome):
@@ -196,6 +255,7 @@ def test_rows_outside_the_support_are_counted(outcome):
         ("Raising", "RuntimeError: cannot learn this", "in fit"),
         ("Sleeping", "over its time limit of 6 s", "about to sleep"),
         ("Chatting", "over its time limit of 6 s", ""),
+        ("Hungry", "over its memory limit of 1500 MB", ""),
         ("Killed", "its process was killed by SIGKILL, perhaps for memory", ""),
         ("Leaving", "its process ended with status 3 and left no result", "last words"),
         ("Short", r"ValueError: sample(200) returned 199 rows", "in _sample"),
@@ -204,20 +264,109 @@ def test_rows_outside_the_support_are_counted(outcome):
 def test_every_failure_is_a_record(outcome, name, reason, trace):
     record = outcome[0][name]
     assert record.status == "failed"
-    assert record.reason == reason
+    assert record.reason.startswith(reason)
     assert trace in record.traceback
     if "time limit" in reason:
         assert 2 <= record.times["total"] < 60
     assert outcome[1].of(name)[-1] == ("finished", "failed")
 
 
-def test_the_folder_holds_the_records_and_nothing_else(outcome):
+def test_the_folder_holds_what_it_says_and_nothing_else(outcome):
     records, _, out = outcome
     assert {record.key for record in read(out)} == {record.key for record in records.values()}
-    assert all(name.endswith(".json") for name in os.listdir(out))
+    assert set(os.listdir(out)) <= {"records.jsonl", "records.parquet", "samples", "data", ".lock"}
+    drawn = {record.samples for record in records.values() if record.samples}
+    assert {f"samples/{name}" for name in os.listdir(out / "samples")} == drawn
 
 
 def test_our_own_estimators_run(outcome):
     record = outcome[0]["Gaussian"]
     assert (record.status, record.family, record.score["kind"]) == ("ok", "classical", "exact")
     assert record.hyper_parameters["random_state"] == 0
+
+
+FAST = (
+    Run("two_moons", "Gaussian", "first", n_samples=50, metrics=()),
+    Run("two_moons", "Gaussian", "second", n_samples=50, metrics=(), seed=1),
+)
+
+
+def test_what_is_there_is_not_repeated(tmp_path):
+    notes = [Notes() for _ in range(4)]
+    run_suite(Suite("s", "", FAST[:1]), tmp_path, notes[0], jobs=1)
+    first = (tmp_path / "records.jsonl").read_text()
+    renamed = (dataclasses.replace(FAST[0], label="mine"), FAST[1])
+    records = run_suite(Suite("s", "", renamed), tmp_path, notes[1], jobs=1)
+    assert [record.run["label"] for record in records] == ["mine", "second"]
+    assert notes[1].of("mine") == [("kept",)]
+    assert ("finished", "ok") in notes[1].of("second")
+    assert (tmp_path / "records.jsonl").read_text().startswith(first)
+    run_suite(Suite("s", "", FAST), tmp_path, notes[2], jobs=1)
+    assert notes[2].events == [("first", "kept"), ("second", "kept")]
+    run_suite(Suite("s", "", FAST), tmp_path, notes[3], jobs=1, repeat="all")
+    assert ("kept",) not in notes[3].of("first")
+    assert len(read(tmp_path)) == 2
+
+
+def test_a_failure_is_kept_until_it_is_asked_for_or_its_limits_change(tmp_path, monkeypatch):
+    (tmp_path / "flaky_stub.py").write_text(
+        "from densekit import Gaussian\n"
+        "class Flaky(Gaussian):\n"
+        "    def _fit(self, events, context):\n"
+        "        raise ArithmeticError('no')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = Run("two_moons", "flaky_stub:Flaky", "Flaky", n_samples=50)
+    seen = []
+    for limit, repeat in ((300.0, "none"), (300.0, "none"), (300.0, "failed"), (400.0, "none")):
+        notes = Notes()
+        suite = Suite("s", "", (dataclasses.replace(run, time_limit=limit),))
+        run_suite(suite, tmp_path / "out", notes, jobs=1, repeat=repeat)
+        seen.append(("kept",) in notes.of("Flaky"))
+    assert seen == [False, True, False, False]
+
+
+def test_a_full_disk_stops_the_suite_and_keeps_what_is_done(tmp_path, monkeypatch):
+    from densekit.bench import runner
+
+    real, calls = runner.append, []
+
+    def append(record, folder):
+        calls.append(record)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(record, folder)
+
+    monkeypatch.setattr(runner, "append", append)
+    with pytest.raises(OSError, match=r"record of two_moons--.* cannot be written to .*No space"):
+        run_suite(Suite("s", "", FAST), tmp_path, Notes(), jobs=1)
+    assert len(read(tmp_path)) == 1
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_stops_within_a_second_and_the_next_call_goes_on(tmp_path):
+    (tmp_path / "bench_stubs.py").write_text(STUBS)
+    (tmp_path / "slow.toml").write_text(
+        "baselines = false\nbudget = 7\nseeds = [3]\nn_samples = 200\n"
+        + '[[runs]]\ndata = "two_moons"\nmodel = "bench_stubs:Honest"\n'
+        + '[[runs]]\ndata = "two_moons"\nmodel = "bench_stubs:Sleeping"\nbudget = 1\n'
+    )
+    command = [sys.executable, "-m", "densekit", "bench", "slow.toml", "--jobs", "1"]
+    going = subprocess.Popen(
+        command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert "Honest" in going.stderr.readline()
+    # The second run is on its way now; give it the time to be in its fit.
+    time.sleep(1.5)
+    start = time.perf_counter()
+    going.send_signal(signal.SIGINT)
+    going.wait(timeout=30)
+    assert time.perf_counter() - start < 3  # well below one where nothing else runs
+    _, err = going.communicate()
+    assert going.returncode == 130
+    assert "1 of 2 runs are kept" in err
+    assert "the same command goes on" in err
+    (record,) = read(tmp_path / "densekit-results" / "slow")
+    assert record.run["label"] == "Honest"

@@ -26,12 +26,12 @@ def test_quick_has_every_family_and_every_modality():
 
     runs = load_suite("quick").runs
     assert {family_of(resolve(run.model)) for run in runs} == set(FAMILIES)
-    assert {run.data for run in runs} == set(datasets.names())
+    assert {datasets.info(run.data).modality for run in runs} == {"table", "image", "text"}
 
 
 def test_a_run_overrides_the_suite(tmp_path):
     text = (
-        "budget = 3\nseed = 5\n" + RUN + "budget = 4.5\n[runs.settings]\nhidden = [1, 2]\n" + RUN
+        "budget = 3\nseeds = [5]\n" + RUN + "budget = 4.5\n[runs.settings]\nhidden = [1, 2]\n" + RUN
     )
     text += 'label = "two"\n'
     first, second = load_suite(write(tmp_path, text)).runs
@@ -49,10 +49,15 @@ def test_a_run_overrides_the_suite(tmp_path):
         ("runs = 3", "at least one"),
         ("[[runs", "not TOML"),
         ("budgets = 3\n" + RUN, "unknown key 'budgets'; did you mean 'budget'"),
-        (RUN + "sed = 3\n", "run 1: unknown key 'sed'; did you mean 'seed'"),
+        (RUN + "sed = 3\n", "run 1: unknown key 'sed'; did you mean 'seeds'"),
         (RUN + RUN, "two runs are called two_moons--Gaussian--0"),
-        (RUN + "seed = -1\n", "seed=-1 must be an integer"),
-        (RUN + "seed = 1.5\n", "seed=1.5 must be an integer"),
+        (RUN + "seeds = [-1]\n", "seeds has -1: must be integers, at least 0"),
+        (RUN + "seeds = []\n", "seeds=[] must be a list"),
+        (RUN + "seeds = 3\n", "seeds=3 must be a list"),
+        (RUN + "n_test = 1.5\n", "n_test=1.5 must be an integer, at least 2"),
+        (RUN + 'metrics = ["mdm"]\n', "no metric is called 'mdm'; did you mean 'mmd'"),
+        ('baselines = "no"\n' + RUN, "baselines='no' must be true or false"),
+        (RUN + "memory_limit = -1\n", "memory_limit=-1 must be a number of megabytes"),
         (RUN + "budget = 0\n", "budget=0 must be a number of seconds"),
         (RUN + "budget = inf\n", "budget=inf"),
         (RUN + "n_samples = true\n", "n_samples=True"),
@@ -95,3 +100,23 @@ def test_unknown_suites_and_files(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'description = "\xe9"')
     with pytest.raises(ValueError, match="not UTF-8"):
         load_suite(str(tmp_path / "latin.toml"))
+
+
+def test_data_and_seeds_multiply(tmp_path):
+    text = 'baselines = false\n[[runs]]\ndata = ["two_moons", "digits"]\nmodel = "VAE"\nseeds = [0, 4]\n'
+    runs = load_suite(write(tmp_path, text)).runs
+    assert [(run.data, run.seed) for run in runs] == [
+        ("two_moons", 0), ("two_moons", 4), ("digits", 0), ("digits", 4),
+    ]  # fmt: skip
+
+
+def test_every_table_has_a_baseline(tmp_path):
+    text = '[[runs]]\ndata = ["two_moons", "digits", "pydoc"]\nmodel = "VAE"\n'
+    added = [run for run in load_suite(write(tmp_path, text)).runs if run.baseline]
+    assert [(run.data, run.model, run.label) for run in added] == [
+        ("two_moons", "Gaussian", "Gaussian (baseline)"),
+        ("digits", "Gaussian", "Gaussian (baseline)"),
+        ("pydoc", "NGram", "NGram (baseline)"),
+    ]
+    # One that is asked for is not run twice.
+    assert not any(run.baseline for run in load_suite(write(tmp_path, RUN)).runs)

@@ -1,0 +1,45 @@
+"""Files that are replaced whole or not at all: a crash or a full disk leaves what was there."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A file to write beside ``path``, of the same suffix; it takes that name when the block ends
+    well, and is removed when it does not.
+
+    Raises
+    ------
+    IsADirectoryError, FileNotFoundError
+        ``path`` is a folder, or is to lie in one that does not exist.
+
+    Examples
+    --------
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "a.txt") as part:
+    ...     size = part.write_text("all of it")
+    >>> [found.name for found in folder.iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}; make it first")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp's 0600 would keep colleagues from reading a shared folder.
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
