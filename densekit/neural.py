@@ -29,7 +29,7 @@ class NeuralDensity(DensityEstimator):
         Optimiser steps, where ``max_epochs`` is None.
     max_time : float, optional
         Seconds of wall clock; the learning rate's schedule follows whichever budget ends first.
-    batch_size, learning_rate, weight_decay, gradient_clip
+    batch_size, learning_rate, weight_decay, gradient_clip, warmup
         AdamW's, with a warm-up over the first ``warmup`` of the budget and a cosine to zero after it;
         ``gradient_clip`` is the largest norm of a step's gradient.
     ema_decay : float

@@ -90,7 +90,7 @@ class TableCodec(Codec):
         Raises
         ------
         TypeError, ValueError
-            X is not a table of readable columns (see :func:`densekit.codecs.frames.read`),
+            X is not a table of readable columns (see ``densekit.codecs.frames.read``),
             ``support`` or ``kinds`` name no column or do not fit it, or every column is constant.
         """
         frame = frames.read(X)

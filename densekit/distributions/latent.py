@@ -100,7 +100,8 @@ class LatentVariable(MonteCarloDistribution):
         return self.decoder(z).log_prob(value) + self.prior.log_prob(z) - log_q
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The bound and its standard error (:func:`log_mean_exp`); infinite for K = 1."""
+        """The bound and its standard error, infinite for K = 1 (see
+        :func:`~densekit.distributions.montecarlo.log_mean_exp`)."""
         batch = torch.broadcast_shapes(
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )

@@ -25,7 +25,7 @@ class RealNVP(NeuralDensity):
     .. math:: z_A = x_A, \qquad z_B = x_B\, e^{a(x_A, c)} + b(x_A, c), \qquad
               \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_B a
 
-    and |a| < 1. A scale and a shift per feature follow each layer, in the place of the paper's
+    and :math:`|a| < 1`. A scale and a shift per feature follow each layer, in the place of the paper's
     batch normalisation: learnt, and the same in training and in scoring.
 
     Parameters

@@ -1,0 +1,55 @@
+"""
+Digits from four families
+=========================
+
+Images are integers with a mass each, so a likelihood in bits per pixel has a meaning, and a GAN,
+which has none, can only be judged by what it draws.
+"""
+
+# %%
+# 8 by 8 pixels of 17 grey levels. ``support`` says that there are 17, not 256. A few seconds
+# each: enough to see how the families differ, too little to rank them.
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from densekit import GAN, VAE, GaussianMixture, RealNVP, datasets
+from densekit.metrics import bits_per_dim
+
+digits = datasets.load("digits")
+levels = ("interval", 0, 16)
+models = {
+    "GaussianMixture": GaussianMixture(n_components=10, support=levels, random_state=0),
+    "RealNVP": RealNVP(support=levels, max_steps=150, random_state=0),
+    "VAE": VAE(support=levels, max_steps=250, random_state=0),
+    "GAN": GAN(support=levels, max_steps=300, random_state=0),
+}
+for model in models.values():
+    model.fit(digits.train)
+
+# %%
+# Ten images from each, and ten of the data.
+
+figure, axes = plt.subplots(5, 1, figsize=(8, 5), layout="constrained")
+rows = {"data": digits.train[:10]}
+rows |= {name: model.sample(10, random_state=0) for name, model in models.items()}
+for ax, (name, images) in zip(axes, rows.items(), strict=True):
+    ax.imshow(np.hstack(list(images)), cmap="gray_r", vmin=0, vmax=16)
+    ax.set_ylabel(name, rotation=0, ha="right", va="center")
+    ax.set(xticks=[], yticks=[])
+plt.show()
+
+# %%
+# Fewer bits per pixel are better. All of these are lower bounds of the mass, so the bits are
+# upper bounds; the bound is Monte Carlo, hence ``return_std=True`` and the larger standard error.
+# Guessing uniformly costs log2(17) = 4.09 bits.
+
+bits = {}
+for name, model in models.items():
+    if hasattr(model, "score_samples"):
+        scores, errors = model.score_samples(digits.test, return_std=True)
+        estimate = bits_per_dim(scores, 64, errors)
+        bits[name] = (model.density_kind_, estimate.value, estimate.standard_error)
+columns = ["kind", "bits per pixel", "error"]
+pd.DataFrame.from_dict(bits, orient="index", columns=columns).round(3)
