@@ -36,7 +36,7 @@ class Record:
     """The result of one run. Plain values only; what does not apply is None or empty."""
 
     id: str
-    """The run's :func:`~densekit.bench.address.address`."""
+    """The run's ``densekit.bench.address``."""
     suite: str
     run: dict[str, Any]
     """Data, model, label, settings, seed, budget and limits, as the suite has them."""

@@ -80,7 +80,7 @@ def run_suite(
 
     A record is appended to the folder when its run ends, so that whatever stops the suite loses
     only the runs that were going on. A run is known by its
-    :func:`~densekit.bench.address.address`; one that failed is kept like any other, unless its
+    ``densekit.bench.address``; one that failed is kept like any other, unless its
     limits have changed since.
 
     Parameters

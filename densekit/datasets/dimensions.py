@@ -87,8 +87,8 @@ class MixtureOfGaussians(Truth):
                w \sim \mathrm{Dirichlet}(5, \dots, 5), \quad \mu_k \sim N(0, a^2 I),
 
     with :math:`L_k` lower triangular, its diagonal uniform on [0.3, 1] and its other entries
-    normal with standard deviation 0.3. The parameters are :attr:`weights` (K,), :attr:`means`
-    (K, D) and :attr:`factors` (K, D, D).
+    normal with standard deviation 0.3. The parameters are ``weights`` (K,), ``means``
+    (K, D) and ``factors`` (K, D, D).
 
     The entropy has no closed form, but all of it that is large has: row and component together
     have :math:`\sum_k w_k (H_k - \log w_k)` nats, and the entropy of the component given the row,

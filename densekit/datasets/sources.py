@@ -24,7 +24,7 @@ class MarkovText(Truth):
     After letter :math:`b` the string ends with probability :math:`e_b` once it has :math:`m`
     letters, and not before. The chain is random but fixed by a seed: :math:`\pi` and the rows of
     :math:`Q` are Dirichlet, :math:`1 / e_b - 1` is around ``mean_tail``. They are the attributes
-    :attr:`initial` (K,), :attr:`transition` (K, K) and :attr:`end` (K,).
+    ``initial`` (K,), ``transition`` (K, K) and ``end`` (K,).
 
     The entropy is a sum over the visits that the chain makes. With :math:`h_b` the entropy of the
     step from :math:`b`, end included, and :math:`g_b` without,
