@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from densekit import formats
+from densekit import datasets, formats
 from densekit.bench import Record, Run, append
 from densekit.bench.report import report, write_report
 from densekit.bench.report.pictures import learning_curve, spread
@@ -105,7 +105,7 @@ def test_best_marks_stay_in_their_part_and_follow_the_direction_of_the_metric():
         return record(label, score, kind, metrics=metrics)
 
     records = [
-        with_metrics("a", 1.0, "exact", 0.47, 0.2),
+        with_metrics("a", -9.0, "exact", 0.47, 0.2),
         with_metrics("b", 2.0, "exact", 0.52, 0.1),
         with_metrics("c", 3.0, "lower_bound", 0.5, 0.9),
     ]
@@ -119,9 +119,24 @@ def test_best_marks_stay_in_their_part_and_follow_the_direction_of_the_metric():
     assert best == {("b", "nats per row"), ("b", "two-sample AUC"), ("a", "recall")}
 
 
+def test_what_is_as_good_as_the_best_is_marked_too_but_noise_is_not_rewarded():
+    found = table(record("best", 9.0), record("near", 8.1), record("far", 7.9))
+    assert [row.cells[0].best for row in found[0][1]] == [True, True, False]
+    noisy = record("noisy", 0.0)
+    noisy.score["standard_error"] = 100.0
+    found = table(record("best", 9.0), noisy)
+    assert [row.cells[0].best for row in found[0][1]] == [True, False]
+    found = table(record("a", -math.inf), record("b", -math.inf))
+    assert [row.cells[0].best for row in found[0][1]] == [False, False]
+
+
 def test_unstated_scores_have_no_best():
-    found = table(record("a", 1.0, "unstated", ""), record("b", 2.0, "unstated", ""))
-    assert not any(row.cells[0].best for _, rows in found for row in rows)
+    bits = {"bits_per_dim": {"value": 3.0}}
+    found = table(
+        record("a", 1.0, "unstated", "", metrics=bits),
+        record("b", 2.0, "unstated", "", metrics={"bits_per_dim": {"value": 2.0}}),
+    )
+    assert not any(cell.best for _, rows in found for row in rows for cell in row.cells)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +289,20 @@ def test_runs_on_other_machines_or_rows_are_told_apart(tmp_path):
     assert "numpy 2.3 and 2.4 (runs differ)" in seen
     assert seen.count("(runs differ)") == 1
     assert "different rows of this data set (digests one, two)" in seen
+
+
+def test_what_others_published_stands_beside_ours_and_not_among_them(tmp_path):
+    made = record("ours", 1.0)
+    made.run["data"] = "power"
+    page = read_page(folder_of(tmp_path, made))
+    ours, _, published = page.partition("Published results on power")
+    assert datasets.info("power").published
+    for entry in datasets.info("power").published:
+        assert entry.source not in Elements(ours).seen
+        assert (
+            f"{entry.model} {entry.value} {entry.unit} {entry.source}" in Elements(published).seen
+        )
+    assert "ours" in Elements(ours).seen
 
 
 def test_failures_say_why(tmp_path):

@@ -25,6 +25,7 @@ RUNS = [
     ("Bound", "vaes", "lower_bound", "lebesgue", 60.0, 0.5, 8.0),
     ("Nothing", "gans", None, None, None, 0.55, 9.0),
 ]
+HEADINGS = ["Time against score", "Learning curves", "Samples"]
 TRUTH = {
     "value": 7.0,
     "standard_error": 0.1,
@@ -189,6 +190,9 @@ def test_filtering_hides_what_does_not_match(visit):
     figures = page.locator("#data-numbers figure[data-find] figcaption")
     visible = [f.inner_text() for f in figures.all() if f.is_visible()]
     assert sorted(visible) == sorted(2 * ["Low", "Far", "Mass"])
+    assert page.locator("#data-numbers h3").all_inner_texts() == HEADINGS
+    page.locator("#kind").select_option("none")
+    assert page.locator("#data-numbers h3:visible").count() == 0
     page.locator("#kind").select_option("")
     page.locator("#family").select_option("")
     assert shown.inner_text() == "10 of 10 rows"

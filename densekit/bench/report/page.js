@@ -40,6 +40,9 @@ function filter() {
   for (const part of all("tbody[data-part]")) {
     part.hidden = all("tr[data-kind]", part).every((row) => row.hidden);
   }
+  for (const block of all(".block")) {
+    block.hidden = all("figure[data-kind]", block).every((figure) => figure.hidden);
+  }
   for (const section of all("main > section[aria-labelledby]")) {
     section.hidden = all("tbody[data-part]", section).every((part) => part.hidden);
   }

@@ -178,7 +178,7 @@ def _notes(records: list[Record]) -> list[str]:
 
 def _published(name: str) -> list[dict[str, Any]]:
     """What others reported; nothing for data that is not ours to describe."""
-    if name not in datasets.names() or not hasattr(datasets, "info"):
+    if name not in datasets.names():
         return []
     return [vars(entry) for entry in datasets.info(name).published]
 

@@ -95,6 +95,8 @@ class Column:
     """:data:`HIGHER`, :data:`LOWER` or a number; None says that neither is better."""
     quality: bool = False
     """Whether the best of a part is marked: costs are not."""
+    is_score: bool = False
+    """Whether it is the score in some unit, and so comparable as far as the score is."""
     show: Callable[[Entry], str] = pm
 
     @property
@@ -151,6 +153,9 @@ class Row:
         return " ".join([*words, "baseline" if self.baseline else ""]).lower()
 
 
+_SCORES = (
+    "bits_per_dim", "bits_per_character", "bits_per_byte", "nats_per_character", "perplexity"
+)  # fmt: skip
 _METRICS: dict[str, tuple[str, float]] = {
     "bits_per_dim": ("bits/dim", LOWER),
     "bits_per_character": ("bits/char", LOWER),
@@ -176,10 +181,11 @@ def columns(records: Iterable[Record]) -> list[Column]:
     present = dict.fromkeys(name for record in records for name in record.metrics)
     order = [name for name in _METRICS if name in present]
     order += [name for name in present if name not in _METRICS]
-    made = [Column("nats per row", _score, HIGHER, quality=True)]
+    made = [Column("nats per row", _score, HIGHER, quality=True, is_score=True)]
     for name in order:
         head, wanted = _METRICS.get(name, (name.replace("_", " "), None))
-        made.append(Column(head, _metric(name), wanted, quality=wanted is not None))
+        quality, is_score = wanted is not None, name in _SCORES
+        made.append(Column(head, _metric(name), wanted, quality, is_score))
     made += [
         Column("fit, s", _from("times", "fit"), LOWER, show=_amount),
         Column("scored, rows/s", _from("times", "scored_rows_per_second"), HIGHER, show=_amount),
@@ -224,11 +230,13 @@ def _mark(part: Part, rows: list[Row], into: list[Column]) -> None:
     for i, column in enumerate(into):
         known = [row.cells[i] for row in rows if not math.isnan(row.cells[i].value)]
         # The best of one says nothing, and an unstated score is not comparable at all.
-        if not column.quality or len(known) < 2 or (i == 0 and not part.ranked):
+        if not column.quality or len(known) < 2 or (column.is_score and not part.ranked):
             continue
-        best = min(column.badness(cell.value) for cell in known)
+        best = min(known, key=lambda cell: column.badness(cell.value))
+        # Two of its own standard errors: those of others would reward noise.
+        limit = column.badness(best.value) + 2 * best.error
         for cell in known:
-            cell.best = column.badness(cell.value) == best
+            cell.best = column.badness(cell.value) <= limit < math.inf
 
 
 def _cell(column: Column, group: list[Record]) -> Cell:

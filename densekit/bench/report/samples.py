@@ -202,7 +202,7 @@ def _pairs(
     """Histograms and scatters of numbers, bars of levels; rows of the data in grey behind."""
     numbers, levels = _chosen(like)
     layers = [(frame, c) for frame, c in ((data, _GREY), (rows, tone)) if frame is not None]
-    high, low = (400 if numbers else 0), (150 if levels else 0)
+    high, low = (400 if numbers else 0), (175 if levels else 0)
     figure = _blank(400, high + low)
     outside = 0
     if numbers:
@@ -210,7 +210,7 @@ def _pairs(
         outside = _pair_grid(axes, numbers, layers, like)
     for j, name in enumerate(levels):
         left, width = 0.08 + 0.92 * j / len(levels), 0.92 / len(levels) - 0.03
-        axes = figure.add_axes((left, 55 / (high + low), width, (low - 72) / (high + low)))
+        axes = figure.add_axes((left, 66 / (high + low), width, (low - 96) / (high + low)))
         _bars(axes, name, layers, like)
     return _png(figure), outside
 
