@@ -32,12 +32,12 @@ class Place:
     key: str | None = None
 
     @classmethod
-    def of(cls, path: str | Path, format: str | None) -> "Place":
+    def of(cls, path: str | Path, format: str | None, stream: str = "standard input") -> "Place":
         name = os.fspath(path)
         if format is not None and format not in FORMATS:
             raise ValueError(f"format={format!r} must be one of {', '.join(FORMATS)}")
         if name == "-":
-            return cls("standard input or output", format or "csv", None)
+            return cls(stream, format or "csv", None)
         file, colon, key = name.rpartition(":")
         if not (colon and file.lower().endswith(".npz")):
             file, key = name, ""

@@ -69,7 +69,7 @@ def write(rows: Any, path: str | Path, *, format: str | None = None) -> None:
 
 def check_target(path: str | Path, *, format: str | None = None) -> Place:
     """Raise, before any work is done for it, if nothing can be written at ``path``."""
-    place = Place.of(path, format)
+    place = Place.of(path, format, "standard output")
     if place.path is None:
         if place.format == "images":
             raise ValueError("a folder of images is no stream: give its path")

@@ -1,0 +1,337 @@
+"""fit, sample, score, evaluate: data files in, a model or data files out."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densekit.cli.shared import Data, File, Format, Seed, Shared, app
+
+
+def _model_names() -> list[str]:
+    """For the shell's completion, which must not wait for torch."""
+    import densekit
+
+    return [name for name, module in densekit._EXPORTS.items() if module.count(".") == 2]
+
+
+@app.command()
+def fit(
+    context_: typer.Context,
+    data: Data,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name that densekit list shows.",
+            autocompletion=_model_names,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to save the model in.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A hyper-parameter, its value as in TOML."
+        ),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="COLS", help="Columns to condition on: age,sex.")
+    ] = None,
+    max_time: Annotated[float | None, typer.Option(help="Seconds of training.")] = None,
+    seed: Seed = None,
+    format: Format = None,
+) -> None:
+    """Learn the density of DATA and save the model.
+
+    Of a data set (densekit datasets), the train part is used.
+
+    \b
+    Examples:
+      densekit fit people.csv --model NeuralSplineFlow --context sex --out people.densekit
+      densekit fit digits --model VAE --set latent_dim=8 --set "hidden_sizes=[64, 64]" -o vae.densekit
+      densekit fit lines.txt --model TransformerLanguageModel --max-time 60 -o text.densekit
+    """
+    import densekit
+    from densekit.params import nearest, parse_settings
+
+    shared: Shared = context_.obj
+    _check_model_file(out)
+    models = densekit.all_estimators()
+    if model not in models:
+        raise ValueError(f"no model is called {model!r}{nearest(model, models)}")
+    pairs = [*(settings or ())]
+    pairs += [f"max_time={max_time}"] if max_time is not None else []
+    pairs += [f"random_state={seed}"] if seed is not None else []
+    known = models[model]().get_params(deep=False)
+    given = parse_settings(pairs, known, model)
+    if shared.quiet:
+        given.setdefault("verbose", False)
+    rows, domain = _read(data, "train", format)
+    estimator = models[model](**{k: v for k, v in domain.items() if k in known} | given)
+    columns = None if context is None else [name.strip() for name in context.split(",")]
+    if columns is not None and not hasattr(rows, "columns"):
+        raise ValueError(f"--context {context}: {data} has no named columns, as a .csv file has")
+    start = time.perf_counter()
+    estimator.fit(rows, context=columns)
+    seconds = time.perf_counter() - start
+    estimator.save(out)
+    score = _described(estimator)
+    shared.say(f"fitted {model} to {len(rows)} rows in {seconds:.1f} s; {score}; saved to {out}")
+    if shared.json:
+        plain = {"model": model, "rows": len(rows), "seconds": seconds, "file": str(out)}
+        shared.show(None, plain | _kind_of(estimator))
+
+
+@app.command()
+def sample(
+    context_: typer.Context,
+    file: File,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 1,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="A file, a new folder for images, or -.")
+    ] = "-",
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL=VALUE",
+            help="A value to condition on; or a file that has a row of them for each draw.",
+        ),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="The beginning of every text.")] = None,
+    seed: Seed = None,
+    format: Format = None,
+) -> None:
+    """Draw rows from the model in FILE, like those it was fitted to.
+
+    \b
+    Examples:
+      densekit sample people.densekit -n 1000 --context sex=f --out women.parquet
+      densekit sample vae.densekit -n 64 --seed 0 --out pictures/
+      densekit sample text.densekit -n 10 --prompt "The " --format text | head
+    """
+    import densekit
+    from densekit import formats
+
+    formats.check_target(out, format=format)
+    estimator = densekit.load(file)
+    given = _context_of(estimator, file, context or (), prompt)
+    rows = estimator.sample(n, context=given, random_state=seed)
+    formats.write(rows, out, format=format)
+    if out != "-":
+        context_.obj.say(f"drew {len(rows)} rows; wrote them to {out}")
+
+
+@app.command()
+def score(
+    context_: typer.Context,
+    file: File,
+    data: Data,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="A table: score and standard_error of each row.")
+    ] = "-",
+    format: Format = None,
+) -> None:
+    """Log-density of each row of DATA under the model in FILE: nats, in the units of the data.
+
+    Of a data set (densekit datasets), the test part is scored. --format is that of DATA.
+
+    \b
+    Examples:
+      densekit score people.densekit new.csv --out scores.csv
+      densekit score people.densekit - < new.csv | sort -g | head
+    """
+    import pandas as pd
+
+    import densekit
+    from densekit import formats
+
+    formats.check_target(out)
+    estimator = densekit.load(file)
+    scores, errors = _scores(estimator, _read(data, "test", format)[0])
+    table = pd.DataFrame({"score": scores, "standard_error": errors})
+    formats.write(table, out)
+    where = "" if out == "-" else f"; wrote them to {out}"
+    context_.obj.say(f"scored {len(scores)} rows; {_described(estimator)}{where}")
+
+
+@app.command()
+def evaluate(
+    context_: typer.Context,
+    file: File,
+    data: Data,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Rows to draw and compare with DATA, at most; 0: none.")
+    ] = 1000,
+    compare: Annotated[
+        str, typer.Option("--metrics", metavar="NAMES", help="How draws are compared, or all.")
+    ] = "two_sample_auc,energy_distance,precision,recall",
+    seed: Annotated[int, typer.Option(min=0, help="Fixes what is drawn.")] = 0,
+    format: Format = None,
+) -> None:
+    """How good the model in FILE is on DATA: mean score, what it means, and sample metrics.
+
+    Of a data set (densekit datasets), the test part is used.
+
+    \b
+    Examples:
+      densekit evaluate people.densekit held-out.csv
+      densekit evaluate vae.densekit digits --samples 300 --json
+    """
+    from rich.console import Group
+    from rich.table import Table
+
+    import densekit
+
+    wanted = _metrics_of(compare)
+    estimator = densekit.load(file)
+    rows, _ = _read(data, "test", format)
+    found = _likelihood(estimator, rows) if hasattr(estimator, "score_samples") else {}
+    outside = found.pop("outside", 0)
+    found |= _compared(estimator, rows, samples, wanted, seed)
+    table = Table("measure", "value", "standard error", "unit")
+    for name, value in found.items():
+        error = f"{value.standard_error:.2g}"
+        table.add_row(name.replace("_", " "), f"{value.value:.6g}", error, value.unit)
+    name = type(estimator).__name__
+    said = f"{name} on {len(rows)} rows; {_described(estimator)}"
+    if outside:
+        said += f"; {outside} rows lie outside its support and score -inf"
+    plain = {"model": name, "rows": len(rows), "rows_outside": outside, **_kind_of(estimator)}
+    plain["measures"] = {k: vars(v) for k, v in found.items()}
+    context_.obj.show(Group(table, said), plain)
+
+
+def _read(name: str, part: str, format: str | None) -> tuple[Any, Mapping[str, Any]]:
+    """Rows of a file, or of a part of a data set with what is known of its entries."""
+    from densekit import datasets as room
+    from densekit import formats
+    from densekit.params import nearest
+
+    if name != "-" and not Path(name).exists():
+        if name in room.names():
+            data = room.load(name)
+            return data.train if part == "train" else data.test.for_scoring(), data.domain
+        if not Path(name).suffix:
+            hint = nearest(name, room.names())
+            raise ValueError(f"{name}: no such file or folder, and no data set of that name{hint}")
+    return formats.read(name, format=format), {}
+
+
+def _check_model_file(out: Path) -> None:
+    """Raise, before an hour of training, if nothing can be saved there."""
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out.exists() and not out.is_file():
+        raise ValueError(f"--out {out}: not a file; give the name of a file to save the model in")
+
+
+def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | None) -> Any:
+    """What ``sample`` is to condition on, from --context and --prompt."""
+    from datetime import date
+
+    import pandas as pd
+
+    import densekit
+    from densekit import formats
+    from densekit.params import parse_settings
+
+    kind, names = densekit.capabilities(estimator).context, estimator.context_names_
+    if prompt is not None and kind != "prompt":
+        raise ValueError(f"--prompt {prompt!r}: {type(estimator).__name__} takes no prompt")
+    if not given:
+        if names:
+            wanted = " ".join(f"--context {name}=..." for name in names)
+            raise ValueError(f"{file} was fitted given {', '.join(names)}: add {wanted}")
+        return prompt
+    if not names:
+        raise ValueError(f"--context {given[0]}: {file} was fitted without context columns")
+    if len(given) == 1 and "=" not in given[0]:
+        return formats.read(given[0])
+    values = parse_settings(given, names, f"the context of {file}")
+    values = {k: pd.Timestamp(v) if isinstance(v, date) else v for k, v in values.items()}
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(f"{file} was fitted given {', '.join(names)}: {missing[0]} is missing")
+    return values
+
+
+def _scores(estimator: Any, rows: Any) -> Any:
+    """Scores and standard errors; a ValueError, with the estimator's reason, where it has none."""
+    try:
+        score_samples: Callable[..., Any] = estimator.score_samples
+    except AttributeError as error:
+        raise ValueError(str(error.__cause__ or error)) from error
+    return score_samples(rows, return_std=True)
+
+
+def _likelihood(estimator: Any, rows: Any) -> dict[str, Any]:
+    """Mean score, and the units that go with the modality; the number of rows scored -inf."""
+    import numpy as np
+
+    from densekit import metrics
+
+    scores, errors = _scores(estimator, rows)
+    found: dict[str, Any] = {"outside": int(np.isneginf(scores).sum())}
+    found["mean_score"] = metrics.held_out_nats(scores, errors)
+    schema = estimator.schema_
+    if schema.modality == "text":
+        found["bits_per_character"] = metrics.bits_per_character(scores, list(rows), errors)
+    elif schema.modality == "image" and estimator.base_measure_ == "counting":
+        found["bits_per_dim"] = metrics.bits_per_dim(scores, int(np.prod(rows.shape[1:])), errors)
+    return found
+
+
+def _metrics_of(names: str) -> list[str]:
+    """Names of sample metrics, separated by commas."""
+    from densekit.metrics import SAMPLE_METRICS
+    from densekit.params import nearest
+
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    for name in listed:
+        if name not in SAMPLE_METRICS and name != "all":
+            hint = nearest(name, SAMPLE_METRICS)
+            raise ValueError(f"--metrics {names}: there is no metric {name!r}{hint}")
+    return list(SAMPLE_METRICS) if "all" in listed else listed
+
+
+def _compared(
+    estimator: Any, rows: Any, n: int, wanted: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """How near draws are to rows; nothing for text, or for few rows."""
+    from densekit import metrics
+
+    given = None
+    if estimator.context_names_:
+        # Draws given the contexts of other rows: of the same, they would come in pairs with them.
+        half = len(rows) // 2
+        given, rows = rows[list(estimator.context_names_)][half:], rows[:half]
+    n = min(n, len(rows))
+    if estimator.schema_.modality == "text" or n < 10:
+        return {}
+    given = None if given is None else given[:n]
+    drawn = estimator.sample(n, context=given, random_state=seed)
+    return {
+        name: metrics.SAMPLE_METRICS[name](rows[:n], drawn, random_state=seed) for name in wanted
+    }
+
+
+def _kind_of(estimator: Any) -> dict[str, str]:
+    return {
+        "density_kind": estimator.density_kind_,
+        "base_measure": estimator.base_measure_,
+    }
+
+
+def _described(estimator: Any) -> str:
+    """What its scores are, in words."""
+    if estimator.density_kind_ == "none":
+        return "it has no density, so no score"
+    what = {
+        "exact": "exact log-densities",
+        "lower_bound": "lower bounds of log-densities",
+        "estimate": "estimates of log-densities",
+    }[estimator.density_kind_]
+    return f"scores are {what} over {estimator.base_measure_} measure, in nats"

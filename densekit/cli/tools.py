@@ -1,0 +1,202 @@
+"""bench, report, check, list, datasets."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densekit.cli.shared import Shared, Stopped, app
+
+
+@app.command()
+def bench(
+    context_: typer.Context,
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE", help="A suite of the package (quick), or the path of a .toml file."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the records; densekit-results/SUITE if not given."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; one for each processor if not given.")
+    ] = None,
+) -> None:
+    """Fit, score and sample every model of a SUITE, each in its own process.
+
+    Prints a table for each data set and leaves a record of each run. The exit status is 1 if a run
+    failed.
+
+    Example: densekit bench quick
+    """
+    from rich.console import Console
+
+    from densekit import bench as room
+    from densekit.bench.progress import watching
+    from densekit.bench.runner import start_server
+    from densekit.bench.table import MIN_WIDTH
+
+    shared: Shared = context_.obj
+    start = time.perf_counter()
+    loaded = room.load_suite(suite)
+    folder = out if out is not None else Path("densekit-results") / loaded.name
+    start_server()
+    try:
+        with watching(loaded, Console(stderr=True, quiet=shared.quiet)) as watcher:
+            room.check(loaded)
+            records = room.run_suite(loaded, folder, watcher, jobs=jobs)
+    except KeyboardInterrupt as stop:
+        raise Stopped(str(stop)) from stop
+    failed = [record for record in records if record.status == "failed"]
+    if shared.json:
+        reasons = {record.key: record.reason for record in failed}
+        shared.show(None, {"runs": len(records), "failed": reasons, "folder": str(folder)})
+        raise typer.Exit(1 if failed else 0)
+    console = Console()
+    console.width = max(console.width, MIN_WIDTH)
+    console.print(room.tables(records))
+    for record in failed:
+        console.print(f"{record.key} failed: {record.reason}", style="red", markup=False)
+    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    console.print(
+        f"{len(records)} runs, {len(failed)} failed, in {minutes} min {seconds} s; "
+        f"records in {folder}{'/' if folder.is_dir() else ''}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    context_: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where densekit bench wrote.")],
+) -> None:
+    """Make one self-contained page, report.html, of the records in DIR.
+
+    Example: densekit report densekit-results/quick
+    """
+    from densekit.bench.report import write_report
+
+    page = write_report(folder)
+    context_.obj.say("wrote the report")
+    sys.stdout.write(f"{page}\n")
+
+
+@app.command()
+def check(
+    context_: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model of densekit list, or your module:Class.")
+    ],
+) -> None:
+    """Run the contract suite on a model with its default settings; exit status 1 if a check fails.
+
+    \b
+    Examples:
+      densekit check Gaussian
+      densekit check my_module:MyDensity
+    """
+    from densekit.bench.suite import resolve
+    from densekit.checks import density_checks
+
+    shared: Shared = context_.obj
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # my_module.py lies where the user stands
+    passed: list[str] = []
+    failed: dict[str, str] = {}
+    for estimator, each in density_checks(resolve(name)()):
+        try:
+            each(estimator)
+            passed.append(each.name)
+        except AssertionError as error:
+            failed[each.name] = " ".join(str(error).split())
+        if not shared.json:
+            why = failed.get(each.name)
+            sys.stdout.write(f"failed  {why}\n" if why else f"passed  {each.name}\n")
+            sys.stdout.flush()
+    if shared.json:
+        shared.show(None, {"model": name, "passed": passed, "failed": failed})
+    shared.say(f"{name}: {len(passed)} checks passed, {len(failed)} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_models(
+    context_: typer.Context,
+    family: Annotated[str | None, typer.Option(help="Only models of this family.")] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Only models that take this: table, image or text.")
+    ] = None,
+) -> None:
+    """List the models: family, kind of density, what they take.
+
+    Example: densekit list --modality image
+    """
+    from rich.table import Table
+
+    import densekit
+    from densekit.discovery import family_of
+
+    table = Table("model", "family", "density", "takes", "context")
+    plain = []
+    for name, kind in densekit.all_estimators(family=family, modality=modality).items():
+        can, room = densekit.capabilities(kind), family_of(kind)
+        table.add_row(name, room, can.density, ", ".join(can.modalities), can.context)
+        plain.append({"model": name, "family": room, "density": can.density})
+        plain[-1] |= {"modalities": list(can.modalities), "context": can.context}
+    context_.obj.show(table, plain)
+
+
+@app.command()
+def datasets(
+    context_: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Only this one, with its sources.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="Only table, image or text.")] = None,
+) -> None:
+    """List the data sets that fit, score, evaluate and bench take by name.
+
+    \b
+    Examples:
+      densekit datasets --modality text
+      densekit datasets digits
+    """
+    from dataclasses import asdict
+
+    from rich.console import Group
+    from rich.table import Table
+
+    from densekit import datasets as room
+
+    infos = [room.info(n) for n in ([name] if name else room.names(modality))]
+    table = Table("name", "modality", "rows of train, valid, test", "columns", "licence", "here")
+    plain = []
+    for info in infos:
+        rows = "by version of Python" if info.rows is None else "{:,} {:,} {:,}".format(*info.rows)
+        columns = "-" if info.columns is None else str(info.columns)
+        here = "no" if info.needs_download else "yes"
+        table.add_row(info.name, info.modality, rows, columns, info.licence, here)
+        files = [str(path) for path in info.locations]
+        published = [asdict(figure) for figure in info.published]
+        plain.append(
+            {key: getattr(info, key) for key in ("name", "modality", "rows", "columns", "licence")}
+            | {"source": info.source, "here": not info.needs_download, "files": files}
+            | {"urls": list(info.urls), "published": published}
+        )
+    if not name:
+        context_.obj.show(table, plain)
+        return
+    figures = Table("published result", "value", "unit", "source")
+    for figure in infos[0].published:
+        figures.add_row(figure.model, f"{figure.value:g}", figure.unit, figure.source)
+    parts = [infos[0].source, *plain[0]["urls"], *([figures] if figures.rows else [])]
+    context_.obj.show(Group(table, *parts), plain[0])

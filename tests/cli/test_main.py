@@ -1,0 +1,160 @@
+"""What every command shares: help, errors, statuses, pipes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import densekit
+from densekit import formats
+from densekit.cli import app
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+def raising(error):
+    def raise_it(*_args, **_kwargs):
+        raise error
+
+    return raise_it
+
+
+def test_a_bare_call_is_for_help(call):
+    status, out, err = call()
+    assert (status, err) == (0, "")
+    assert all(name in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(done, command):
+    text = done(command, "--help")
+    assert f"  densekit {command} " in text or f"Example: densekit {command}" in text
+
+
+def test_version(done):
+    assert done("--version") == f"densekit {densekit.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench"], "Missing argument"),
+        (["fit", "a.csv", "--out", "b"], "Missing option"),
+        (["list", "--frob"], "--frob"),
+        (["bnch"], "bnch"),
+        (["sample", "m.densekit", "-n", "0"], "-n"),
+        (["sample", "m.densekit", "-n", "many"], "-n"),
+    ],
+)
+def test_a_wrong_call_is_one_line(refused, words, message):
+    assert message in refused(*words)
+
+
+def test_a_bug_is_called_one(call, monkeypatch):
+    monkeypatch.setattr(densekit, "all_estimators", raising(KeyError("flows")))
+    status, out, err = call("list")
+    assert (status, out) == (70, "")
+    assert err.startswith("densekit: KeyError: 'flows'. This is a bug in densekit: --debug shows")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize("error", [KeyError("flows"), ValueError("a wrong word")])
+def test_debug_shows_the_traceback(call, monkeypatch, place, error):
+    monkeypatch.setattr(densekit, "all_estimators", raising(error))
+    words = ("--debug", "list") if place == "before" else ("list", "--debug")
+    _, _, err = call(*words)
+    assert "Traceback (most recent call last)" in err
+    assert "in raise_it" in err
+    assert err.splitlines()[-1].startswith("densekit: ")
+
+
+def test_what_stands_behind_two_dashes_is_no_option(refused):
+    assert "--json: no such file" in refused("sample", "--", "--json")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "a.csv"), "a.csv: No space left on device"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "out of memory"),
+        (ImportError("pip install 'densekit[text]'"), "pip install 'densekit[text]'"),
+        (ValueError("one line\nand another"), "one line and another"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(refused, monkeypatch, error, said):
+    monkeypatch.setattr(densekit, "all_estimators", raising(error))
+    assert refused("list") == f"densekit: {said}\n"
+
+
+def test_interrupted(call, monkeypatch):
+    monkeypatch.setattr(densekit, "all_estimators", raising(KeyboardInterrupt))
+    assert call("list") == (130, "", "densekit: stopped; nothing was written\n")
+
+
+def test_help_waits_for_no_library():
+    code = (
+        "import sys; from densekit.cli import main\n"
+        "try:\n    main(['fit', '--help'])\n"
+        "except SystemExit as e:\n    assert e.code == 0\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'sklearn', 'rich', 'pyarrow', 'PIL'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--model" in done.stdout
+    # 0.2 s where the machine has nothing else to do; a bound that only a wrong import breaks.
+    assert time.perf_counter() - start < 5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("main")
+    densekit.Gaussian().fit(np.arange(12.0).reshape(6, 2) ** 2).save(folder / "g.densekit")
+    return folder / "g.densekit"
+
+
+def densekit_process(*words, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "densekit", *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options
+    )
+
+
+def test_a_reader_that_goes_away_is_no_error(model):
+    with densekit_process("sample", model, "-n", 9) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 1
+
+
+def test_binary_rows_go_through_a_pipe(model):
+    words = ("sample", model, "-n", 5, "--seed", 0, "--format", "parquet")
+    with densekit_process(*words) as drawing:
+        words = ("score", model, "-", "--format", "parquet", "--quiet")
+        with densekit_process(*words, stdin=drawing.stdout) as scoring:
+            out, err = scoring.communicate()
+    assert (drawing.returncode, scoring.returncode, err) == (0, 0, b"")
+    assert len(out.splitlines()) == 6
+
+
+def test_ctrl_c_stops_a_fit_within_a_second_and_leaves_nothing(tmp_path):
+    formats.write(np.random.default_rng(0).normal(size=(500, 3)), tmp_path / "x.npy")
+    words = ("fit", tmp_path / "x.npy", "--model", "RealNVP", "--set", "max_steps=1000000")
+    forever = ("--set", "patience=None", "--set", "verbose=true", "-o", tmp_path / "m.densekit")
+    with densekit_process(*words, *forever) as running:
+        assert running.stderr.read(1)  # the progress bar: it trains
+        running.send_signal(signal.SIGINT)
+        start = time.perf_counter()
+        _, err = running.communicate()
+    assert running.returncode == 130
+    assert err.decode().splitlines()[-1] == "densekit: stopped; nothing was written"
+    assert time.perf_counter() - start < 3  # a second, on a machine that others use too
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
