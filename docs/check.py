@@ -25,7 +25,8 @@ class Page(HTMLParser):
 def dead_links(site: Path) -> list[str]:
     """``page: link`` for each relative link of the folder ``site`` whose file or anchor is missing."""
     site = site.resolve()
-    pages = {p: Page(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
+    found = (p for p in sorted(site.rglob("*.html")) if site / "_static" not in p.parents)
+    pages = {p: Page(p.read_text(encoding="utf-8")) for p in found}
     dead = []
     for path, page in pages.items():
         for link in page.links:

@@ -74,7 +74,9 @@ html_theme_options = {
     "footer_end": ["sphinx-version"],
     "navigation_depth": 2,
 }
-html_sidebars = {"index": [], "start": [], "changelog": [], "architecture": []}
+html_sidebars = {
+    page: [] for page in ("index", "start", "concepts", "datasets", "changelog", "architecture")
+}
 
 # Matplotlib looks for fonts once per machine and warns about it.
 warnings.filterwarnings("ignore", message="Matplotlib is building the font cache")

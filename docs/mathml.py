@@ -12,7 +12,9 @@ from sphinx.writers.html5 import HTML5Translator
 logger = logging.getLogger(__name__)
 
 # TeX sizes a delimiter by \big whether it opens or closes; docutils knows the two halves only.
-_BIG = re.compile(r"\\([bB]igg?)(?![a-zA-Z])(?=\s*(\\?[\[\]()|]|\\[{}]))")
+_BIG = re.compile(r"\\([bB]igg?)(?![a-zA-Z])\s*(\\?[^a-zA-Z\s])")
+_APPLY = re.compile(r"<mo>&ApplyFunction;</mo>(?!\s*<mo[^>]*>\()")
+_THIN = '<mspace width="0.17em"></mspace>'
 
 
 def mathml(tex: str, block: bool) -> str:
@@ -21,10 +23,16 @@ def mathml(tex: str, block: bool) -> str:
     >>> mathml(r"\Big[x\Big]", False).startswith("<math")
     True
     """
-    tex = _BIG.sub(r"\\\1l", tex).replace(r"\dots", r"\ldots").replace(r"\textstyle", "").strip()
+    tex = _BIG.sub(_sized, tex).replace(r"\dots", r"\ldots").replace(r"\textstyle", "").strip()
     if block and r"\\" in tex and r"\begin" not in tex:
         tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
-    return latex2mathml.tex2mathml(tex, as_block=block)
+    # Browsers leave no room after the name of a function; TeX does, unless a bracket follows.
+    return _APPLY.sub(_THIN, latex2mathml.tex2mathml(tex, as_block=block))
+
+
+def _sized(match: re.Match) -> str:
+    side = "r" if match[2].endswith((")", "]", "}")) else "l"
+    return rf"\{match[1]}{side}{match[2]}"
 
 
 def _visit(block: bool) -> Callable[[HTML5Translator, nodes.Element], None]:

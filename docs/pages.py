@@ -244,14 +244,15 @@ def datasets_page() -> str:
         "and test.\n",
     ]
     for modality, title in (("table", "Tables"), ("image", "Images"), ("text", "Text")):
-        lines = [f"## {title}\n", "| name | rows | columns | source, licence | published |"]
-        lines += ["|---|--:|--:|---|---|"]
+        lines = [f"## {title}\n", "| name | rows | columns | what it is |", "|---|--:|--:|---|"]
         for about in map(datasets.info, datasets.names(modality)):
             parts = " / ".join(f"{n:,}" for n in about.rows or ())
-            licence = f"; {about.licence}" if about.licence else ""
-            cells = [f"`{about.name}`", parts, about.columns, about.source + licence]
-            said_so = "; ".join(f"{r.model} {r.value:g} {r.unit}" for r in about.published)
-            lines.append("| " + " | ".join(_cell(c) for c in [*cells, said_so]) + " |")
+            what = [about.source, about.licence and f"Licence: {about.licence}."]
+            if about.published:
+                reported = "; ".join(f"{r.model} {r.value:g} {r.unit}" for r in about.published)
+                what.append(f"Published: {reported}.")
+            cells = [f"`{about.name}`", parts, about.columns, "<br>".join(filter(None, what))]
+            lines.append("| " + " | ".join(_cell(c) for c in cells) + " |")
         said.append("\n".join([*lines, ""]))
     return "\n".join(said)
 
@@ -270,13 +271,14 @@ def result_pages(results: Path) -> dict[str, str]:
         for path in sorted(results.glob("*/records.jsonl"))
     }
     listed = "\n".join(found)
+    none = "" if found else "None are committed yet.\n\n"
     index = (
         "# Results\n\n"
         "What `densekit bench` measured, as committed under `benchmarks/results/`. Scores of "
         "another kind or base measure are not comparable and stand apart; bold is the best of its "
         "part, and ± is the standard error over the held-out rows (of several seeds, the standard "
         "deviation between them). How to run a suite, or one of your own, is in "
-        f"[](../how-to/benchmarks.md).\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
+        f"[](../how-to/benchmarks.md).\n\n{none}```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     )
     return {"index.md": index, **{f"{name}.md": page for name, page in found.items()}}
 
@@ -384,17 +386,19 @@ def _title(text: str) -> str:
 
 def _module(module: ModuleType, heading: bool = False) -> str:
     """The docstring of a module and everything public in it."""
-    names = [n for n in _public(module) if _documented(getattr(module, n))]
     parts = []
     if heading:
         parts.append(f"{module.__name__}\n{'-' * len(module.__name__)}\n")
     parts.append(f".. automodule:: {module.__name__}\n   :no-members:\n")
     parts.append(f".. py:currentmodule:: {module.__name__}\n")
-    for name in names:
+    for name in _public(module):
         thing = getattr(module, name)
-        directive = "autoclass" if inspect.isclass(thing) else "autofunction"
-        members = "\n   :members:" if inspect.isclass(thing) else ""
-        parts.append(f".. {directive}:: {module.__name__}.{name}{members}\n")
+        directive, option = "autodata", "\n   :no-value:"
+        if inspect.isclass(thing):
+            directive, option = "autoclass", "\n   :members:"
+        elif callable(thing):
+            directive, option = "autofunction", ""
+        parts.append(f".. {directive}:: {module.__name__}.{name}{option}\n")
     return "\n".join(parts)
 
 
@@ -404,11 +408,7 @@ def _public(module: ModuleType) -> list[str]:
     own = {
         n: v for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__
     }
-    return [n for n in own if not n.startswith("_")]
-
-
-def _documented(thing: object) -> bool:
-    return (inspect.isclass(thing) or inspect.isroutine(thing)) and bool(inspect.getdoc(thing))
+    return [n for n, v in own.items() if not n.startswith("_") and inspect.getdoc(v)]
 
 
 _CONTRACT = """\

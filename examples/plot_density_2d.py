@@ -52,9 +52,9 @@ below = {name: held_out_nats(scores["the truth"] - scores[name]) for name in mod
 tabulate(below)
 
 # %%
-# The densities themselves, on one colour scale. Kernels round off the ends of the moons and fray
-# at the edge; the mixture shows its components; the flow keeps a thin bridge between the moons,
-# since it bends one connected cloud.
+# The densities themselves, on one colour scale. Kernels are grainy, and the mixture shows its
+# components. The flow bends one connected cloud, so it cannot take the moons apart for nothing: it
+# has hard edges where it tears and is best in the middle of each moon.
 
 x, y = np.linspace(-1.6, 2.6, 160), np.linspace(-1.1, 1.6, 120)
 grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
