@@ -131,19 +131,22 @@ def _members(path: Path, pattern: str) -> dict[str, bytes]:
 
 def _fetch(file: File) -> tuple[list[Path], bool]:
     """The paths of a file on this machine, and whether the sums of their bytes were checked."""
+    import pooch
+    from filelock import FileLock
+
     folder = catalogue.data_folder()
     if folder is not None and (folder / file.path).exists():
         _check(folder / file.path, file.hash)
         return [folder / file.path], True
     cache = catalogue.cache_folder()
     known = file.url_hash or (None if file.content else file.hash)
-    cache.mkdir(parents=True, exist_ok=True)
-    from filelock import FileLock
-
-    with FileLock(cache / ".lock"):  # two processes shall not fetch one file
-        for name, url in file.downloads.items():
-            _download(cache, name, url, known, file.path)
-    return list(file.locations), known is not None
+    paths = [cache / name for name in file.downloads]
+    if not all(path.exists() and pooch.hashes.hash_matches(path, known) for path in paths):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".lock"):  # two processes shall not fetch one file
+            for name, url in file.downloads.items():
+                _download(cache, name, url, known, file.path)
+    return paths, known is not None
 
 
 def _check(path: Path, known: str) -> None:

@@ -4,12 +4,14 @@ import gzip
 import hashlib
 import http.server
 import io
+import logging.handlers
 import os
 import pickle
 import threading
 import zipfile
 
 import numpy as np
+import pooch
 import pytest
 
 from densekit.datasets import DownloadError, catalogue, fetch
@@ -79,11 +81,32 @@ def test_a_file_is_downloaded_once_and_kept(server, catalogued, tmp_path):
     assert (tmp_path / "cache/set/rows.csv").read_bytes() == TEXT
 
 
-def test_a_download_says_nothing_on_standard_error(server, catalogued, capfd):
+def test_a_download_says_nothing_and_leaves_the_logger_as_it_was(server, catalogued):
+    catalogued("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+    server.answers["/rows.csv"] = [TEXT]
+    said, logger = logging.handlers.BufferingHandler(99), pooch.get_logger()
+    level = logger.level
+    logger.addHandler(said)
+    fetch.text("rows.csv")
+    logger.removeHandler(said)
+    assert said.buffer == []
+    assert logger.level == level < logging.WARNING
+
+
+def test_a_cache_that_cannot_be_written_to_can_be_read(server, catalogued, tmp_path, monkeypatch):
     catalogued("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [TEXT]
     fetch.text("rows.csv")
-    assert capfd.readouterr() == ("", "")
+    (tmp_path / "cache/.lock").unlink()
+
+    def refuse(*_args):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert fetch.text("rows.csv") == TEXT
+    (tmp_path / "cache/rows.csv").unlink()
+    with pytest.raises(PermissionError):  # the lock is what refuses
+        fetch.text("rows.csv")
 
 
 def test_failures_and_half_answers_are_tried_again(server, catalogued):
