@@ -174,9 +174,10 @@ def _download(cache: Path, name: str, url: str, known: str | None, path: str) ->
         with _quiet(pooch.get_logger()):
             store.fetch(name, downloader=fetcher)
     except (RequestException, ValueError) as error:
-        with contextlib.suppress(OSError):  # a folder that this download made
-            (cache / name).parent.rmdir()
-        reason = " ".join(str(error).split())
+        with contextlib.suppress(OSError):  # the folders that this download made, being empty
+            for folder in list((cache / name).relative_to(cache).parents)[:-1]:
+                (cache / folder).rmdir()
+        reason = " ".join(str(_cause(error)).split())
         remedy = (
             f"save what the URL gives as {cache / name}, or put {path} into the folder that "
             f"DENSEKIT_DATA names ({os.environ.get('DENSEKIT_DATA') or 'unset'})"
@@ -184,6 +185,12 @@ def _download(cache: Path, name: str, url: str, known: str | None, path: str) ->
         if isinstance(error, ValueError) and not isinstance(error, RequestException):
             raise ValueError(f"{url} did not give {path}: {reason}; {remedy}") from None
         raise DownloadError(f"cannot download {path} from {url} ({reason}): {remedy}") from error
+
+
+def _cause(error: Exception) -> Any:
+    """What was wrong with a connection, without the layers around it."""
+    inner = error.args[0] if error.args else error
+    return getattr(inner, "reason", None) or error
 
 
 @contextlib.contextmanager

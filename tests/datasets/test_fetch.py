@@ -118,10 +118,10 @@ def test_failures_and_half_answers_are_tried_again(server, catalogued):
 
 @pytest.mark.parametrize("answer", [TEXT + b"3", 404, (TEXT[:9], len(TEXT))])
 def test_a_failed_download_leaves_nothing(server, catalogued, tmp_path, answer):
-    catalogued("set/rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+    catalogued("deep/set/rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [answer]
     with pytest.raises((ValueError, ConnectionError)):
-        fetch.text("set/rows.csv")
+        fetch.text("deep/set/rows.csv")
     assert left(tmp_path) == []
     assert len(server.asked) == 3
 
