@@ -338,6 +338,16 @@ def test_samples_that_cannot_be_shown_say_so(tmp_path, samples, content, says):
     assert str(tmp_path) not in look.note
 
 
+def test_data_that_cannot_be_read_says_so(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "t.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "data" / "t.density.npz").write_bytes(b"PK\x03\x04")
+    look = Gallery(tmp_path, "t", "table").data()
+    assert look.note.startswith("data/t.npy cannot be read: ")
+    assert str(tmp_path) not in look.note
+    assert Gallery(tmp_path, "other", "table").data() is None
+
+
 def picture(look):
     head, _, text = look.picture.partition(",")
     assert head == "data:image/png;base64"

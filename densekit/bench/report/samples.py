@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ _MAX_COLUMNS = 5
 _FEW_LEVELS, _MAX_BARS = 12, 6
 _CELL = 0.93
 """Share of a pair plot's cell that the picture fills."""
+# Enough for dots on nothing, and a third of the bytes.
+_COLOURS, _DPI = 40, 140
 _GRID, _GRID_WIDTH = (6, 8), 560
 _N_TEXTS, _TEXT_LENGTH = 6, 400
 
@@ -59,7 +62,6 @@ class Look:
 
     label: str
     family: str = "data"
-
     picture: Markup | None = None
     texts: tuple[str, ...] = ()
     note: str = ""
@@ -84,22 +86,25 @@ class Gallery:
         self.folder, self.name, self.modality = folder, name, modality
         self.rows: Any = None
         self.density: dict[str, np.ndarray] | None = None
+        self.note = ""
         paths = sorted((folder / "data").glob(f"{name}.*")) if name else []
         for path in paths:
             try:
                 if path.name == f"{name}.density.npz":
-                    with np.load(path) as file:
+                    with open(path, "rb") as handle, np.load(handle) as file:
                         self.density = {key: file[key] for key in ("x", "y", "log_density")}
                 elif path.suffix in (".npy", ".parquet", ".jsonl") and path.stem == name:
                     self.rows = formats.read(path)
-            except (ValueError, OSError, KeyError):
-                continue  # the report can do without what only stands beside the samples
+            except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+                # The report can do without what only stands beside the samples.
+                self.note = f"data/{path.name} cannot be read: {_without(path, error)}"
 
     def data(self) -> Look | None:
-        """Rows of the data set itself."""
+        """Rows of the data set itself; a note instead where they cannot be read."""
+        look = Look("rows of the data", note=self.note)
         if self.rows is None:
-            return None
-        return self._look(self.rows, Look("rows of the data"))
+            return look if self.note else None
+        return self._look(self.rows, look)
 
     def drawn(self, record: Record) -> Look:
         """What the model of ``record`` drew; a note instead where it cannot be read."""
@@ -115,9 +120,7 @@ class Gallery:
             except FileNotFoundError:
                 look.note = f"{record.samples} is missing"
             except (ValueError, OSError) as error:
-                # The page may go to others: where the folder lies here is not their business.
-                why = str(error).replace(str(path), path.name)
-                look.note = f"{record.samples} cannot be read: {why}"
+                look.note = f"{record.samples} cannot be read: {_without(path, error)}"
             else:
                 return self._look(rows, look)
         return look
@@ -154,6 +157,11 @@ class Gallery:
 
 def _tone(look: Look) -> str:
     return _TONES.get(look.family, _TONES["other"])
+
+
+def _without(path: Path, error: Exception) -> str:
+    """The message for a page that may go to others, who need not know where the folder lies."""
+    return str(error).replace(str(path), path.name)
 
 
 def _shortened(text: Any) -> str:
@@ -206,7 +214,7 @@ def _pairs(
     figure = _blank(400, high + low)
     outside = 0
     if numbers:
-        axes = figure.add_axes((0.04, (low + 16) / (high + low), 0.95, (high - 16) / (high + low)))
+        axes = figure.add_axes((0.04, (low + 20) / (high + low), 0.95, (high - 20) / (high + low)))
         outside = _pair_grid(axes, numbers, layers, like)
     for j, name in enumerate(levels):
         left, width = 0.08 + 0.92 * j / len(levels), 0.92 / len(levels) - 0.03
@@ -335,7 +343,7 @@ def _grid(images: np.ndarray, like: np.ndarray) -> Markup:
 
 def _blank(width: float, height: float) -> Figure:
     """A figure on nothing, in CSS pixels."""
-    figure = Figure(figsize=(width / 100, height / 100), dpi=160)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=_DPI)
     figure.patch.set_visible(False)
     return figure
 
@@ -348,8 +356,7 @@ def _png(figure: Figure) -> Markup:
         # A column's name in a script that the font lacks is drawn as boxes, and no more.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", metadata={"Software": None})
-    # A hundred colours are enough for dots and a third of the bytes.
-    picture = Image.open(buffer).quantize(100, method=Image.Quantize.FASTOCTREE)
+    picture = Image.open(buffer).quantize(_COLOURS, method=Image.Quantize.FASTOCTREE)
     return _uri(picture)
 
 
