@@ -49,6 +49,9 @@ sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "examples"),
     "gallery_dirs": "examples",
     "within_subsection_order": "FileNameSortKey",
+    # Which examples use a model: shown on the model's page.
+    "backreferences_dir": "examples/backreferences",
+    "doc_module": ("densekit",),
     "remove_config_comments": True,
     "show_memory": False,
     "min_reported_time": 1,

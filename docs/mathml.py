@@ -12,7 +12,8 @@ from sphinx.writers.html5 import HTML5Translator
 logger = logging.getLogger(__name__)
 
 # TeX sizes a delimiter by \big whether it opens or closes; docutils knows the two halves only.
-_BIG = re.compile(r"\\([bB]igg?)(?![a-zA-Z])\s*(\\?[^a-zA-Z\s])")
+_BIG = re.compile(r"\\([bB]igg?)(?![a-zA-Z])\s*(\\?[^a-zA-Z\s])(?=([\^_])?)")
+_HALF = re.compile(r"frac\s*(\d)(\d)")  # docutils would read the 12 of \frac12 as one number
 _APPLY = re.compile(r"<mo>&ApplyFunction;</mo>(?!\s*<mo[^>]*>\()")
 _THIN = '<mspace width="0.17em"></mspace>'
 
@@ -24,6 +25,7 @@ def mathml(tex: str, block: bool) -> str:
     True
     """
     tex = _BIG.sub(_sized, tex).replace(r"\dots", r"\ldots").replace(r"\textstyle", "").strip()
+    tex = _HALF.sub(r"frac{\1}{\2}", tex)
     if block and r"\\" in tex and r"\begin" not in tex:
         tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
     # Browsers leave no room after the name of a function; TeX does, unless a bracket follows.
@@ -31,7 +33,7 @@ def mathml(tex: str, block: bool) -> str:
 
 
 def _sized(match: re.Match) -> str:
-    side = "r" if match[2].endswith((")", "]", "}")) else "l"
+    side = "r" if match[3] or match[2].endswith((")", "]", "}")) else "l"
     return rf"\{match[1]}{side}{match[2]}"
 
 

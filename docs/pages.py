@@ -118,6 +118,7 @@ def _model_page(name: str, kind: type[DensityEstimator]) -> str:
             f".. py:currentmodule:: densekit\n\n.. autoclass:: densekit.{name}({_call(own)})\n",
             *(_shared_table(base, fields) for base, fields in shared.items() if fields),
             _methods(can),
+            f".. minigallery:: densekit.{name}\n   :add-heading: Examples\n   :heading-level: -\n",
         ]
     )
 
