@@ -181,6 +181,7 @@ WRITES = {
     "an array to a folder": (np.ones((3, 2)), "t", ["shape (3, 2)", "only images"]),
     "strings to a folder": (["a"], "t", ["only images"]),
     "a line break to text": (["a", "b\nc"], "t.txt", ["string 1", "line break", ".jsonl"]),
+    "a carriage return to text": (["a\r"], "t.txt", ["string 0", "line break"]),
     "a table to text": (FRAME, "t.txt", ["only strings", ".csv"]),
     "strings to an array": (["a"], "t.npy", ["no array of numbers", ".jsonl"]),
     "mixed columns to an array": (FRAME.assign(c="x"), "t.npy", ["no array of numbers"]),

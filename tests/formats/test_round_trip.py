@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -124,13 +125,22 @@ def test_strings_with_line_breaks_come_back_where_the_format_has_them(tmp_path):
         assert read(tmp_path / name) == ["a\nb", "c\r"]
 
 
+def test_a_quoted_line_break_may_lie_anywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr("densekit.formats.reading._BLOCK", 50)
+    frame = pd.DataFrame(
+        {"a": range(40), "b": ["one\ntwo\nthree\n" + "x" * (i % 9) for i in range(40)]}
+    )
+    write(frame, tmp_path / "t.csv")
+    assert read(tmp_path / "t.csv").to_dict("list") == frame.to_dict("list")
+
+
 def test_json_lines_of_strings(tmp_path):
     (tmp_path / "t.jsonl").write_text('"one"\n\n"two\\n"\n')
     assert read(tmp_path / "t.jsonl") == ["one", "two\n"]
 
 
 def test_lines_end_as_on_windows_too(tmp_path):
-    (tmp_path / "t.txt").write_bytes(b"one\r\ntwo\r\n")
+    (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfa,b\r\n1,x\r\n")
     assert read(tmp_path / "t.txt") == ["one", "two"]
     assert read(tmp_path / "t.csv").to_dict("list") == {"a": [1], "b": ["x"]}
@@ -152,7 +162,7 @@ def test_a_folder_of_images_comes_back_in_order(tmp_path, images):
 
 
 def test_floats_in_the_unit_interval_become_levels(tmp_path):
-    write(IMAGES / 255, f"{tmp_path}/pictures/")
+    write(np.maximum(IMAGES - 0.4, 0) / 255, f"{tmp_path}/pictures/")
     assert (read(tmp_path / "pictures") == IMAGES).all()
 
 
@@ -180,8 +190,9 @@ def test_a_format_overrules_a_strange_name(tmp_path):
     assert read(tmp_path / "people.dat", format="csv")["a"].tolist() == [1]
 
 
-def test_equal_rows_give_equal_compressed_files(tmp_path):
-    for name in ("a.csv.gz", "b.csv.gz"):
+def test_equal_rows_give_equal_compressed_files(tmp_path, monkeypatch):
+    for hour, name in enumerate(("a.csv.gz", "b.csv.gz")):
+        monkeypatch.setattr(time, "time", lambda hour=hour: 3600.0 * hour)
         write(FRAME, tmp_path / name)
     assert (tmp_path / "a.csv.gz").read_bytes() == (tmp_path / "b.csv.gz").read_bytes()
     assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()).startswith(b'"age","income"')
