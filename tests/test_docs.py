@@ -21,7 +21,7 @@ WRITTEN = [
     and p.name != "datasets.md"
 ]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
-OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
 def blocks(page, language):
@@ -96,6 +96,18 @@ def test_a_command_is_one_that_there_is(line):
         group.get_command(top, name).make_context(name, rest, parent=top)  # raises: a wrong call
 
 
+def test_suites_of_the_pages_can_be_run(tmp_path):
+    from densekit import bench
+
+    suites = [code for page in WRITTEN for code in blocks(page, "toml")]
+    assert suites
+    for code in suites:
+        (tmp_path / "mine.toml").write_text(code)
+        suite = bench.load_suite(str(tmp_path / "mine.toml"))
+        bench.check(suite)
+        assert {run.seed for run in suite.runs} == {0, 1}
+
+
 def test_each_model_has_a_page_with_all_its_parameters():
     pages = module("pages").model_pages()
     for name, kind in densekit.all_estimators().items():
@@ -158,20 +170,22 @@ def test_mathematics_is_set_or_refused_by_name():
 
 def test_a_dead_link_is_found_and_a_live_one_is_not(tmp_path):
     check = module("check")
-    (tmp_path / "index.html").write_text(
+    site = tmp_path / "site"
+    (site / "sub").mkdir(parents=True)
+    (tmp_path / "out.html").write_text("is there, but not when the site is served from elsewhere")
+    (site / "index.html").write_text(
         '<a href="sub/a.html#here">x</a><a href="sub/">y</a><a href="https://example.org/z">z</a>'
         '<img src="no.png"><a href="#top">t</a><a href="sub/a.html#gone">g</a>'
     )
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "index.html").write_text("<p>")
-    (tmp_path / "sub" / "a.html").write_text('<p id="here"><a href="../../out.html">o</a>')
-    assert check.dead_links(tmp_path) == [
+    (site / "sub" / "index.html").write_text("<p>")
+    (site / "sub" / "a.html").write_text('<p id="here"><a href="../../out.html">o</a>')
+    assert check.dead_links(site) == [
         "index.html: no.png",
         "index.html: #top",
         "index.html: sub/a.html#gone",
         "sub/a.html: ../../out.html",
     ]
-    assert "no built site" in check.main(tmp_path / "sub" / "nothing")
+    assert "no built site" in check.main(site / "sub" / "nothing")
 
 
 @pytest.mark.slow
