@@ -30,7 +30,7 @@ from densekit.metrics import held_out_nats, two_sample_auc
 wine = load_wine(as_frame=True).data.drop(columns=["proline", "magnesium"])
 train, test = train_test_split(wine, test_size=0.4, random_state=0)
 models = [
-    Gaussian(),
+    Gaussian(random_state=0),
     GaussianMixture(n_components=3, random_state=0),
     KernelDensity(bandwidth="cv", random_state=0),
     RealNVP(max_steps=200, random_state=0),
@@ -79,7 +79,7 @@ exact = [name for name in scores if table.kind[name] == "exact"]
 best = max(exact, key=lambda name: scores[name].mean())
 gaps = {name: held_out_nats(scores[best] - scores[name]) for name in exact if name != best}
 rows = [(g.value, g.standard_error, g.value / g.standard_error) for g in gaps.values()]
-columns = [f"{best} is ahead by", "error", "errors"]
+columns = [f"{best} is ahead by", "error", "in errors"]
 pd.DataFrame(rows, index=list(gaps), columns=columns).round(2)
 
 # %%
