@@ -16,7 +16,11 @@ One test per check, with pytest::
 
 An estimator needs ``fit(X)``, ``sample(n_samples, random_state=...)`` and ``score_samples(X)`` by
 scikit-learn's conventions. One that is no :class:`densekit.DensityEstimator` claims nothing about
-itself and is taken to be an exact density over tables of numbers.
+itself and is taken to be an exact density over tables of numbers. Without ``get_params`` it is copied
+instead of cloned, and should be handed over unfitted.
+
+Checks are seeded: one that fails fails again. ``check(estimator, seed=1)`` is another repetition, with
+other data, fits and draws, and ``check.chance`` bounds how often a correct estimator fails it.
 """
 
 from typing import Any

@@ -69,10 +69,10 @@ def _log_normal(x: np.ndarray, loc: Any, scale: Any) -> np.ndarray:
     return -0.5 * ((x - loc) / scale) ** 2 - np.log(scale) - 0.5 * math.log(2 * math.pi)
 
 
-@functools.cache
-def line() -> Data:
+@functools.lru_cache(maxsize=4)
+def line(seed: int = 0) -> Data:
     """One column: two normals, 0.7 N(-3, 2) and 0.3 N(9, 1), far from standard."""
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(11 + 100 * seed)
 
     def draw(n: int) -> np.ndarray:
         left = rng.random(n) < 0.7
@@ -86,10 +86,10 @@ def line() -> Data:
     return Data("line", "table", X, new, truth)
 
 
-@functools.cache
-def plane() -> Data:
+@functools.lru_cache(maxsize=4)
+def plane(seed: int = 0) -> Data:
     """Two columns of unlike scale: x ~ N(1, 1), y = 20 + 3 (x - 1) + half its mass 10 higher."""
-    rng = np.random.default_rng(12)
+    rng = np.random.default_rng(12 + 100 * seed)
 
     def draw(n: int) -> np.ndarray:
         x = rng.normal(1, 1, n)
@@ -105,29 +105,29 @@ def plane() -> Data:
     return Data("plane", "table", X, new, truth)
 
 
-@functools.cache
-def positive() -> Data:
+@functools.lru_cache(maxsize=4)
+def positive(seed: int = 0) -> Data:
     """One positive column, log-normal(0, 0.5)."""
-    rng = np.random.default_rng(13)
+    rng = np.random.default_rng(13 + 100 * seed)
     z, new = rng.normal(0, 0.5, (N_FIT, 1)), rng.normal(0, 0.5, (N_NEW, 1))
     truth = (_log_normal(new, 0.0, 0.5) - new)[:, 0]
     return Data("positive", "table", np.exp(z), np.exp(new), truth)
 
 
-@functools.cache
-def unit() -> Data:
+@functools.lru_cache(maxsize=4)
+def unit(seed: int = 0) -> Data:
     """One column inside (0, 1), uniform."""
-    rng = np.random.default_rng(14)
+    rng = np.random.default_rng(14 + 100 * seed)
     X, new = rng.random((N_FIT, 1)), rng.random((N_NEW, 1))
     return Data("unit", "table", X, new, np.zeros(N_NEW))
 
 
-@functools.cache
-def cells() -> Data:
+@functools.lru_cache(maxsize=4)
+def cells(seed: int = 0) -> Data:
     """A discrete table: one of three colours, and a boolean that depends on it; six cells."""
     import pandas as pd
 
-    rng = np.random.default_rng(15)
+    rng = np.random.default_rng(15 + 100 * seed)
     colours = ["blue", "green", "red"]
     joint = np.array([[0.30, 0.10], [0.05, 0.25], [0.20, 0.10]])
 
@@ -140,21 +140,21 @@ def cells() -> Data:
     return Data("cells", "table", frame(cell), frame(new), truth, frame(np.arange(6)))
 
 
-@functools.cache
-def counts() -> Data:
+@functools.lru_cache(maxsize=4)
+def counts(seed: int = 0) -> Data:
     """One integer column, Poisson(4); every value that matters is listed."""
-    rng = np.random.default_rng(16)
+    rng = np.random.default_rng(16 + 100 * seed)
     X, new = rng.poisson(4, (N_FIT, 1)), rng.poisson(4, (N_NEW, 1))
     truth = (special.xlogy(new, 4.0) - 4 - special.gammaln(new + 1))[:, 0]
     return Data("counts", "table", X, new, truth, np.arange(-40, 81)[:, None])
 
 
-@functools.cache
-def mixed() -> Data:
+@functools.lru_cache(maxsize=4)
+def mixed(seed: int = 0) -> Data:
     """A frame of every kind of column; nothing is said of its density."""
     import pandas as pd
 
-    rng = np.random.default_rng(17)
+    rng = np.random.default_rng(17 + 100 * seed)
 
     def draw(n: int) -> pd.DataFrame:
         level = rng.integers(0, 3, n)
@@ -170,10 +170,10 @@ def mixed() -> Data:
     return Data("mixed", "table", draw(N_FIT), draw(64))
 
 
-@functools.cache
-def images() -> Data:
+@functools.lru_cache(maxsize=4)
+def images(seed: int = 0) -> Data:
     """uint8 images of 2 x 2 pixels: bright on the left or on the right, with noise."""
-    rng = np.random.default_rng(18)
+    rng = np.random.default_rng(18 + 100 * seed)
     means = np.array([[190.0, 60.0, 170.0, 80.0], [70.0, 180.0, 60.0, 160.0]])
     scale = 20.0
 
@@ -191,14 +191,14 @@ def images() -> Data:
     return Data("images", "image", X, new, truth)
 
 
-@functools.cache
-def strings() -> Data:
+@functools.lru_cache(maxsize=4)
+def strings(seed: int = 0) -> Data:
     """Strings of a and b, at most three long: a Markov chain that is made to stop at three.
 
     In the list of all strings ``"?"`` stands for every character that training never showed, so
     that what a model keeps back for the unknown is counted too.
     """
-    rng = np.random.default_rng(19)
+    rng = np.random.default_rng(19 + 100 * seed)
     stop, first = 0.3, {"a": 0.7, "b": 0.3}
     after = {"": first, "a": {"a": 0.2, "b": 0.8}, "b": {"a": 0.6, "b": 0.4}}
 
@@ -218,16 +218,16 @@ def strings() -> Data:
     return Data("strings", "text", X, new, truth, every, copies, longest=3)
 
 
-@functools.cache
-def conditional() -> Data:
+@functools.lru_cache(maxsize=4)
+def conditional(seed: int = 0) -> Data:
     """x ~ N(4 c, 1) given c, with c uniform on [-1, 1]."""
-    rng = np.random.default_rng(20)
+    rng = np.random.default_rng(20 + 100 * seed)
     c = rng.uniform(-1, 1, (600, 1))
     X = 4 * c + rng.normal(0, 1, (600, 1))
     return Data("conditional", "table", X, X, context=c)
 
 
-SETS: dict[str, Callable[[], Data]] = {
+SETS: dict[str, Callable[..., Data]] = {
     f.__name__: f  # type: ignore[attr-defined]
     for f in (line, plane, positive, unit, cells, counts, mixed, images, strings, conditional)
 }

@@ -1,6 +1,7 @@
 """Do the draws follow the scores, the data and the seed.
 
-Thresholds are set so that a correct estimator fails a check less than once in a thousand runs.
+A check fails a correct estimator at most ``check.chance`` of the time; the docstrings say where the
+number comes from. The numbers of all checks add up to less than one in a thousand.
 """
 
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from densekit.checks.data import SETS
 from densekit.checks.mass import Grid, enumerated, proposal, quadrature
 from densekit.checks.subject import MANY, Subject, check, expect, label, numeric, same
 
@@ -43,22 +43,29 @@ def expect_agreement(kind: str, counts: np.ndarray, mass: np.ndarray, slack: flo
         apart = 0.5 * float(np.abs(counts / n - mass).sum())
         expect(apart < 0.25, "total variation between draws and scores below 0.25", f"{apart:.3f}")
         return
-    order = np.argsort(mass)
-    pooled = np.searchsorted(np.cumsum(mass[order]) * n, 10.0)
-    small, rest = order[: pooled + 1], order[pooled + 1 :]
-    seen = np.append(counts[small].sum(), counts[rest]).astype(float)
-    want = np.append(mass[small].sum(), mass[rest]) * n
-    if len(want) < 2:
-        return
-    ratio = np.where(seen > 0, seen / want, 1.0)
-    g = 2 * float((seen * np.log(ratio)).sum())
-    p = float(stats.chi2.sf(g, len(want) - 1))
+    p, seen, want = g_test(counts, mass)
     j = int(np.abs(seen - want).argmax())
     expect(
         p > _LEVEL,
         f"draws in {len(want)} bins as the scores say (G test, p > {_LEVEL:g})",
         f"p = {p:.2g}; worst bin {seen[j]:.0f} draws for {want[j]:.0f} by score",
     )
+
+
+def g_test(counts: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """p of the likelihood-ratio test of ``counts`` against ``mass``, which adds up to one, and the
+    counts and expectations that it compared: the smallest bins pooled until ten are expected."""
+    n = counts.sum()
+    order = np.argsort(mass)
+    pooled = np.searchsorted(np.cumsum(mass[order]) * n, 10.0)
+    small, rest = order[: pooled + 1], order[pooled + 1 :]
+    seen = np.append(counts[small].sum(), counts[rest]).astype(float)
+    want = np.append(mass[small].sum(), mass[rest]) * n
+    if len(want) < 2:
+        return 1.0, seen, want
+    ratio = np.where(seen > 0, seen / want, 1.0)
+    g = 2 * float((seen * np.log(ratio)).sum())
+    return float(stats.chi2.sf(g, len(want) - 1)), seen, want
 
 
 def _bin_line(grid: Grid, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,34 +92,45 @@ def _tables(subject: Subject) -> bool:
     return subject.scores and subject.takes("table")
 
 
-@check(cause=_APART, when=_tables)
+@check(cause=_APART, when=_tables, chance=1e-5)
 def draws_follow_scores_on_a_line(subject: Subject) -> None:
-    """Draws of one column fall between quantiles of the density as they should, tails included."""
-    data = SETS["line"]()
+    """Draws of one column fall between quantiles of the density as they should, tails included.
+
+    Chance of a false alarm: 1e-6 by the G test; of a bound, 14 bins at five standard deviations,
+    4e-6.
+    """
+    data = subject.load("line")
     fitted = subject.fitted(data)
     grid = quadrature(subject, fitted, data)
     counts, mass = _bin_line(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
     expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
 
 
-@check(cause=_APART, when=_tables)
+@check(cause=_APART, when=_tables, chance=2e-5)
 def draws_follow_scores_on_a_plane(subject: Subject) -> None:
-    """Draws of two columns fill blocks of the plane by the mass that the scores give them."""
-    data = SETS["plane"]()
+    """Draws of two columns fill blocks of the plane by the mass that the scores give them.
+
+    Chance of a false alarm: 1e-6 by the G test; of a bound, 36 bins at five standard deviations,
+    1.1e-5.
+    """
+    data = subject.load("plane")
     fitted = subject.fitted(data, MANY)
     grid = quadrature(subject, fitted, data)
     counts, mass = _bin_plane(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
     expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
 
 
-@check(cause=_APART, when=lambda s: _tables(s) and s.density == "exact")
+@check(cause=_APART, when=lambda s: _tables(s) and s.density == "exact", chance=8 * _LEVEL)
 def draws_pass_a_two_sample_test(subject: Subject) -> None:
     """Draws and draws made from the scores alone look alike from every side
-    (Kolmogorov-Smirnov on eight projections)."""
-    data = SETS["plane"]()
+    (Kolmogorov-Smirnov on eight projections).
+
+    Chance of a false alarm: 1e-6 for each of eight directions.
+    """
+    data = subject.load("plane")
     fitted = subject.fitted(data, MANY)
     grid = quadrature(subject, fitted, data)
-    rng = np.random.default_rng(6)
+    rng = np.random.default_rng(subject.seeded(6))
     box = rng.choice(len(grid.nodes), _N, p=grid.masses / grid.mass)
     side = np.array([e[1] - e[0] for e in grid.edges])
     theirs = grid.nodes[box] + side * rng.uniform(-0.5, 0.5, (_N, 2))
@@ -127,10 +145,15 @@ def draws_pass_a_two_sample_test(subject: Subject) -> None:
 @check(
     cause="draws overlook part of where the score puts mass, or the score is not normalised",
     when=lambda s: _tables(s) and s.density == "exact",
+    chance=1e-6,
 )
 def importance_identity(subject: Subject) -> None:
-    """The mean over draws of q(x) / p(x) is one, q a narrower normal: no grid is involved."""
-    data = SETS["plane"]()
+    """The mean over draws of q(x) / p(x) is one, q a narrower normal: no grid is involved.
+
+    Chance of a false alarm: six standard errors, 2e-9 by the normal law; 1e-6 leaves room for the
+    skewness of the ratio, which q, narrower than the data, keeps bounded.
+    """
+    data = subject.load("plane")
     fitted = subject.fitted(data, MANY)
     draws = np.asarray(subject.draw(fitted, _N, seed=3), dtype=float)
     logp, _ = subject.log_density(fitted, draws)
@@ -148,23 +171,30 @@ def _count(rows: Any, draws: Any) -> np.ndarray:
     return np.bincount(found, minlength=len(index) + 1)
 
 
-@check(cause=_APART, when=lambda s: _tables(s) and s.ours)
+@check(cause=_APART, when=lambda s: _tables(s) and s.ours, chance=2e-5)
 def draws_follow_scores_over_cells(subject: Subject) -> None:
-    """Cells of a discrete table, and integers, are drawn as often as their mass says."""
+    """Cells of a discrete table, and integers, are drawn as often as their mass says.
+
+    Chance of a false alarm: 1e-6 by the G test, twice; of a bound, some 50 bins at five standard
+    deviations, 1.5e-5.
+    """
     for name in ("cells", "counts"):
         fitted, mass, slack = enumerated(subject, name)
         n = subject.few(_N)
-        counts = _count(SETS[name]().every, subject.draw(fitted, n, seed=1))
+        counts = _count(subject.load(name).every, subject.draw(fitted, n, seed=1))
         elsewhere = counts[-1]
         expect(elsewhere <= 0.01 * n, "draws among the possible rows", f"{elsewhere} others")
         expect_agreement(subject.kind(fitted), counts[:-1], mass, slack)
 
 
-@check(cause=_APART, when=lambda s: s.scores and s.takes("text"))
+@check(cause=_APART, when=lambda s: s.scores and s.takes("text"), chance=1e-5)
 def draws_follow_scores_over_strings(subject: Subject) -> None:
-    """Strings are drawn as often as their mass says."""
+    """Strings are drawn as often as their mass says.
+
+    Chance of a false alarm: as for :func:`draws_follow_scores_on_a_line`.
+    """
     fitted, mass, slack = enumerated(subject, "strings")
-    data = SETS["strings"]()
+    data = subject.load("strings")
     known = [i for i, word in enumerate(data.every) if "?" not in word]
     counts = _count([data.every[i] for i in known], subject.draw(fitted, _N, seed=1))
     # Strings with the unknown symbol come back in some spelling of the model's own.
@@ -172,12 +202,15 @@ def draws_follow_scores_over_strings(subject: Subject) -> None:
     expect_agreement(subject.kind(fitted), counts, mass, slack)
 
 
-@check(cause=_APART, when=lambda s: s.scores and s.takes("image"))
+@check(cause=_APART, when=lambda s: s.scores and s.takes("image"), chance=1e-6)
 def draws_follow_scores_over_images(subject: Subject) -> None:
-    """Mean pixels and mean products of pixels of draws are those that the scores imply."""
-    fitted = subject.fitted(SETS["images"]())
+    """Mean pixels and mean products of pixels of draws are those that the scores imply.
+
+    Chance of a false alarm: six standard errors of twelve means, 2.4e-8 by the normal law.
+    """
+    fitted = subject.fitted(subject.load("images"))
     draws = numeric(subject.draw(fitted, 2000, seed=1)) / 255
-    x, log_q = proposal(subject.draw(fitted, 400, seed=4), subject.few(4000))
+    x, log_q = proposal(subject.draw(fitted, 400, seed=4), subject.few(4000), subject.seeded(5))
     logp, _ = subject.log_density(fitted, x.astype(np.uint8).reshape(-1, 2, 2))
     weight = np.exp(logp - log_q - (logp - log_q).max())
     weight /= weight.sum()
@@ -195,9 +228,16 @@ def draws_follow_scores_over_images(subject: Subject) -> None:
         )
 
 
-@check(cause="not enough is learnt, decoding loses location or scale, or draws collapse")
+@check(
+    cause="not enough is learnt, decoding loses location or scale, or draws collapse", chance=1e-9
+)
 def draws_resemble_the_data(subject: Subject) -> None:
-    """After a real fit draws have about the mean and the spread of the data."""
+    """After a real fit draws have about the mean and the spread of the data.
+
+    The limits are twenty standard errors of the draws and more: what fails has not learnt.
+
+    Chance of a false alarm: below 1e-9 once the data have been learnt.
+    """
     data = subject.data
     if data.modality == "text":
         fitted = subject.fitted(data, MANY)
@@ -217,12 +257,15 @@ def draws_resemble_the_data(subject: Subject) -> None:
     expect(good, f"standard deviations near {spread.round(2)}", f"{draws.std(0).round(2)}")
 
 
-@check(cause="sample hands back rows of the training data")
+@check(cause="sample hands back rows of the training data", chance=1e-9)
 def draws_are_not_training_rows(subject: Subject) -> None:
-    """Draws from continuous data are new rows, and differ from each other."""
+    """Draws from continuous data are new rows, and differ from each other.
+
+    Chance of a false alarm: none to speak of, as continuous draws do not repeat.
+    """
     if not subject.takes("table"):
         return
-    data = SETS["plane"]()
+    data = subject.load("plane")
     draws = np.asarray(subject.draw(subject.fitted(data), 500), dtype=float)
     old = {tuple(row) for row in data.X.tolist()}
     copies = sum(tuple(row) in old for row in draws.tolist())
@@ -249,9 +292,12 @@ def draws_have_the_shape_asked_for(subject: Subject) -> None:
             expect(np.isfinite(drawn).all(), "finite draws", f"{drawn}")
 
 
-@check(cause="the seed is not passed on, or every call uses the same one")
+@check(cause="the seed is not passed on, or every call uses the same one", chance=1e-9)
 def draws_follow_the_seed(subject: Subject) -> None:
-    """Equal seeds give equal draws, other seeds others, and no seed new ones at each call."""
+    """Equal seeds give equal draws, other seeds others, and no seed new ones at each call.
+
+    Chance of a false alarm: that of two sets of 40 draws which agree in all, below 1e-9 here.
+    """
     for data in subject.each_modality:
         fitted = subject.fitted(data)
         once, again = subject.draw(fitted, 40, seed=3), subject.draw(fitted, 40, seed=3)
@@ -265,11 +311,15 @@ def draws_follow_the_seed(subject: Subject) -> None:
 @check(
     cause="the context does not reach the sampler",
     when=lambda s: s.context == "features" and s.takes("table"),
+    chance=1e-9,
 )
 def conditional_draws_follow_the_context(subject: Subject) -> None:
-    """Draws given c have about the conditional mean, one row of context per draw."""
-    fitted = subject.fitted(SETS["conditional"](), MANY // 2)
+    """Draws given c have about the conditional mean, one row of context per draw.
+
+    Chance of a false alarm: the limits are ten standard errors of the draws and more.
+    """
+    fitted = subject.fitted(subject.load("conditional"), MANY // 2)
     given = np.repeat([[-0.7], [0.6]], 500, 0)
-    draws = numeric(fitted.sample(1000, context=given, random_state=0))[:, 0]
+    draws = numeric(subject.draw(fitted, 1000, context=given))[:, 0]
     gap = float(draws[500:].mean() - draws[:500].mean())
     expect(2.6 < gap < 7.8, "draws given c = -0.7 and 0.6 about 5.2 apart", f"{gap:.2f}")

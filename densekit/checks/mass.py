@@ -11,11 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from densekit.checks.data import SETS, Data, join
+from densekit.checks.data import Data, join
 from densekit.checks.subject import FEW, MANY, Subject, check, expect, numeric, quiet
 
 _CHANCE = math.log(1e5)
 """Nats by which a fair score beats the truth in sum once in 100,000 times."""
+
+_FOUR = 3.2e-5
+"""How often a normal variable is more than four standard deviations too high."""
+
+
+def slack_of(mass: np.ndarray, error: np.ndarray) -> float:
+    """Four standard errors of a sum of masses, errors taken to agree, as with one bank of noise.
+
+    They are relative errors of a sum that is one at most: a sum of fifty gets no slack of fifties.
+    """
+    return 4 * float((mass * error).sum()) / max(1.0, float(mass.sum()))
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,8 @@ class Grid:
 
     @property
     def slack(self) -> float:
-        """Four standard errors of the mass, errors taken to agree, as with one bank of noise."""
-        return 4 * float((self.masses * self.error).sum())
+        """Four standard errors of the mass."""
+        return slack_of(self.masses, self.error)
 
 
 def quadrature(
@@ -95,28 +106,44 @@ def _our_tables(subject: Subject) -> bool:
 _UNNORMALISED = "a normalising constant, or a log-determinant, left out or of the wrong sign"
 
 
-@check(cause=_UNNORMALISED, when=_tables)
+@check(cause=_UNNORMALISED, when=_tables, chance=_FOUR)
 def integrates_to_one_on_a_line(subject: Subject) -> None:
-    """The density of one column has mass one (quadrature)."""
-    data = SETS["line"]()
+    """The density of one column has mass one (quadrature).
+
+    Chance of a false alarm: none where scores are exact; for a bound or an estimate the mass stays
+    within four standard errors but for 3.2e-5 of the time (normal law, one side).
+    """
+    data = subject.load("line")
     fitted = subject.fitted(data)
     grid = quadrature(subject, fitted, data)
     expect_one(subject.kind(fitted), grid.mass, grid.slack, "the line")
 
 
-@check(cause=_UNNORMALISED, when=_tables)
+@check(cause=_UNNORMALISED, when=_tables, chance=_FOUR)
 def integrates_to_one_on_a_plane(subject: Subject) -> None:
-    """The density of two columns has mass one (quadrature)."""
-    data = SETS["plane"]()
+    """The density of two columns has mass one (quadrature).
+
+    Chance of a false alarm: none where scores are exact; for a bound or an estimate the mass stays
+    within four standard errors but for 3.2e-5 of the time (normal law, one side).
+    """
+    data = subject.load("plane")
     fitted = subject.fitted(data, MANY)
     grid = quadrature(subject, fitted, data)
     expect_one(subject.kind(fitted), grid.mass, grid.slack, "the plane")
 
 
-@check(cause="the Jacobian of the map onto the support is missing", when=lambda s: _our_tables(s))
+@check(
+    cause="the Jacobian of the map onto the support is missing",
+    when=lambda s: _our_tables(s),
+    chance=_FOUR,
+)
 def integrates_to_one_over_positive_numbers(subject: Subject) -> None:
-    """With ``support="positive"`` the mass of (0, inf) is one."""
-    data = SETS["positive"]()
+    """With ``support="positive"`` the mass of (0, inf) is one.
+
+    Chance of a false alarm: none where scores are exact; for a bound or an estimate the mass stays
+    within four standard errors but for 3.2e-5 of the time (normal law, one side).
+    """
+    data = subject.load("positive")
     fitted = subject.fitted(data, support="positive")
     grid = quadrature(subject, fitted, data, low=0.0)
     expect_one(subject.kind(fitted), grid.mass, grid.slack, "the positive numbers")
@@ -124,24 +151,34 @@ def integrates_to_one_over_positive_numbers(subject: Subject) -> None:
 
 def enumerated(subject: Subject, name: str, steps: int = FEW) -> tuple[Any, np.ndarray, float]:
     """A fit, the mass of every row there can be, and four standard errors of their sum."""
-    data = SETS[name]()
+    data = subject.load(name)
     fitted = subject.fitted(data, steps)
     logp, error = subject.log_density(fitted, data.every)
     expect(not np.isnan(logp).any(), "no NaN", f"{np.isnan(logp).sum()} NaN scores")
     mass = np.exp(logp) * (1.0 if data.copies is None else data.copies)
-    return fitted, mass, 4 * float((mass * error).sum())
+    return fitted, mass, slack_of(mass, error)
 
 
-@check(cause="a density over codes reported as if it were a mass", when=_our_tables)
+@check(cause="a density over codes reported as if it were a mass", when=_our_tables, chance=_FOUR)
 def sums_to_one_over_cells(subject: Subject) -> None:
-    """The masses of the six cells of a discrete table add up to one."""
+    """The masses of the six cells of a discrete table add up to one.
+
+    Chance of a false alarm: none where scores are exact; for a bound or an estimate the mass stays
+    within four standard errors but for 3.2e-5 of the time (normal law, one side).
+    """
     fitted, mass, slack = enumerated(subject, "cells")
     expect_one(subject.kind(fitted), float(mass.sum()), slack, "all six cells")
 
 
-@check(cause="the step of one integer, 1/scale, is not in the score", when=_our_tables)
+@check(
+    cause="the step of one integer, 1/scale, is not in the score", when=_our_tables, chance=_FOUR
+)
 def sums_to_one_over_integers(subject: Subject) -> None:
-    """The masses of the integers add up to one."""
+    """The masses of the integers add up to one.
+
+    Chance of a false alarm: none where scores are exact; for a bound or an estimate the mass stays
+    within four standard errors but for 3.2e-5 of the time (normal law, one side).
+    """
     fitted, mass, slack = enumerated(subject, "counts")
     expect_one(subject.kind(fitted), float(mass.sum()), slack, "the integers")
 
@@ -149,14 +186,19 @@ def sums_to_one_over_integers(subject: Subject) -> None:
 @check(
     cause="the end of a string is not scored, or the longest strings lose the rest of the mass",
     when=lambda s: s.scores and s.takes("text"),
+    chance=_FOUR,
 )
 def sums_to_one_over_strings(subject: Subject) -> None:
-    """The masses of all strings up to the longest add up to one, unknown symbols included."""
+    """The masses of all strings up to the longest add up to one, unknown symbols included.
+
+    Chance of a false alarm: none where scores are exact; for a bound or an estimate the mass stays
+    within four standard errors but for 3.2e-5 of the time (normal law, one side).
+    """
     fitted, mass, slack = enumerated(subject, "strings")
     expect_one(subject.kind(fitted), float(mass.sum()), slack, "all strings")
 
 
-def proposal(draws: np.ndarray, n: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
+def proposal(draws: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Images from discretised, reflected normals around draws, and their log-mass, known exactly.
 
     A tenth of the images is uniform, so that mass far from every draw is not overlooked.
@@ -181,31 +223,41 @@ def proposal(draws: np.ndarray, n: int, seed: int = 5) -> tuple[np.ndarray, np.n
 @check(
     cause="pixels scored as numbers and not as the 256 masses they are",
     when=lambda s: s.scores and s.takes("image"),
+    chance=_FOUR,
 )
 def sums_to_one_over_images(subject: Subject) -> None:
-    """The masses of all 2 x 2 images add up to one (importance sampling around the draws)."""
-    fitted = subject.fitted(SETS["images"]())
+    """The masses of all 2 x 2 images add up to one (importance sampling around the draws).
+
+    Chance of a false alarm: five standard errors of the importance weights, 5.7e-7, and the four of
+    :func:`integrates_to_one_on_a_line`.
+    """
+    fitted = subject.fitted(subject.load("images"))
     draws = subject.draw(fitted, 400)
-    x, log_q = proposal(draws, subject.few(4000))
+    x, log_q = proposal(draws, subject.few(4000), subject.seeded(5))
     logp, error = subject.log_density(fitted, x.astype(np.uint8).reshape(-1, 2, 2))
     weight = np.exp(logp - log_q)
     noise = 5 * float(weight.std() / math.sqrt(len(weight)))
-    slack = noise + 4 * float((weight * error).mean())
+    slack = noise + slack_of(weight / len(weight), error)
     expect_one(subject.kind(fitted), float(weight.mean()), slack, "all images")
 
 
 @check(
     cause="a constant added to the score, a Jacobian of the wrong sign, a bound above the truth",
     when=lambda s: s.scores,
+    chance=5 * (1e-5 + _FOUR),
 )
 def never_beats_the_truth(subject: Subject) -> None:
-    """Held-out rows score no better than under the law that made them, beyond chance."""
+    """Held-out rows score no better than under the law that made them, beyond chance.
+
+    Chance of a false alarm: 1e-5 for each of at most five data sets by Markov's inequality, whatever
+    was fitted, and four standard errors where the score has one.
+    """
     names = ["plane"] if subject.takes("table") else []
     names += ["line", "cells", "counts"] if _our_tables(subject) else []
     names += ["images"] if subject.takes("image") else []
     names += ["strings"] if subject.takes("text") else []
     for name in names:
-        data = SETS[name]()
+        data = subject.load(name)
         fitted = subject.fitted(data, MANY if data is subject.data else FEW)
         assert data.truth is not None
         n = subject.few(len(data.truth))
@@ -236,7 +288,8 @@ def scores_fall_off(subject: Subject) -> None:
 
 
 @check(
-    cause="data are scaled inside and the log-determinant of that is not in the score",
+    cause="data are scaled inside and the log-determinant of that is not in the score; or fit depends "
+    "on the units: a bandwidth, a floor under variances, a start by distances between raw rows",
     when=_tables,
 )
 def moves_with_the_units(subject: Subject) -> None:
@@ -293,7 +346,7 @@ def minus_infinity_outside_the_support(subject: Subject) -> None:
         ("positive", "positive", [[-1.0], [-1e-9]]),
         ("unit", ("interval", 0.0, 1.0), [[-0.1], [1.1], [7.0]]),
     ):
-        data = SETS[name]()
+        data = subject.load(name)
         fitted = subject.fitted(data, support=support)
         logp, _ = subject.log_density(fitted, np.array(outside))
         expect((logp == -np.inf).all(), f"-inf outside support={support!r}", f"{logp.tolist()}")
@@ -303,7 +356,7 @@ def minus_infinity_outside_the_support(subject: Subject) -> None:
         low, high = (0.0, np.inf) if name == "positive" else (0.0, 1.0)
         kept = ((draws >= low) & (draws <= high)).all()
         expect(kept, f"draws inside {support!r}", f"from {draws.min()} to {draws.max()}")
-    cells = SETS["cells"]()
+    cells = subject.load("cells")
     odd = cells.rows.assign(colour="mauve")
     with quiet():
         try:
@@ -320,8 +373,8 @@ def minus_infinity_outside_the_support(subject: Subject) -> None:
 )
 def prompts_condition(subject: Subject) -> None:
     """P(x given prompt) sums to one over what may follow, and obeys the chain rule."""
-    fitted = subject.fitted(SETS["strings"]())
-    data = SETS["strings"]()
+    fitted = subject.fitted(subject.load("strings"))
+    data = subject.load("strings")
     short = [i for i, word in enumerate(data.every) if len(word) < 3]
     follows = [data.every[i] for i in short]
     logp, _ = subject.log_density(fitted, follows, context=["a"] * len(follows))
@@ -337,10 +390,14 @@ def prompts_condition(subject: Subject) -> None:
 @check(
     cause="the context is not given to every factor of the density, or is ignored",
     when=lambda s: s.scores and s.context == "features" and s.takes("table"),
+    chance=2 * _FOUR,
 )
 def conditional_density_integrates_to_one(subject: Subject) -> None:
-    """p(x given c) has mass one over x for each fixed c, and moves with c."""
-    data = SETS["conditional"]()
+    """p(x given c) has mass one over x for each fixed c, and moves with c.
+
+    Chance of a false alarm: twice that of :func:`integrates_to_one_on_a_line`.
+    """
+    data = subject.load("conditional")
     fitted = subject.fitted(data, MANY // 2)
     peaks = []
     for value in (-0.7, 0.6):

@@ -40,10 +40,16 @@ class Check:
     function: Callable[["Subject"], None]
     applies: Callable[["Subject"], bool]
     cause: str
+    """What usually causes a failure."""
+    chance: float = 0.0
+    """How often, at most, it fails an estimator that is right; 0 where nothing is left to chance."""
 
-    def __call__(self, estimator: Any) -> None:
-        """Run on ``estimator``, which may be fitted or not and is left alone."""
-        subject = Subject(estimator)
+    def __call__(self, estimator: Any, seed: int = 0) -> None:
+        """Run on ``estimator``, which may be fitted or not and is left alone.
+
+        Each ``seed`` is a repetition of its own: other data, other fits, other draws.
+        """
+        subject = Subject(estimator, seed)
         try:
             self.function(subject)
         except UnmetError as error:
@@ -70,12 +76,15 @@ CHECKS: list[Check] = []
 
 
 def check(
-    *, cause: str, when: Callable[["Subject"], bool] = lambda subject: True
+    *,
+    cause: str,
+    when: Callable[["Subject"], bool] = lambda subject: True,
+    chance: float = 0.0,
 ) -> Callable[[Callable[["Subject"], None]], Check]:
     """Make a check of a function of a :class:`Subject` and put it on the list."""
 
     def register(function: Callable[["Subject"], None]) -> Check:
-        made = Check(function.__name__, function, when, cause)
+        made = Check(function.__name__, function, when, cause, chance)
         CHECKS.append(made)
         return made
 
@@ -88,8 +97,8 @@ class Subject:
     Estimators of other libraries claim nothing; they are taken to be exact densities over tables.
     """
 
-    def __init__(self, estimator: Any):
-        self.estimator = estimator
+    def __init__(self, estimator: Any, seed: int = 0):
+        self.estimator, self.seed = estimator, seed
         self.name = type(estimator).__name__
         claims = _capabilities(estimator)
         self.ours = claims is not None
@@ -101,8 +110,21 @@ class Subject:
 
     @functools.cached_property
     def params(self) -> dict[str, Any]:
-        """Hyper-parameters."""
-        return self.estimator.get_params(deep=False)
+        """Hyper-parameters; none of a class without ``get_params``."""
+        return self.estimator.get_params(deep=False) if self.has_parameters else {}
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether it has hyper-parameters by scikit-learn's conventions."""
+        return hasattr(self.estimator, "get_params") and hasattr(self.estimator, "set_params")
+
+    def seeded(self, seed: int) -> int:
+        """``seed`` in this repetition."""
+        return seed + 1000 * self.seed
+
+    def load(self, name: str) -> Data:
+        """A data set in this repetition."""
+        return SETS[name](self.seed)
 
     @property
     def scores(self) -> bool:
@@ -126,13 +148,16 @@ class Subject:
     def each_modality(self) -> list[Data]:
         """One set of each modality it takes."""
         names = {"table": "plane", "image": "images", "text": "strings"}
-        return [SETS[name]() for modality, name in names.items() if self.takes(modality)]
+        return [self.load(name) for modality, name in names.items() if self.takes(modality)]
 
     # Fits
 
     def fresh(self, steps: int | None = FEW, seed: int | None = 0, **params: Any) -> Any:
         """An unfitted copy with a seed and, where the estimator counts steps, few of them."""
+        if not self.has_parameters:
+            return copy.deepcopy(self.estimator)
         made = clone(self.estimator)
+        seed = None if seed is None else self.seeded(seed)
         limits = {"max_steps": steps, "max_epochs": None} if steps else {}
         wanted = {**limits, "random_state": seed, **params}
         if "max_steps" not in self.params:
@@ -152,8 +177,9 @@ class Subject:
         data = data or self.data
         if data.longest is not None:
             params = {"max_length": data.longest, **params}
-        options = tuple(sorted((k, repr(v)) for k, v in {**self.params, **params}.items()))
-        key = (type(self.estimator), options, data.name, steps)
+        known = self.params if self.has_parameters else vars(self.estimator)
+        options = tuple(sorted((k, repr(v)) for k, v in {**known, **params}.items()))
+        key = (type(self.estimator), options, data.name, steps, self.seed)
         if key not in _FITTED:
             _FITTED[key] = self.fit(data.X, data.context, steps=steps, **params)
             while len(_FITTED) > _KEEP:
@@ -177,6 +203,7 @@ class Subject:
 
     def draw(self, fitted: Any, n: int, seed: int | None = 0, **options: Any) -> Any:
         """Draws, also from estimators whose ``sample`` takes no seed or returns labels too."""
+        seed = None if seed is None else self.seeded(seed)
         if "random_state" in inspect.signature(fitted.sample).parameters:
             drawn = fitted.sample(n, random_state=seed, **options)
         else:
