@@ -143,6 +143,10 @@ def check_parameters(estimator: Any) -> None:
                 raise ValueError(f"{where}: {field.name} must be {constraint}{near}")
 
 
+_LISTED = 30
+"""Names that fit into an error message."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, or all of them.
 
@@ -156,7 +160,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), lower, n=1)
     if close:
         return f"; did you mean {lower[close[0]]!r}?"
-    return f"; known are {', '.join(known)}"
+    more = f", ... ({len(known)} in all)" if len(known) > _LISTED else ""
+    return f"; known are {', '.join(known[:_LISTED])}{more}"
 
 
 def parse_settings(pairs: Iterable[str], known: Iterable[str], owner: str) -> dict[str, Any]:

@@ -75,17 +75,14 @@ def _source(model: str) -> str:
 def _foreign(module: str) -> bytes:
     """The module's source, and its package's version where it was installed as one."""
     spec = importlib.util.find_spec(module)
-    source = Path(spec.origin).read_bytes() if spec and _is_source(spec.origin) else b""
+    origin = spec.origin if spec else None
+    source = Path(origin).read_bytes() if origin and origin.endswith(".py") else b""
     package = module.split(".")[0]
     names = importlib.metadata.packages_distributions().get(package, [package])
     try:
         return source + importlib.metadata.version(names[0]).encode()
     except importlib.metadata.PackageNotFoundError:
         return source
-
-
-def _is_source(origin: str | None) -> bool:
-    return origin is not None and origin.endswith(".py")
 
 
 @functools.cache
@@ -122,4 +119,3 @@ def _path(module: str) -> Path | None:
         if path.is_file():
             return path
     return None
-

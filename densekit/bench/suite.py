@@ -21,20 +21,20 @@
 Every data set meets a baseline of its modality too, unless the suite says ``baselines = false``.
 """
 
-import difflib
 import importlib
 import importlib.resources
 import inspect
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from densekit import datasets
 from densekit.metrics import SAMPLE_METRICS
+from densekit.params import nearest
 
 _DEFAULTS: dict[str, Any] = {
     "budget": 30.0,
@@ -140,16 +140,6 @@ def load_suite(name: str) -> Suite:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"the suite {name} is not TOML: {error}") from error
     return _suite(Path(name).stem, table)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known name, or all of them."""
-    known = sorted(known)
-    lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    if close:
-        return f"; did you mean {lower[close[0]]!r}?"
-    return f"; known are {', '.join(known)}"
 
 
 def resolve(model: str) -> Callable[..., Any]:

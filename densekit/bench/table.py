@@ -49,12 +49,16 @@ def pm(entry: dict[str, Any] | None) -> str:
     '-12.346 ± 0.032'
     >>> pm({"value": -1234.5, "standard_error": 45.6})
     '-1234 ± 46'
+    >>> pm({"value": 146174518.0, "standard_error": 22749442.0})
+    '1.46e+08 ± 2.3e+07'
     """
     if entry is None or entry.get("value") is None:
         return "-"
     value, error = entry["value"], entry.get("standard_error")
     if error is None or not math.isfinite(error):
         return f"{value:.4g}"
+    if error >= 1e5:
+        return f"{value:.3g} ± {error:.2g}"
     if error < 1e-6:
         return f"{value:.4f} ± 0"
     digits = max(0, 1 - math.floor(math.log10(error)))

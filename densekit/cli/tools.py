@@ -1,5 +1,6 @@
 """bench, report, check, list, datasets."""
 
+import enum
 import sys
 import time
 from pathlib import Path
@@ -8,6 +9,20 @@ from typing import Annotated
 import typer
 
 from densekit.cli.shared import Shared, Stopped, app
+
+
+class Repeat(enum.StrEnum):
+    """Words of ``bench --repeat``."""
+
+    NONE = "none"
+    FAILED = "failed"
+    ALL = "all"
+
+
+def _import_from_here() -> None:
+    """A user's module:Class lies where the user stands, as with ``python -m``."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 @app.command()
@@ -26,18 +41,26 @@ def bench(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at once; one for each processor if not given.")
     ] = None,
+    repeat: Annotated[
+        Repeat, typer.Option(help="Runs to do again although their records stand unchanged.")
+    ] = Repeat.NONE,
 ) -> None:
     """Fit, score and sample every model of a SUITE, each in its own process.
 
-    Prints a table for each data set and leaves a record of each run. The exit status is 1 if a run
-    failed.
+    Prints a table for each data set and leaves a record of each run and a report, report.html. Runs
+    whose records are there already are not repeated, so an interrupted suite goes on where it was.
+    The exit status is 1 if a run failed.
 
-    Example: densekit bench quick
+    \b
+    Examples:
+      densekit bench quick
+      densekit bench my_suite.toml --out results --repeat failed
     """
     from rich.console import Console
 
     from densekit import bench as room
     from densekit.bench.progress import watching
+    from densekit.bench.report import write_report
     from densekit.bench.runner import start_server
     from densekit.bench.table import MIN_WIDTH
 
@@ -45,11 +68,13 @@ def bench(
     start = time.perf_counter()
     loaded = room.load_suite(suite)
     folder = out if out is not None else Path("densekit-results") / loaded.name
+    _import_from_here()
     start_server()
     try:
         with watching(loaded, Console(stderr=True, quiet=shared.quiet)) as watcher:
             room.check(loaded)
-            records = room.run_suite(loaded, folder, watcher, jobs=jobs)
+            records = room.run_suite(loaded, folder, watcher, jobs=jobs, repeat=repeat.value)
+        page = write_report(folder)
     except KeyboardInterrupt as stop:
         raise Stopped(str(stop)) from stop
     failed = [record for record in records if record.status == "failed"]
@@ -65,7 +90,7 @@ def bench(
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
     console.print(
         f"{len(records)} runs, {len(failed)} failed, in {minutes} min {seconds} s; "
-        f"records in {folder}{'/' if folder.is_dir() else ''}",
+        f"the report is {page}",
         highlight=False,
         soft_wrap=True,
     )
@@ -107,8 +132,7 @@ def check(
     from densekit.checks import density_checks
 
     shared: Shared = context_.obj
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # my_module.py lies where the user stands
+    _import_from_here()
     passed: list[str] = []
     failed: dict[str, str] = {}
     for estimator, each in density_checks(resolve(name)()):

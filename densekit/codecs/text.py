@@ -206,6 +206,12 @@ def _strings(X: Any, what: str = "X") -> list[str]:
     """The items of a list, series or array, each checked to be a string of Unicode characters."""
     if isinstance(X, (str, bytes)):
         raise TypeError(f"{what} is one {type(X).__name__}; pass a list of strings, one per row.")
+    if hasattr(X, "columns"):
+        first = next(iter(getattr(X, "column_names", X.columns)), "text")
+        raise TypeError(
+            f"{what} is a frame of shape {tuple(X.shape)}; pass its column of strings, such as "
+            f"frame[{first!r}]."
+        )
     if hasattr(X, "to_pylist"):
         X = X.to_pylist()
     items = list(X.tolist() if isinstance(X, np.ndarray) or hasattr(X, "tolist") else X)

@@ -1,6 +1,5 @@
 """What is known of a data set without loading it: the catalogue, and entries of it."""
 
-import difflib
 import functools
 import importlib.resources
 import os
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from densekit.datasets.base import Dataset, HeldOut, Published
+from densekit.params import nearest
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,4 @@ def dataset(name: str, parts: Iterable[Any], **domain: Any) -> Dataset:
 
 def no_such_set(name: str, known: Iterable[str]) -> str:
     """The error that no data set is called ``name``, with the nearest right name."""
-    known = tuple(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-    return f"no data set is called {name!r}{hint}"
+    return f"no data set is called {name!r}{nearest(name, known)}"

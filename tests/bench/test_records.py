@@ -77,7 +77,7 @@ def test_what_is_not_a_record_is_named(tmp_path):
     with pytest.raises(ValueError, match="line 1, is not JSON"):
         read(tmp_path)
     path.unlink()
-    with pytest.raises(ValueError, match="has no records.jsonl"):
+    with pytest.raises(ValueError, match=r"has no records\.jsonl"):
         read(tmp_path)
     (tmp_path / "two_moons--Gaussian--0.json").write_text("{}")
     with pytest.raises(ValueError, match="records of format 1"):

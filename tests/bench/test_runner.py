@@ -215,12 +215,17 @@ def test_a_run_leaves_what_it_drew(outcome):
         area = np.diff(grid["x"])[0] * np.diff(grid["y"])[0]
         assert np.exp(grid["log_density"]).sum() * area == pytest.approx(1, abs=0.03)
     frame = formats.read(out / records["Gaussian"].samples)
-    assert list(frame.columns) == list(formats.read(out / "data" / "breast_cancer.parquet").columns)
+    assert list(frame.columns) == list(
+        formats.read(out / "data" / "breast_cancer.parquet").columns
+    )
 
 
 def test_foreign_estimators_join(outcome):
     bare, theirs = outcome[0]["Bare"], outcome[0]["scikit-learn"]
-    assert (bare.status, bare.score["kind"], bare.score["base_measure"]) == ("ok", *["unstated"] * 2)
+    assert (bare.status, bare.score["kind"], bare.score["base_measure"]) == (
+        "ok",
+        *["unstated"] * 2,
+    )
     assert bare.score["value"] == bare.truth["value"]
     # Images reach it as flat rows, and its draws are images again.
     assert (theirs.status, theirs.score["kind"], theirs.score["n_rows"]) == ("ok", "unstated", 50)

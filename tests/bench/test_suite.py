@@ -31,7 +31,10 @@ def test_quick_has_every_family_and_every_modality():
 
 def test_a_run_overrides_the_suite(tmp_path):
     text = (
-        "budget = 3\nseeds = [5]\n" + RUN + "budget = 4.5\n[runs.settings]\nhidden = [1, 2]\n" + RUN
+        "budget = 3\nseeds = [5]\n"
+        + RUN
+        + "budget = 4.5\n[runs.settings]\nhidden = [1, 2]\n"
+        + RUN
     )
     text += 'label = "two"\n'
     first, second = load_suite(write(tmp_path, text)).runs

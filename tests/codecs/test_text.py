@@ -207,3 +207,11 @@ def test_state_is_json(tokens):
     typed, _ = codec.encode(SAMPLE)
     torch.testing.assert_close(revived.encode(SAMPLE)[0], typed)
     assert revived.decode(typed) == SAMPLE
+
+
+def test_a_frame_is_not_text():
+    frame = pd.DataFrame({"a": ["x", "y"], "b": ["z", "w"]})
+    codec = TextCodec().fit(["xyz", "zw"])
+    for wrong in (codec.encode, codec.prompts):
+        with pytest.raises(TypeError, match=r"frame of shape \(2, 2\); pass its column .*'a'"):
+            wrong(frame)
