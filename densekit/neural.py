@@ -1,20 +1,37 @@
 """Neural density estimators: build the module, train it, keep its weights and nothing else."""
 
+import copy
 import dataclasses
+import math
+import numbers
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+import densekit
+from densekit import codecs
 from densekit.base import DensityEstimator
+from densekit.checkpoints import Checkpoint, digest, plain
 from densekit.codecs.schema import Schema
-from densekit.params import Interval
-from densekit.runtime import seeded
+from densekit.params import Interval, check_parameters
+from densekit.runtime import resolve_device, resolve_seed, seeded
 from densekit.training import Batches, Player, TrainingState, train
+
+_FREE = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
+"""Parameters that may differ between a checkpoint and the fit that goes on from it: they leave the
+steps alone, or (the last two) are compared by what comes of them."""
+_ONE_PASS = {
+    "max_epochs": 1,
+    "max_time": None,
+    "validation_fraction": 0.0,
+    "patience": None,
+    "callbacks": (),
+}
 
 
 class NeuralDensity(DensityEstimator):
@@ -44,6 +61,18 @@ class NeuralDensity(DensityEstimator):
         Compile the loss with ``torch.compile``: minutes of compiling, for long fits.
     callbacks : tuple of callable
         Called with a :class:`~densekit.training.TrainingState` after each evaluation; True stops.
+    checkpoint_dir : str, optional
+        Folder in which ``fit`` saves its state after evaluations (as often as costs it a fiftieth of
+        its time). A fit that was killed, and is called again with the same estimator, rows and
+        folder, goes on from there: on a CPU to the same weights and ``history_``, bit for bit, as if
+        it had never stopped, but for ``seconds``, which are those of both runs; not so with
+        ``max_time``, whose schedule goes by the clock. With ``random_state=None`` the seed is the
+        checkpoint's. A fit that ends removes its checkpoint, so the next one begins anew. A
+        checkpoint of other rows, hyper-parameters, class or version is a ValueError that names the
+        difference. One folder is for one fit at a time.
+    warm_start : bool
+        A further ``fit`` continues from the fitted weights, with the whole budget and schedule. What
+        was learnt of the columns (``codec_``: scales, categories, text's tokens) stays as it was.
 
     Attributes
     ----------
@@ -54,6 +83,8 @@ class NeuralDensity(DensityEstimator):
         over events: objectives, not scores), ``stop_reason`` and ``best_step``.
     n_iter_ : int
         Optimiser steps made.
+    built_with_ : dict
+        The model's own hyper-parameters as the last ``fit`` found them: a copy is built with these.
     """
 
     max_epochs: Annotated[int, Interval(ge=1)] | None = None
@@ -70,10 +101,13 @@ class NeuralDensity(DensityEstimator):
     mixed_precision: bool = False
     compile: bool = False
     callbacks: tuple[Callable[[TrainingState], Any], ...] = ()
+    checkpoint_dir: str | None = None
+    warm_start: bool = False
 
     _relaxes_itself: ClassVar[bool] = True
 
     if TYPE_CHECKING:
+        built_with_: dict[str, Any] = dataclasses.field(init=False)
         module_: Any = dataclasses.field(init=False)
         history_: dict[str, Any] = dataclasses.field(init=False)
         n_iter_: int = dataclasses.field(init=False)
@@ -94,10 +128,97 @@ class NeuralDensity(DensityEstimator):
 
     # How it learns.
 
+    def partial_fit(self, X: Any, y: Any = None, *, context: Any = None) -> Self:
+        """Make one pass over the rows of X from the present weights; on an estimator that is not
+        fitted, a whole ``fit``.
+
+        The codec stays as the first call learnt it: scales do not follow the rows, and a category
+        that is new is an error. The learning rate is constant, AdamW's moments and the running
+        average begin anew with every call, nothing is held out and nothing stops early:
+        ``max_steps``, ``max_epochs``, ``max_time``, ``warmup``, ``validation_fraction``,
+        ``patience``, ``callbacks`` and ``checkpoint_dir`` are not looked at. ``history_`` and
+        ``n_iter_`` are those of the call.
+
+        Parameters
+        ----------
+        X, context : as in ``fit``
+        y : ignored
+
+        Raises
+        ------
+        ValueError, TypeError
+            Rows that are not like those of the first call. The estimator is then as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from densekit import RealNVP
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> flow = RealNVP(n_transforms=2, hidden_sizes=(8,), max_steps=5, batch_size=50)
+        >>> flow.partial_fit(X).n_iter_, flow.partial_fit(X[:100]).n_iter_
+        (5, 2)
+        """
+        if not self.__sklearn_is_fitted__():
+            return self.fit(X, context=context)
+        # The options of one pass, which is a warm start that leaves the hyper-parameters alone.
+        once = copy.copy(self).set_params(**_ONE_PASS, warm_start=True, checkpoint_dir=None)
+        once._constant = True
+        once.fit(X, context=context)
+        keep = {k: v for k, v in vars(once).items() if k.endswith("_")}
+        self.__dict__.update(keep)
+        return self
+
+    _constant = False
+    """Whether the learning rate is constant: in a pass of ``partial_fit``."""
+
+    def _fit_rows(self, X: Any, context: Any) -> None:
+        if self.warm_start and self.__sklearn_is_fitted__():
+            self._continue(X, context)
+        else:
+            super()._fit_rows(X, context)
+
+    def _continue(self, X: Any, context: Any) -> None:
+        """A fit with the codec that there is, from the weights that there are."""
+        check_parameters(self)
+        device, seed = resolve_device(self.device), resolve_seed(self.random_state)
+        X, context = self._check_rows(X, context, reset=False)
+        n = codecs.n_rows(X)
+        if n == 0:
+            raise ValueError("X is empty: it has 0 rows")
+        typed, ladj = self.codec_.encode(X)
+        if not torch.isfinite(ladj).all():
+            row = int((~torch.isfinite(ladj)).nonzero()[0])
+            raise ValueError(
+                f"row {row} of X lies outside what the fitted codec knows (a category, a constant or a "
+                "support), and a further fit leaves the codec as it is: drop the row, or fit anew "
+                "with warm_start=False"
+            )
+        self.device_, self.dtype_ = str(device), self.dtype
+        if self._constant:
+            # A pass in batches of about the same size leaves out no more than a row of each.
+            self.batch_size = n // math.ceil(n / self.batch_size)
+        with seeded(seed, device):
+            encoded = self._encode_context(context, n)
+            self._learn(self._events(typed), encoded, self.module_.state_dict())
+
     def _fit(self, events: Tensor, context: Tensor | None) -> None:
+        self._learn(events, context)
+
+    def _learn(
+        self, events: Tensor, context: Tensor | None, start: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Train a module, from the weights ``start`` where they are given."""
         module = self._build(self.schema_, self._context_schema)
         module.to(self.device_, self._torch_dtype)
+        if start is not None:
+            self._begin(module, start)
         seed = int(torch.randint(2**62, ()))
+        checkpoint = None
+        if self.checkpoint_dir is not None:
+            checkpoint = Checkpoint(
+                self.checkpoint_dir, self._identity(seed, events, context, start)
+            )
+            seed = checkpoint.seed(seed)
         batches = Batches(
             events,
             context,
@@ -112,10 +233,50 @@ class NeuralDensity(DensityEstimator):
             self,
             seed=seed % 2**63,
             progress=self._is_verbose,
+            constant=self._constant,
+            checkpoint=checkpoint,
         )
         self.module_ = module.eval().requires_grad_(False)
         self.history_ = dataclasses.asdict(history)
         self.n_iter_ = history.step[-1] if history.step else 0
+        own = self._names() - NeuralDensity._names()
+        self.built_with_ = {name: getattr(self, name) for name in sorted(own)}
+
+    def _begin(self, module: nn.Module, start: Mapping[str, Tensor]) -> None:
+        try:
+            module.load_state_dict(start)
+        except RuntimeError as error:
+            raise ValueError(
+                f"warm_start=True continues the weights of the last fit, and these do not fit the "
+                f"network that {type(self).__name__}'s hyper-parameters now ask for "
+                f"({' '.join(str(error).split())}): set them back, or fit with warm_start=False"
+            ) from error
+
+    def _identity(
+        self,
+        seed: int,
+        events: Tensor,
+        context: Tensor | None,
+        start: Mapping[str, Tensor] | None,
+    ) -> dict[str, Any]:
+        """What a checkpoint must agree in for its fit to be this one."""
+        given = self.random_state
+        if given is not None and not isinstance(given, numbers.Integral):
+            # A generator is known by what was drawn with the seed that it gave.
+            given = seed
+        return {
+            "densekit": densekit.__version__,
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "random_state": plain(given),
+            "parameters": {
+                name: plain(value)
+                for name, value in sorted(self.get_params(deep=False).items())
+                if name not in _FREE
+            },
+            "data": digest([events, self.codec_]),
+            "context": "" if context is None else digest([context, self.context_codec_]),
+            "start": "" if start is None else digest(start.values()),
+        }
 
     def _view(self, typed: Tensor) -> Tensor:
         if self._capabilities.view == "typed":
@@ -142,8 +303,11 @@ class NeuralDensity(DensityEstimator):
             self._restore(weights)
 
     def _restore(self, weights: dict[str, np.ndarray]) -> None:
+        # Hyper-parameters may have been set anew since fit; the weights are those of the old ones.
+        builder = object.__new__(type(self))
+        vars(builder).update({**vars(self), **self.built_with_})
         with seeded(0):
-            module = self._build(self.schema_, self._context_schema)
+            module = builder._build(self.schema_, self._context_schema)
         module.to(self._torch_dtype)
         module.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
         if self.device_.startswith("cuda") and not torch.cuda.is_available():

@@ -1,6 +1,7 @@
 """Where a computation runs and from which seed: the only file that knows devices and generators."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,16 @@ import numpy as np
 import torch
 
 _GENERATOR = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """A forked child has no thread that could release a lock which was held at the fork."""
+    global _GENERATOR
+    _GENERATOR = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -78,7 +89,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Draw from ``seed`` inside, and leave torch's global generators as they were found.
 
     torch's distributions take no generator of their own, so the global ones are set and put back;
-    a lock keeps two threads from drawing from each other's stream.
+    a lock keeps two threads from drawing from each other's stream. ``fit`` and ``sample`` hold it
+    from beginning to end: they run one after the other within a process, and side by side in several.
     """
     device = torch.device(device)
     cuda = [device.index or 0] if device.type == "cuda" else []
@@ -87,6 +99,22 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         if cuda:
             torch.cuda.default_generators[cuda[0]].manual_seed(seed)
         yield
+
+
+def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of the global generators that a computation on ``device`` draws from, by its type."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generator_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what :func:`generator_states` told; inside :func:`seeded` only. A GPU's generator is
+    left alone where the states were told on a CPU."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def resolve_dtype(name: str) -> torch.dtype:

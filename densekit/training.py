@@ -10,13 +10,14 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from densekit.runtime import seeded
+from densekit.checkpoints import Checkpoint, Saved
+from densekit.runtime import generator_states, seeded, set_generator_states
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
 
@@ -135,16 +136,16 @@ class Batches:
         context = None if self._context is None else self._context[index]
         return self._view(self._events[index]), context
 
-    def epochs(self, size: int) -> Iterator[Tensor]:
-        """Index batches without end: the order is a function of the seed and the epoch alone, and a
-        ragged last batch is left to the next shuffle."""
-        epoch = 0
+    def epochs(self, size: int, done: int = 0) -> Iterator[Tensor]:
+        """Index batches without end, from the one after the ``done`` first: the order is a function
+        of the seed and the epoch alone, and a ragged last batch is left to the next shuffle."""
+        epoch, first = divmod(done, self.n_train // size)
         while True:
             generator = torch.Generator().manual_seed((self._seed + epoch) % 2**63)
             order = torch.randperm(self.n_train, generator=generator).to(self._train.device)
-            for start in range(0, self.n_train - size + 1, size):
+            for start in range(first * size, self.n_train - size + 1, size):
                 yield self._train[order[start : start + size]]
-            epoch += 1
+            epoch, first = epoch + 1, 0
 
     def held_out(self, size: int) -> Iterator[Tensor]:
         """Index batches of the held-out rows."""
@@ -159,19 +160,27 @@ def train(
     *,
     seed: int,
     progress: bool = False,
+    constant: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train ``module`` in place; it ends with its best (one player) or last averaged weights.
 
     With one player the held-out loss decides when to stop and which weights are kept; several
     players play against each other, no loss of theirs ranks weights, so the run goes to its end.
 
+    With ``constant`` the learning rate stays as it is, without warm-up and decay. With a
+    ``checkpoint`` the run goes on from what is saved there, saves itself after its rounds, and
+    removes the checkpoint when it is done.
+
     Raises
     ------
+    ValueError
+        The checkpoint does not fit the module.
     FloatingPointError
         The loss was not finite before any finite weights could be kept. Afterwards it is a
         RuntimeWarning, and the best weights so far are restored.
     """
-    return _Run(module, players, batches, options, seed, progress).run()
+    return _Run(module, players, batches, options, seed, progress, constant, checkpoint).run()
 
 
 class _Run:
@@ -185,11 +194,13 @@ class _Run:
         options: Options,
         seed: int,
         progress: bool,
+        constant: bool,
+        checkpoint: Checkpoint | None,
     ):
         # Before the optimisers: the first one of a process imports for seconds, out of max_time.
         self.start = time.perf_counter()
         self.module, self.players, self.batches, self.options = module, players, batches, options
-        self.seed = seed
+        self.seed, self.constant, self.checkpoint = seed, constant, checkpoint
         self.parameters = [p for player in players for p in player.parameters]
         self.device = self.parameters[0].device
         self.size = min(options.batch_size, batches.n_train)
@@ -232,6 +243,8 @@ class _Run:
 
     def _rate(self) -> float:
         """Share of the full learning rate: linear warm-up, then half a cosine over the budget."""
+        if self.constant:
+            return 1.0
         done = self.state.step / self.total
         if self.options.max_time is not None:
             done = max(done, self._elapsed() / self.options.max_time)
@@ -370,14 +383,19 @@ class _Run:
         engine = Engine(self._step)
         engine.logger = _logger
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_round)
+        stopper = None
         if self.options.patience is not None and len(self.players) == 1 and self.batches.n_valid:
             stopper = EarlyStopping(self.options.patience, self._early_score, engine)
             stopper.logger = _logger
             engine.add_event_handler(Events.EPOCH_COMPLETED, stopper)
+        if self.checkpoint is not None:
+            self._resume(self.checkpoint, stopper)
+            # Last, so that a round is saved with what the stopper made of it.
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._save, self.checkpoint, stopper)
         self.failure = ""
         self.module.train()
-        stream = self.batches.epochs(self.size)
-        rounds = math.ceil(self.total / self.round)
+        stream = self.batches.epochs(self.size, self.state.step)
+        rounds = math.ceil((self.total - self.state.step) / self.round)
         try:
             engine.run(stream, max_epochs=rounds, epoch_length=self.round)
             # The last round may have ended early; one that is done has no steps left to report.
@@ -385,7 +403,70 @@ class _Run:
         finally:
             if self.bar is not None:
                 self.bar.close()
-        return self._finish()
+        history = self._finish()
+        if self.checkpoint is not None:
+            self.checkpoint.remove()
+        return history
+
+    # Between two rounds, when no loss is summed up and no gradient is held.
+
+    def _save(self, engine: Any, checkpoint: Checkpoint, stopper: Any) -> None:
+        if not engine.should_terminate:
+            checkpoint.write(lambda: self._saved(stopper))
+
+    def _saved(self, stopper: Any) -> Saved:
+        rows = {"shadow": self.shadow, "best": self.best or []}
+        moments = {
+            f"moments{k}/{i}/{name}": moment
+            for k, optimiser in enumerate(self.optimisers)
+            for i, state in optimiser.state_dict()["state"].items()
+            for name, moment in state.items()
+        }
+        tensors = {
+            **{f"weights/{name}": w for name, w in self.module.state_dict().items()},
+            **{f"{name}/{i}": w for name, row in rows.items() for i, w in enumerate(row)},
+            **moments,
+            **{f"generators/{k}": v for k, v in generator_states(self.device).items()},
+        }
+        values = {
+            "seed": self.seed,
+            "step": self.state.step,
+            "seconds": self._elapsed(),
+            "best_loss": self.best_loss,
+            "history": asdict(self.history),
+            "stopper": None if stopper is None else dict(stopper.state_dict()),
+        }
+        return Saved(tensors, values)
+
+    def _resume(self, checkpoint: Checkpoint, stopper: Any) -> None:
+        saved = checkpoint.saved
+        if saved is None:
+            return
+        try:
+            self._restore(saved, stopper)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoint.damaged(error) from error
+        _logger.info("continuing at step %d from %s", self.state.step, checkpoint.path)
+
+    def _restore(self, saved: Saved, stopper: Any) -> None:
+        values = saved.values
+        self.module.load_state_dict(saved.part("weights"))
+        for k, optimiser in enumerate(self.optimisers):
+            moments = _moments(saved.part(f"moments{k}"), self.players[k].parameters)
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+        for s, kept in zip(self.shadow, saved.row("shadow"), strict=True):
+            s.copy_(kept)
+        best = saved.row("best")
+        if best:
+            self.best = [
+                torch.empty_like(s).copy_(b) for s, b in zip(self.shadow, best, strict=True)
+            ]
+        self.best_loss, self.history = float(values["best_loss"]), History(**values["history"])
+        self.state.step = int(values["step"])
+        self.start -= float(values["seconds"])
+        if stopper is not None:
+            stopper.load_state_dict(values["stopper"])
+        set_generator_states(saved.part("generators"), self.device)
 
     def _early_score(self, engine: Any) -> float:
         return -self.state.valid_loss
@@ -415,3 +496,22 @@ class _Run:
         for p in self.parameters:
             p.requires_grad_(True)
         return history
+
+
+def _moments(
+    found: dict[str, Tensor], parameters: Sequence[nn.Parameter]
+) -> dict[int, dict[str, Tensor]]:
+    """AdamW's state by the number of the parameter. Looked at closely: a fused step reads as many
+    numbers as the parameter has, whether the moment has them or not."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, moment in found.items():
+        number, _, key = name.partition("/")
+        shapes = {"step": torch.Size([]), "exp_avg": parameters[int(number)].shape}
+        shapes["exp_avg_sq"] = shapes["exp_avg"]
+        if moment.shape != shapes[key]:
+            raise ValueError(f"{name} has shape {tuple(moment.shape)}, not {tuple(shapes[key])}")
+        moments.setdefault(int(number), {})[key] = moment
+    for i, state in moments.items():
+        if len(state) < 3:
+            raise KeyError(f"moments of parameter {i}")
+    return moments

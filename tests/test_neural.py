@@ -4,10 +4,11 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from densekit import RealNVP
+from densekit import NoiseConditionalScore, RealNVP
 
 SMALL = {
     "max_steps": 60,
@@ -100,3 +101,91 @@ def test_a_fit_on_the_gpu_scores_on_the_cpu_as_it_does_there(X, tmp_path):
     assert est.device_ == "cuda"
     assert again.device_ == "cpu"
     np.testing.assert_allclose(again.score_samples(X), est.score_samples(X), atol=1e-3)
+
+
+# A further fit.
+
+
+@pytest.fixture(scope="module")
+def bent():
+    """A parabola with noise: an untrained flow is a normal, which scores well below a trained one."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    return np.column_stack([x, x**2 + 0.1 * rng.normal(size=300)])
+
+
+def test_a_warm_start_goes_on_from_the_weights_with_the_codec_as_it_was(bent):
+    X = bent
+    est = RealNVP(**SMALL).fit(X)
+    codec, first = est.codec_, est.score(X)
+    est.set_params(warm_start=True, max_steps=1, learning_rate=1e-9).fit(2 * X)
+    assert est.codec_ is codec
+    assert est.n_iter_ == 1
+    assert est.score(X) == pytest.approx(first, abs=1e-4)
+    est.set_params(max_steps=200, learning_rate=1e-2).fit(X)
+    assert est.score(X) > first + 0.3
+    anew = RealNVP(**SMALL, warm_start=True).fit(X)
+    np.testing.assert_array_equal(anew.score_samples(X), RealNVP(**SMALL).fit(X).score_samples(X))
+
+
+def test_a_warm_start_keeps_double_precision_and_a_context(X):
+    est = RealNVP(**SMALL, dtype="float64").fit(X, context=X[:, :1])
+    first = est.score_samples(X, context=X[:, :1])
+    est.set_params(warm_start=True, max_steps=1, learning_rate=1e-300, weight_decay=0.0)
+    est.fit(X, context=X[:, :1])
+    np.testing.assert_allclose(est.score_samples(X, context=X[:, :1]), first, rtol=1e-12)
+    with pytest.raises(ValueError, match="with a context and is used without one"):
+        est.fit(X)
+
+
+def test_the_coordinates_that_a_first_batch_set_stay(X):
+    est = NoiseConditionalScore(hidden_sizes=(8,), max_steps=20, random_state=0).fit(X)
+    frame = est.module_.frame.loc.clone()
+    est.partial_fit(X + 100)
+    assert torch.equal(est.module_.frame.loc, frame)
+
+
+def test_what_does_not_fit_the_first_fit_is_an_error_and_changes_nothing(X):
+    frame = pd.DataFrame({"size": X[:, 0], "colour": pd.Categorical(["red", "blue"] * 150)})
+    est = RealNVP(**SMALL).fit(frame).set_params(warm_start=True)
+    before = est.score_samples(frame[:9])
+    green = frame.assign(colour=pd.Categorical(["red", "green"] * 150))
+    with (
+        pytest.warns(UserWarning, match="green"),
+        pytest.raises(ValueError, match=r"row 1 of X.*warm_start=False"),
+    ):
+        est.fit(green)
+    with pytest.raises(ValueError, match="feature names"):
+        est.fit(frame.rename(columns={"size": "length"}))
+    with pytest.raises(ValueError, match="0 rows"):
+        est.fit(frame[:0])
+    with pytest.raises(ValueError, match=r"(?s)hyper-parameters now ask for.*size mismatch"):
+        est.set_params(hidden_sizes=(8,)).fit(frame)
+    est.set_params(hidden_sizes=(16,))
+    with pytest.raises(ValueError, match="feature names"):
+        est.partial_fit(frame.rename(columns={"size": "length"}))
+    np.testing.assert_array_equal(est.score_samples(frame[:9]), before)
+
+
+def test_partial_fits_of_pieces_learn_what_one_fit_learns(bent):
+    X, pieces = bent, np.array_split(bent, 3)
+    est = RealNVP(**{**SMALL, "max_steps": 1}, batch_size=32, learning_rate=5e-3)
+    est.partial_fit(pieces[0])
+    start, codec, parameters = est.score(X), est.codec_, est.get_params()
+    for _ in range(15):
+        for piece in pieces:
+            assert est.partial_fit(piece) is est
+            assert est.n_iter_ == 4
+    assert est.codec_ is codec
+    assert est.get_params() == parameters
+    assert est.score(X) > start + 0.3
+    assert set(est.history_["learning_rate"]) == {5e-3}
+
+
+def test_a_pass_takes_all_rows_but_fewer_than_it_has_steps(X):
+    """100 rows in batches of at most 40 are three of 33, and not two of 40."""
+    est = RealNVP(**SMALL, batch_size=40).fit(X)
+    est.partial_fit(X[:100])
+    assert est.n_iter_ == 3
+    assert est.batch_size == 40
+    assert est.partial_fit(X[:1]).n_iter_ == 1

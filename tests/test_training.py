@@ -81,6 +81,28 @@ def test_every_epoch_is_a_permutation_and_a_function_of_seed_and_epoch():
     assert torch.equal(two, again[1])
 
 
+def test_index_batches_go_on_from_any_place():
+    batches = Batches(rows(64), None, lambda t: t, validation_fraction=0.25, seed=9)
+    whole = batches.epochs(10)
+    taken = [next(whole) for _ in range(11)]
+    for done in range(10):
+        assert torch.equal(next(batches.epochs(10, done)), taken[done])
+
+
+def test_a_constant_learning_rate_neither_warms_up_nor_decays():
+    """AdamW's step on a constant gradient is the learning rate: 20 of them in all."""
+
+    def linear(module, events, context):
+        return -module.loc.sum()
+
+    module, batches = Mean(), Batches(rows(), None, lambda t: t, validation_fraction=0.0, seed=5)
+    o = options(learning_rate=0.01, max_steps=20, ema_decay=0.0)
+    player = Player("model", [module.loc], linear)
+    history = train(module, [player], batches, o, seed=5, constant=True)
+    assert module.loc[0].item() == pytest.approx(0.2, rel=1e-4)
+    assert set(history.learning_rate) == {0.01}
+
+
 def test_the_learning_rate_warms_up_and_follows_half_a_cosine():
     seen = []
     run(

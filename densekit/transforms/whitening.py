@@ -42,6 +42,7 @@ class Whitening(nn.Module):
         self.register_buffer("whiten", torch.eye(n_dims))
         self.register_buffer("colour", torch.eye(n_dims))
         self.register_buffer("log_det", torch.zeros(()))
+        self.register_load_state_dict_post_hook(_know_fitted)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -64,6 +65,11 @@ class Whitening(nn.Module):
     def inverse(self, z: Tensor) -> Tensor:
         """z to x."""
         return z @ self.colour + self.loc
+
+
+def _know_fitted(whitening: Whitening, _: object) -> None:
+    """Weights that are loaded were learnt: a fit that goes on from them keeps its coordinates."""
+    whitening.fitted = True
 
 
 def _ridge(x: Tensor) -> Tensor:
