@@ -20,7 +20,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from densekit import codecs, files
+from densekit import codecs, files, probes
 from densekit.codecs.context import ContextCodec, names_columns, split_columns
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error
 from densekit.codecs.schema import Schema
@@ -299,15 +299,32 @@ class DensityEstimator(BaseEstimator, ABC):
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to one file, without anything executable in it.
 
+        The file has a few rows drawn from the model with their scores, which are checked when it is
+        loaded. A crash leaves the file that was there or the new one, and never half of one.
+        Callbacks and random generators are left out.
+
+        Raises
+        ------
+        TypeError
+            A class that is not at the top of a module, so that its name does not lead to it.
+
+        Warns
+        -----
+        UserWarning
+            The model can be neither drawn from nor scored, or only at great cost: the file then
+            holds no rows to check.
+
         See Also
         --------
         densekit.load
         """
         check_is_fitted(self)
-        if not type(self).__module__.startswith("densekit."):
+        check_parameters(self)
+        kind = type(self)
+        if getattr(sys.modules.get(kind.__module__), kind.__name__, None) is not kind:
             raise TypeError(
-                f"{type(self).__name__} is a class of {type(self).__module__!r}: files hold densekit's "
-                "own estimators only, since a file cannot carry code; pickle it instead"
+                f"{kind.__name__} cannot be found as {kind.__module__}.{kind.__name__}: a file holds "
+                "the name of a class and no code, so define it at the top of a module"
             )
         names = self._names()
         state = dict(self.__getstate__())  # type: ignore[call-overload]
@@ -318,8 +335,14 @@ class DensityEstimator(BaseEstimator, ABC):
             for k, v in state.items()
             if k in names and k != "callbacks" and not isinstance(v, left_out)
         }
-        fitted = {k: v for k, v in state.items() if k not in names and not k.startswith("_")}
-        content = {"class": type(self).__name__, "parameters": parameters, "fitted": fitted}
+        content = {
+            "class": kind.__name__,
+            "module": kind.__module__,
+            "parameters": parameters,
+            "fitted": {k: v for k, v in state.items() if k not in names and not k.startswith("_")},
+            "schema_hash": files.digest(self.schema_),
+            "probe": probes.make(self),
+        }
         files.write(path, content)
 
     # How fit goes.

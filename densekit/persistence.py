@@ -1,31 +1,56 @@
 """Load an estimator that was saved: the class by name, filled with plain values and arrays.
 
-No code, no pickle, no import of anything that the file names outside densekit's own estimators and
-codecs; :mod:`densekit.files` has the format.
+No code, no pickle, no import of anything that the file names, unless the caller allows that module;
+:mod:`densekit.files` has the format, :mod:`densekit.guard` the limits, :mod:`densekit.probes` the rows
+that are scored again.
+
+**Compatibility.** A release reads the files of every release before it and scores their rows as they
+did, within a relative 1e-3 (``dtype="float32"``) or 1e-6 (float64): rounding differs between
+processors and libraries. Draws of a seed may differ, as they may between releases of torch. A file of
+a newer format is refused by its number, since guessing would give wrong scores. The format number
+rises when an older release could not read the files of a newer one; a hyper-parameter that is new takes
+its default on old files. Format 1 was never released. The saved models in ``tests/golden`` hold later
+releases to this.
 """
 
+import importlib
+import inspect
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from densekit import files
+from densekit import files, guard, probes
+from densekit.params import check_parameters
+from densekit.runtime import resolve_device
 
 if TYPE_CHECKING:
     from densekit.base import DensityEstimator
 
 
-def load(path: str | Path, device: str = "auto") -> "DensityEstimator":
+def load(
+    path: str | Path, device: str = "auto", allow: Collection[str] = ()
+) -> "DensityEstimator":
     """Read an estimator that :meth:`~densekit.DensityEstimator.save` wrote.
+
+    The file is checked before it is believed: its digest, the hash of its schema, hyper-parameters
+    and shapes (before anything is allocated for them), and its probe rows, which must score on the
+    CPU as they did when it was saved.
 
     Parameters
     ----------
     path : str or Path
     device : str
         Where the model will run, whatever it was fitted on.
+    allow : collection of str
+        Names of modules, such as ``("my_models",)``, whose estimators may be loaded too. A module
+        is imported only if the file names it and it is in here: importing runs its code.
 
     Raises
     ------
+    FileNotFoundError
+        No such file.
     ValueError
-        Not a densekit file, a damaged one, or one of a newer format.
+        Not a densekit file, a damaged one, one of another format, or a class that is not allowed.
 
     Examples
     --------
@@ -38,20 +63,63 @@ def load(path: str | Path, device: str = "auto") -> "DensityEstimator":
     >>> bool(again.score(np.zeros((1, 2))) == est.score(np.zeros((1, 2))))
     True
     """
-    from densekit.discovery import all_estimators
-    from densekit.runtime import resolve_device
-
-    target = resolve_device(device)
+    if isinstance(allow, str):
+        raise TypeError(f"allow={allow!r} must be a collection of module names: ({allow!r},)")
+    target = str(resolve_device(device))
     content = files.read(path)
-    classes = all_estimators()
-    if content["class"] not in classes:
-        raise ValueError(
-            f"{path}: holds a {content['class']!r}, which is no estimator of densekit's"
-        )
-    try:
-        estimator = classes[content["class"]](**content["parameters"])
-        state = {**vars(estimator), **content["fitted"], "device_": str(target)}
-        estimator.__setstate__(state)
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        raise files.damaged(path, error) from error
+    kind = _class(path, content["class"], content["module"], allow)
+    with files.refusing(path):
+        estimator = _fill(kind, content, Path(path).stat().st_size)
+        probes.check(estimator, content["probe"])
+    if target != "cpu":
+        state: Any = estimator.__getstate__()
+        estimator.__setstate__({**state, "device_": target})  # type: ignore[attr-defined]
     return estimator
+
+
+def _fill(kind: type, content: dict[str, Any], size: int) -> "DensityEstimator":
+    """An estimator on the CPU with what the file says, checked as far as it can be unrun."""
+    fitted = content["fitted"]
+    estimator: DensityEstimator = kind(**content["parameters"])
+    check_parameters(estimator)
+    for name in fitted:
+        # An attribute of the class that is shadowed would be a method that is no longer there.
+        if not name.endswith("_") or name.startswith("_") or hasattr(kind, name):
+            raise ValueError(f"{name!r} is no attribute that fit sets")
+    if files.digest(fitted["schema_"]) != content["schema_hash"]:
+        raise ValueError("the hash of its schema is not that of the schema")
+    facts = {name: value for name, value in fitted.items() if name != "weights_"}
+    estimator.__dict__.update(facts)
+    guard.check_state(estimator, size)
+    # The weights of a network; a mixture's ``weights_`` is an array like any other.
+    weights = fitted.get("weights_")
+    weights = weights if isinstance(weights, dict) else {}
+    with guard.Budget.for_weights(weights):
+        estimator.__setstate__({**vars(estimator), **fitted, "device_": "cpu"})  # type: ignore[attr-defined]
+    built = estimator.module_.state_dict() if weights else {}  # type: ignore[attr-defined]
+    for name, tensor in built.items():
+        found, wanted = str(weights[name].dtype), str(tensor.dtype).removeprefix("torch.")
+        if found != wanted:
+            raise ValueError(f"{name} is {found} in the file and {wanted} in the model")
+    return estimator
+
+
+def _class(path: str | Path, name: Any, module: Any, allow: Collection[str]) -> type:
+    from densekit.base import DensityEstimator
+    from densekit.discovery import all_estimators
+
+    ours = all_estimators()
+    if name in ours and ours[name].__module__ == module:
+        return ours[name]
+    held = f"{path}: holds a {str(name)[:80]!r} of the module {str(module)[:80]!r}"
+    if not isinstance(module, str) or module.split(".")[0] == "densekit":
+        raise files.BadFileError(f"{held}, which is no estimator of densekit's")
+    if module not in allow:
+        raise files.BadFileError(
+            f"{held}, which is not densekit's; if you trust that module, pass "
+            f"allow=({module[:80]!r},)"
+        )
+    kind = getattr(importlib.import_module(module), str(name), None)
+    if not inspect.isclass(kind) or not issubclass(kind, DensityEstimator):
+        raise files.BadFileError(f"{path}: {module}.{str(name)[:80]} is no estimator")
+    return kind

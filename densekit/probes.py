@@ -1,0 +1,145 @@
+"""Probe rows: a few rows with their scores, kept in a file and checked when it is loaded.
+
+A file that loads but does not score as it did is worse than one that does not load. The rows are
+drawn from the model (text: strings of random symbols, since a draw has no bound on its cost), and are
+scored on the CPU, whatever the model was fitted on and will run on. A model without a density has
+draws of a fixed seed in the place of scores.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from densekit.codecs import Schema, TextCodec
+from densekit.guard import Budget
+from densekit.runtime import seeded
+
+_ROWS, _LETTERS, _SEED = 4, 12, 0
+_MOST_OPERATIONS, _MOST_ENTRIES = 100_000, 2**24
+_TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
+"""Relative, and absolute in nats: libraries and processors round differently."""
+
+
+def make(estimator: Any) -> dict[str, Any] | None:
+    """Probe rows of a fitted estimator, as plain values and arrays; None, with a warning, where the
+    model cannot be drawn from or scored, or only with more work than a save may take."""
+    twin = _on_cpu(estimator)
+    try:
+        with Budget(_MOST_OPERATIONS, _entries(twin)) as budget:
+            probe = _rows(twin)
+            before = budget.spent
+            probe |= _outcome(twin, probe)
+        probe["operations"] = budget.spent - before
+    except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+        warnings.warn(
+            f"{type(estimator).__name__} is saved without probe rows, so that load cannot check its "
+            f"scores ({type(error).__name__}: {error})",
+            UserWarning,
+            stacklevel=3,
+        )
+        return None
+    return probe
+
+
+def check(estimator: Any, probe: dict[str, Any] | None) -> None:
+    """Raise ValueError unless an estimator on the CPU makes of its probe rows what it made of them
+    when it was saved."""
+    if probe is None:
+        return
+    operations = int(min(_MOST_OPERATIONS, max(0, probe["operations"])))
+    with Budget(2 * operations + 1000, _entries(estimator)):
+        found = _outcome(estimator, probe)
+    if probe["kind"] != estimator.density_kind_:
+        raise ValueError(f"its scores were {probe['kind']!r} and are {estimator.density_kind_!r}")
+    if "scores" in found:
+        if not _close(found["scores"], probe["scores"], estimator.dtype_).all():
+            raise ValueError(
+                f"its probe rows score {found['scores'].tolist()} and scored "
+                f"{np.asarray(probe['scores']).tolist()} when it was saved"
+            )
+    # Another release of torch may draw other numbers from a seed, and then there is nothing to check.
+    elif np.allclose(found["noise"], probe["noise"]):
+        near = _close(found["draws"], probe["draws"], estimator.dtype_)
+        # A draw within rounding of the edge between two codes may fall on either side.
+        spare = max(1, near.size // 100) if estimator.schema_.quantised.any() else 0
+        if (~near).sum() > spare:
+            raise ValueError("it does not draw what it drew when it was saved")
+
+
+def _close(found: Any, stored: Any, dtype: str) -> np.ndarray:
+    found, stored = np.asarray(found, float), np.asarray(stored, float)
+    if found.shape != stored.shape:
+        raise ValueError(f"its probe rows have shape {found.shape}, and had {stored.shape}")
+    tolerance = _TOLERANCE[dtype]
+    return np.isclose(found, stored, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def _entries(estimator: Any) -> int:
+    """Entries of one tensor: those of what the model holds, many times, or a fixed number."""
+    held = [v.size for v in vars(estimator).values() if isinstance(v, np.ndarray)]
+    return max(_MOST_ENTRIES, 64 * sum(held))
+
+
+def _on_cpu(estimator: Any) -> Any:
+    if estimator.device_ == "cpu":
+        return estimator
+    twin = object.__new__(type(estimator))
+    twin.__setstate__({**estimator.__getstate__(), "device_": "cpu"})
+    return twin
+
+
+def _rows(estimator: Any) -> dict[str, Any]:
+    """The rows, as typed events (text: as strings), and the context that goes with them."""
+    codec = estimator.codec_
+    if isinstance(codec, TextCodec):
+        return {"rows": _strings(codec), "context": None}
+    context = _typed_context(estimator._context_schema)
+    with torch.no_grad(), seeded(_SEED):
+        typed = _draw(estimator, context)
+    return {"rows": typed.astype(np.float32), "context": context}
+
+
+def _outcome(estimator: Any, probe: dict[str, Any]) -> dict[str, Any]:
+    kind, context = estimator.density_kind_, probe["context"]
+    if not hasattr(estimator, "score_samples"):
+        with torch.no_grad(), seeded(_SEED):
+            draws = _draw(estimator, context)
+            return {"kind": kind, "draws": draws, "noise": torch.randn(8).numpy()}
+    rows = probe["rows"]
+    if isinstance(rows, np.ndarray):
+        rows = estimator.codec_.decode(torch.tensor(rows, dtype=torch.float64))
+    given = _context_rows(estimator, context)
+    return {"kind": kind, "scores": estimator.score_samples(rows, context=given)}
+
+
+def _draw(estimator: Any, context: np.ndarray | None) -> np.ndarray:
+    given = _context_rows(estimator, context)
+    encoded = estimator._encode_context(estimator._check_sample_context(given), None)
+    typed: np.ndarray = torch.cat(list(estimator._sample_events(_ROWS, encoded))).numpy()
+    return typed
+
+
+def _context_rows(estimator: Any, typed: np.ndarray | None) -> Any:
+    if typed is None:
+        return None
+    return estimator.context_codec_.table.decode(torch.tensor(typed))
+
+
+def _typed_context(schema: Schema | None) -> np.ndarray | None:
+    """Contexts are not kept by a fit, so these are made up: each code in turn, integers at their
+    middle, numbers about theirs."""
+    if schema is None or schema.modality == "text":
+        return None
+    row = np.arange(_ROWS)[:, None]
+    codes, numbers = row % np.maximum(schema.cardinality, 1), (row - 1.5) / 1.5
+    return np.where(schema.cardinality > 0, codes, np.where(schema.width > 0, 0.0, numbers))
+
+
+def _strings(codec: TextCodec) -> list[str]:
+    """Random symbols, each one token at most."""
+    rng = np.random.default_rng(_SEED)
+    symbols = codec.symbols or "abcdefghijklmnopqrstuvwxyz "
+    n = min(_LETTERS, codec.schema.event_shape[0] - 1)
+    return ["".join(rng.choice(list(symbols), n)) for _ in range(_ROWS)]
