@@ -19,7 +19,7 @@ _KINDS = {
     "exact": "exact",
     "lower_bound": "lower bound",
     "estimate": "estimate",
-    "unstated": "of a kind that the model does not state",
+    "unstated": "kind not stated",
     "none": "no density",
 }
 _UNITS = {
@@ -98,8 +98,9 @@ def _part(record: Record) -> tuple[int, str]:
     if record.score is None:
         return len(_KINDS) - 1, _KINDS["none"]
     kind, measure = record.score["kind"], record.score["base_measure"]
-    place = list(_KINDS).index(kind) if kind in _KINDS else len(_KINDS)
-    return place, f"{_KINDS.get(kind, kind)}, {measure}"
+    place = list(_KINDS).index(kind if kind in _KINDS else "unstated")
+    heading = _KINDS.get(kind, kind)
+    return place, heading if measure == "unstated" else f"{heading}, {measure}"
 
 
 def _table(name: str, records: list[Record]) -> Table:

@@ -83,3 +83,8 @@ def test_results_in_a_line():
     assert result(record("x", 1.0)) == "1.00 ± 0.50 nats per row (exact, counting)"
     assert "no density" in result(record("x"))
     assert result(record("x", status="failed", reason="why")) == "FAILED: why"
+
+
+def test_scores_of_an_unstated_kind_have_a_part_of_their_own():
+    rows = lines([record("Theirs", -90.0, "unstated", "unstated"), record("Ours", -100.0)])
+    assert place(rows, "Ours") < place(rows, "kind not stated") < place(rows, "Theirs")
