@@ -40,6 +40,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         # mkstemp's 0600 would keep colleagues from reading a shared folder.
         part.chmod(0o644)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        # A write into an open file fails without saying which: a full disk, for one.
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)
         raise

@@ -216,8 +216,10 @@ class _Pool:
                 kind, *rest = one.connection.recv()
                 if kind == "record":
                     return rest[0]
+                if kind == "full":
+                    raise _full(one.run.key, self.folder, *rest)
                 self.watcher.progressed(one.run, *rest)
-        except (EOFError, OSError):
+        except (EOFError, ConnectionError):
             one.process.join(5)
             return self._lost(one, _cause_of_death(one.process.exitcode))
         return None
@@ -230,11 +232,7 @@ class _Pool:
         try:
             append(record, self.folder)
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"the record of {record.key} cannot be written to {self.folder} "
-                f"({error.strerror}); those before it are kept",
-            ) from error
+            raise _full(record.key, self.folder, error.errno, error.strerror) from error
         self.records[one.run.key] = record
         self.watcher.finished(one.run, record)
 
@@ -277,6 +275,14 @@ def _resident_megabytes(pid: int) -> float:
         for process in (psutil.Process(pid), *_children(pid)):
             total += process.memory_info().rss
     return total / 2**20
+
+
+def _full(key: str, folder: Path, number: int | None, reason: str | None) -> OSError:
+    return OSError(
+        number,
+        f"what {key} left cannot be written to {folder} ({reason}); the runs before it are kept: "
+        "make room, and the same command goes on with the rest",
+    )
 
 
 def _cause_of_death(exitcode: int | None) -> str:

@@ -5,6 +5,7 @@ The estimator is known by its public methods only, so anyone's with scikit-learn
 
 import contextlib
 import datetime
+import errno
 import importlib.metadata
 import math
 import os
@@ -34,6 +35,8 @@ _LIBRARIES = (
     "densekit", "torch", "pyro-ppl", "numpy", "scipy", "scikit-learn", "pandas", "pytorch-ignite"
 )  # fmt: skip
 _EXTENSION = {"table": "npy", "image": "npy", "text": "jsonl"}
+# A short write of NumPy's says EIO.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _SHOWN = 400
 _GRID = 200
 _RATE_SECONDS = 0.5
@@ -57,7 +60,11 @@ def main(
     def report(stage: str, share: float = 0.0, loss: float | None = None) -> None:
         connection.send(("progress", stage, share, loss))
 
-    execute(record, run, folder, report)
+    try:
+        execute(record, run, folder, report)
+    except OSError as error:
+        connection.send(("full", error.errno, str(error)))
+        return
     record.environment["threads"] = threads
     connection.send(("record", record))
     connection.close()
@@ -67,6 +74,11 @@ def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
     """Do ``run`` here and now and fill its record; an exception makes it a failed one.
 
     What the model draws is left in ``folder``.
+
+    Raises
+    ------
+    OSError
+        The disk is full: that is no result of the run.
     """
     record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record.environment = environment()
@@ -78,6 +90,8 @@ def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
             _measure(run, record, folder, report)
             record.status = "ok"
         except Exception as error:  # whatever a model raises is a result of the benchmark
+            if getattr(error, "errno", None) in _FULL:  # and a full disk is none
+                raise
             record.reason = f"{type(error).__name__}: {error}".split("\n")[0]
             record.traceback = traceback.format_exc()
     record.warnings = list(dict.fromkeys(f"{w.category.__name__}: {w.message}" for w in caught))
@@ -155,7 +169,7 @@ def _show_data(data: datasets.Dataset, folder: Path) -> None:
     grid = np.stack(np.meshgrid(x, y), -1)
     density = data.truth.log_prob(grid.reshape(-1, 2)).reshape(_GRID, _GRID)
     with replacing(path) as part:
-        np.savez(part, x=x, y=y, log_density=density)
+        np.savez_compressed(part, x=x, y=y, log_density=density.astype(np.float32))
 
 
 def _extension(modality: str, rows: Any) -> str:

@@ -343,10 +343,24 @@ def test_a_full_disk_stops_the_suite_and_keeps_what_is_done(tmp_path, monkeypatc
         real(record, folder)
 
     monkeypatch.setattr(runner, "append", append)
-    with pytest.raises(OSError, match=r"record of two_moons--.* cannot be written to .*No space"):
+    with pytest.raises(OSError, match=r"what two_moons--.* left cannot be written .*No space"):
         run_suite(Suite("s", "", FAST), tmp_path, Notes(), jobs=1)
     assert len(read(tmp_path)) == 1
     assert not multiprocessing.active_children()
+
+
+def test_samples_that_find_a_full_disk_stop_the_suite_too(tmp_path, monkeypatch):
+    (tmp_path / "full_stub.py").write_text(
+        "from densekit import Gaussian\n"
+        "class Full(Gaussian):\n"
+        "    def _fit(self, events, context):\n"
+        "        raise OSError(28, 'No space left on device')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    runs = (*FAST[:1], Run("two_moons", "full_stub:Full", "Full", budget=1.0))
+    with pytest.raises(OSError, match=r"what two_moons--Full--0 left cannot be .*make room"):
+        run_suite(Suite("s", "", runs), tmp_path / "out", Notes(), jobs=1)
+    assert [record.run["label"] for record in read(tmp_path / "out")] == ["first"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
