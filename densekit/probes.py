@@ -77,8 +77,11 @@ def _close(found: Any, stored: Any, dtype: str) -> np.ndarray:
 
 
 def _entries(estimator: Any) -> int:
-    """Entries of one tensor: those of what the model holds, many times, or a fixed number."""
+    """Entries that one tensor may have: many times what the model holds, and never less than a fixed
+    number."""
     held = [v.size for v in vars(estimator).values() if isinstance(v, np.ndarray)]
+    if hasattr(estimator, "module_"):
+        held += [t.numel() for t in estimator.module_.state_dict().values()]
     return max(_MOST_ENTRIES, 64 * sum(held))
 
 

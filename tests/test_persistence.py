@@ -315,6 +315,14 @@ def test_a_model_whose_score_is_dear_is_saved_without_probe_rows(tmp_path, frame
         est.save(tmp_path / "s.densekit")
 
 
+def test_what_a_probe_may_allocate_grows_with_the_model(tmp_path, frame, monkeypatch):
+    monkeypatch.setattr(probes, "_MOST_ENTRIES", 1000)
+    path = tmp_path / "m.densekit"
+    NeuralSplineFlow(max_steps=2, random_state=0).fit(frame).save(path)
+    assert densekit.load(path).density_kind_ == "lower_bound"
+    assert files.read(path)["probe"]["scores"].shape == (4,)
+
+
 def test_hyper_parameters_set_after_fit_leave_the_fitted_model_as_it_is(tmp_path, frame):
     est = NeuralSplineFlow(n_transforms=2, hidden_sizes=(16,), max_steps=9, random_state=0)
     expected = est.fit(frame).score_samples(frame)
