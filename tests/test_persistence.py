@@ -11,7 +11,9 @@ import sys
 import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import psutil
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -89,6 +91,82 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, frame, monkeypatch):
         est.save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["g.densekit"]
+
+
+def _rows(kind):
+    """Forty rows in a container."""
+    rng = np.random.default_rng(0)
+    words = rng.choice(["a", "é", "\u4e2d"], 40)
+    columns = {"x": rng.normal(size=40), "c": words.tolist(), "n": rng.integers(-9, 9, 40)}
+    frame = pd.DataFrame(columns)
+    days = pd.date_range("2026-01-01", periods=40, tz="Europe/Berlin").to_series(index=frame.index)
+    typed = frame.assign(
+        when=days,
+        level=pd.Categorical(rng.choice([1.5, 2.5], 40), [0.5, 1.5, 2.5], ordered=True),
+        flag=rng.random(40) < 0.5,
+        some=pd.array(rng.integers(0, 5, 40), dtype="Int64"),
+        name=pd.array(words, dtype="string"),
+        fixed=7,
+    )
+    dated = frame.assign(when=days.dt.tz_localize(None), flag=typed["flag"])
+    made = {
+        "pandas": lambda: typed,
+        "polars": lambda: pl.from_pandas(dated).with_columns(
+            pl.col("c").cast(pl.Enum(["a", "é", "\u4e2d", "z"])), day=pl.col("when").dt.date()
+        ),
+        "arrow": lambda: pa.Table.from_pandas(dated).append_column(
+            "dictionary", pa.array(columns["c"]).dictionary_encode()
+        ),
+        "strings": lambda: np.stack([words, rng.choice(["u", "v"], 40)], 1),
+        "objects": lambda: np.array(frame, dtype=object),
+        "float16": lambda: rng.normal(size=(40, 3)).astype(np.float16),
+        "grey": lambda: rng.integers(0, 256, (40, 3, 4), dtype=np.uint8),
+        "colour": lambda: rng.uniform(size=(40, 2, 2, 3)),
+        "mask": lambda: rng.random((40, 3, 3)) < 0.5,
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["pandas", "polars", "arrow", "strings", "objects", "float16", "grey", "colour", "mask"],
+)
+def test_rows_of_every_container_come_back(tmp_path, kind):
+    X, path = _rows(kind), tmp_path / "g.densekit"
+    est = Gaussian(random_state=0).fit(X)
+    est.save(path)
+    assert files.read(path)["probe"] is not None
+    again = densekit.load(path, device="cpu")
+    np.testing.assert_allclose(again.score_samples(X), est.score_samples(X), rtol=1e-12)
+    one, other = (e.sample(9, random_state=1) for e in (est, again))
+    assert type(one) is type(other) is type(X)
+    assert one.equals(other) if hasattr(one, "equals") else np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("tokens", ["character", "byte", "bpe"])
+@pytest.mark.parametrize("kind", [list, pd.Series, pl.Series, pa.array, np.array])
+def test_texts_of_every_container_come_back(tmp_path, tokens, kind):
+    X, path = kind(["ab é", "ba", "a \u4e2d", "bb"] * 3), tmp_path / "n.densekit"
+    est = NGram(order=2, tokens=tokens, random_state=0).fit(X)
+    est.save(path)
+    again = densekit.load(path, device="cpu")
+    np.testing.assert_array_equal(again.score_samples(X), est.score_samples(X))
+    assert type(again.sample(3)) is type(X)
+
+
+def test_a_tokeniser_that_fit_does_not_make_is_refused(tmp_path):
+    path = tmp_path / "n.densekit"
+    NGram(order=2, tokens="bpe").fit(["ab", "ba", "abba"]).save(path)
+
+    def padded(spec):
+        codec = dict(spec["fitted"]["$dict"])["codec_"]["state"]["$dict"]
+        pair = next(p for p in codec if p[0] == "tokenizer")
+        pair[1] = json.dumps({**json.loads(pair[1]), "padding": {"strategy": {"Fixed": 10**9}}})
+        return spec
+
+    _rewrite(path, padded)
+    with pytest.raises(ValueError, match="tokenizer is not of the kind that fit trains"):
+        densekit.load(path)
 
 
 def _rewrite(path, change, seal=True, **arrays):
