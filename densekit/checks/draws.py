@@ -257,14 +257,16 @@ def draws_resemble_the_data(subject: Subject) -> None:
     expect(good, f"standard deviations near {spread.round(2)}", f"{draws.std(0).round(2)}")
 
 
-@check(cause="sample hands back rows of the training data", chance=1e-9)
+@check(
+    cause="sample hands back rows of the training data",
+    when=lambda s: s.takes("table"),
+    chance=1e-9,
+)
 def draws_are_not_training_rows(subject: Subject) -> None:
     """Draws from continuous data are new rows, and differ from each other.
 
     Chance of a false alarm: none to speak of, as continuous draws do not repeat.
     """
-    if not subject.takes("table"):
-        return
     data = subject.load("plane")
     draws = np.asarray(subject.draw(subject.fitted(data), 500), dtype=float)
     old = {tuple(row) for row in data.X.tolist()}

@@ -1,0 +1,149 @@
+"""How often the checks that are left to chance fail densekit's own models, which they should not.
+
+    python benchmarks/false_alarms.py                        # every model, 200 seeds
+    python benchmarks/false_alarms.py --models Gaussian NGram --seeds 5
+    python benchmarks/false_alarms.py --all-checks           # the checks without chance too
+
+Each seed is a repetition of its own: other data, other fits, other draws. The networks are small, since
+a check asks whether draws, scores and truth agree and not how well a model does; where something must be
+learnt, 600 steps are taken as in the contract tests. What was run is a line of
+results/false_alarms.jsonl, and is not run again: stop it and start it as you like, also several at once
+on different models (the one started last with all models writes the result). Lines of other settings or
+of another version are passed over; after a change to checks or models delete the log. Writes
+results/false_alarms.json.
+
+A seed of all ten models takes about 50 seconds of one core, so 200 seeds take about three hours.
+"""
+
+import argparse
+import json
+import time
+
+import torch
+from _record import RESULTS, environment, write
+from scipy import stats
+
+import densekit
+from densekit.checks import density_checks
+
+NET = {"hidden_sizes": (32,), "device": "cpu"}
+SETTINGS = {
+    "Gaussian": {},
+    "KernelDensity": {},
+    "GaussianMixture": {},
+    "NeuralSplineFlow": {**NET, "n_transforms": 2},
+    "RealNVP": {**NET, "n_transforms": 4},
+    "VAE": {**NET, "n_importance": 32},
+    "NGram": {},
+    "TransformerLanguageModel": {"n_layers": 1, "device": "cpu"},
+    "GAN": {"device": "cpu"},
+    "NoiseConditionalScore": {"device": "cpu"},
+}
+"""Small, and yet able to learn the data of the checks."""
+LOG = RESULTS / "false_alarms.jsonl"
+
+
+def key(line):
+    """What makes two lines the same run."""
+    return tuple(str(line[k]) for k in ("version", "model", "settings", "check", "seed"))
+
+
+def repeat(models, seeds, everything):
+    """Run what the log lacks, seed by seed so that a log cut short holds all models alike."""
+    done = {key(line) for line in logged()}
+    for seed in range(seeds):
+        for name in models:
+            estimator = densekit.all_estimators()[name](**SETTINGS[name])
+            for _, check in density_checks(estimator):
+                if not (everything or check.chance):
+                    continue
+                line = {
+                    "version": densekit.__version__,
+                    "model": name,
+                    "settings": repr(SETTINGS[name]),
+                    "check": check.name,
+                    "seed": seed,
+                }
+                if key(line) not in done:
+                    append(line | outcome(estimator, check, seed))
+
+
+def outcome(estimator, check, seed):
+    """Whether one check passes, how long it took, and what it says if not."""
+    start, message = time.perf_counter(), ""
+    try:
+        check(estimator, seed)
+    except AssertionError as error:
+        message = str(error)
+    seconds = round(time.perf_counter() - start, 3)
+    return {"passed": not message, "seconds": seconds, "message": message}
+
+
+def append(line):
+    """One line more, whole, also when others write."""
+    with LOG.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def logged():
+    """Lines of the log, without a last one that was cut off."""
+    lines = LOG.read_text().splitlines() if LOG.exists() else []
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def summary(models):
+    """Runs and failures of each model by check, over the log."""
+    lines = {key(line): line for line in logged() if line["version"] == densekit.__version__}
+    found = {}
+    for name in models:
+        mine = [
+            line
+            for line in lines.values()
+            if line["model"] == name and line["settings"] == repr(SETTINGS[name])
+        ]
+        failed = [line for line in mine if not line["passed"]]
+        wrong, seeds = {line["seed"] for line in failed}, {line["seed"] for line in mine}
+        checks = {}
+        for line in mine:
+            count = checks.setdefault(line["check"], {"runs": 0, "failed": 0})
+            count["runs"] += 1
+            count["failed"] += not line["passed"]
+        found[name] = {
+            "settings": SETTINGS[name],
+            "seeds": len(seeds),
+            "seeds_with_a_failure": len(wrong),
+            # Clopper and Pearson's: the greatest rate that so few failures leave possible.
+            "rate_below_at_95_percent": upper(len(wrong), len(seeds)),
+            "seconds": round(sum(line["seconds"] for line in mine), 1),
+            "checks": checks,
+            "failures": [f"seed {line['seed']}: {line['message']}" for line in failed],
+        }
+    return found
+
+
+def upper(wrong, n):
+    """Upper end of the one-sided 95 % confidence interval of a rate, ``wrong`` in ``n``."""
+    return round(float(stats.beta.ppf(0.95, wrong + 1, n - wrong)), 4) if wrong < n else 1.0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, default=200, help="run the seeds 0 ... SEEDS - 1")
+    parser.add_argument("--all-checks", action="store_true", help="and those without chance")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    RESULTS.mkdir(exist_ok=True)
+    repeat(arguments.models, arguments.seeds, arguments.all_checks)
+    chances = {c.name: c.chance for kind in densekit.all_estimators().values()
+               for _, c in density_checks(kind()) if c.chance}  # fmt: skip
+    record = {"environment": environment(), "threads": 1, "chance_stated": chances}
+    write("false_alarms", {**record, "models": summary(arguments.models)})
+
+
+if __name__ == "__main__":
+    main()
