@@ -305,7 +305,7 @@ class NeuralDensity(DensityEstimator):
     def _restore(self, weights: dict[str, np.ndarray]) -> None:
         # Hyper-parameters may have been set anew since fit; the weights are those of the old ones.
         builder = object.__new__(type(self))
-        builder.__dict__.update({**vars(self), **self.built_with_})
+        builder.__dict__.update({**vars(self), **vars(self).get("built_with_", {})})
         with seeded(0):
             module = builder._build(self.schema_, self._context_schema)
         module.to(self._torch_dtype)
