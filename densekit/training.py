@@ -28,6 +28,7 @@ _SHORTEST_ROUND = 10
 _MAX_HELD_OUT = 4096
 _EVALUATED = 1024
 """Held-out rows at a time, at least: they need no gradients."""
+_FEWEST_EVALUATED = 64
 _logger = logging.getLogger("densekit.training")
 _logger.addHandler(logging.NullHandler())
 
@@ -147,9 +148,9 @@ class Batches:
                 yield self._train[order[start : start + size]]
             epoch, first = epoch + 1, 0
 
-    def held_out(self, size: int) -> Iterator[Tensor]:
-        """Index batches of the held-out rows."""
-        yield from self._valid.split(size)
+    def held_out(self, n: int, size: int) -> Iterator[Tensor]:
+        """Index batches of the first ``n`` held-out rows."""
+        yield from self._valid[:n].split(size)
 
 
 def train(
@@ -217,6 +218,7 @@ class _Run:
         self.losses = [torch.compile(p.loss) if options.compile else p.loss for p in players]
         self.detached = [p.detach() for p in self.parameters]
         self.shadow = [p.clone() for p in self.detached]
+        self.evaluated: int | None = None
         self.best: list[Tensor] | None = None
         self.best_loss = math.inf
         self.history = History()
@@ -328,19 +330,31 @@ class _Run:
                 p.copy_(s)
                 s.copy_(kept)
 
+    def _n_evaluated(self) -> int:
+        """Held-out rows that rounds look at: all, unless ``max_time`` is too short for that. A
+        twentieth of it is for each look; the first round tells what a row costs."""
+        if self.evaluated is None:
+            self.evaluated = self.batches.n_valid
+            if self.options.max_time is not None:
+                seconds = self._elapsed() / (3 * self.size * max(1, self.state.step))
+                affordable = int(0.05 * self.options.max_time / seconds)
+                self.evaluated = min(self.evaluated, max(_FEWEST_EVALUATED, affordable))
+        return self.evaluated
+
     def _held_out_loss(self) -> float:
         """Mean loss over the held-out rows with the averaged weights, under noise that is the same
         every time."""
+        n = self._n_evaluated()
         self._swap()
         self.module.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with torch.no_grad(), seeded(self.seed, self.device):
-            for index in self.batches.held_out(max(self.size, _EVALUATED)):
+            for index in self.batches.held_out(n, max(self.size, _EVALUATED)):
                 events, context = self.batches.take(index)
                 total += len(index) * self.players[0].loss(self.module, events, context).double()
         self.module.train()
         self._swap()
-        return float(total) / self.batches.n_valid
+        return float(total) / n
 
     def _end_round(self, engine: Any) -> None:
         state, history = self.state, self.history

@@ -1,6 +1,7 @@
 """The training loop: what it minimises, when it stops, which weights it keeps."""
 
 import math
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -73,7 +74,7 @@ def test_every_epoch_is_a_permutation_and_a_function_of_seed_and_epoch():
 
     (one, two), batches = first_two_epochs()
     again, _ = first_two_epochs()
-    held_out = torch.cat(list(batches.held_out(5)))
+    held_out = torch.cat(list(batches.held_out(batches.n_valid, 5)))
     assert sorted(one.tolist() + held_out.tolist()) == list(range(64))
     assert sorted(two.tolist()) == sorted(one.tolist())
     assert one.tolist() != two.tolist()
@@ -126,7 +127,7 @@ def test_the_best_weights_are_kept_and_not_the_last():
     batches = Batches(events, None, lambda t: t, validation_fraction=0.3, seed=0)
     train_rows = torch.cat([next(batches.epochs(70))])
     events[train_rows] = 4.0
-    events[torch.cat(list(batches.held_out(100)))] = 2.0
+    events[torch.cat(list(batches.held_out(batches.n_valid, 100)))] = 2.0
     module = Mean()
     history = train(
         module,
@@ -267,3 +268,23 @@ def test_a_gradient_that_is_not_finite_is_not_kept():
     with pytest.warns(RuntimeWarning, match="not finite"):
         run(poisoned, module=module, validation_fraction=0.0)
     assert torch.isfinite(module.loc).all()
+
+
+def test_a_short_max_time_does_not_look_at_all_held_out_rows():
+    looked_at = []
+
+    def slow(module, events, context):
+        if not module.training:
+            looked_at.append(len(events))
+        time.sleep(3e-4 * len(events))
+        return squared(module, events, context)
+
+    slow_run = {"batch_size": 32, "max_time": 1.0, "validation_fraction": 0.5}
+    _, history, batches = run(slow, rows(8000), max_steps=10_000, **slow_run)
+    # All 4000 rows would take longer than the fit, at every look.
+    assert batches.n_valid == 4000
+    assert 64 <= max(looked_at) < 2000
+    assert history.stop_reason.startswith("max_time")
+    looked_at.clear()
+    run(slow, rows(400), max_steps=20, validation_fraction=0.5)
+    assert set(looked_at) == {200}
