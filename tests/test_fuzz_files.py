@@ -1,7 +1,7 @@
 """Files changed at random: each is refused by a ValueError that names it, or loads and scores as it did.
 
-Half of the mutants of the specification get a new digest, as from someone who knows the format: those
-come past the digest to the checks behind it.
+A third of the mutants get a new digest, as from someone who knows the format: those come past the
+digest to the checks behind it. A mutant is known by its seed and number, which a failure names.
 """
 
 import collections
