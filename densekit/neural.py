@@ -197,9 +197,12 @@ class NeuralDensity(DensityEstimator):
         if self._constant:
             # A pass in batches of about the same size leaves out no more than a row of each.
             self.batch_size = n // math.ceil(n / self.batch_size)
+        start = self.module_.state_dict()
+        # An integer random_state would give every pass over the same rows the same noise.
+        seed = (seed + int(digest(start.values())[:8], 16)) % 2**32
         with seeded(seed, device):
             encoded = self._encode_context(context, n)
-            self._learn(self._events(typed), encoded, self.module_.state_dict())
+            self._learn(self._events(typed), encoded, start)
 
     def _fit(self, events: Tensor, context: Tensor | None) -> None:
         self._learn(events, context)

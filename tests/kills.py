@@ -34,7 +34,7 @@ STEPS = 600
 """Of a fit that is killed: about a second."""
 FAMILIES = {
     "RealNVP": ({"n_transforms": 2, "hidden_sizes": (8,)}, TABLE),
-    "NeuralSplineFlow": ({"n_transforms": 2, "hidden_sizes": (8,)}, TABLE.round()),
+    "NeuralSplineFlow": ({"n_transforms": 2, "hidden_sizes": (8,)}, TABLE.astype(int)),
     "VAE": ({"latent_dim": 1, "hidden_sizes": (8,)}, TABLE),
     "GAN": ({"hidden_sizes": (8,), "validation_fraction": 0.1}, TABLE),
     "TransformerLanguageModel": (

@@ -182,6 +182,26 @@ def test_partial_fits_of_pieces_learn_what_one_fit_learns(bent):
     assert set(est.history_["learning_rate"]) == {5e-3}
 
 
+def test_passes_over_the_same_rows_see_noise_of_their_own_and_one_integer_fixes_them(
+    X, monkeypatch
+):
+    seen, loss = [], RealNVP._loss
+
+    def looked_at(self, module, events, context):
+        seen.append(events.sort(0).values)
+        return loss(self, module, events, context)
+
+    whole = X.astype(int)
+    fits = [RealNVP(**SMALL, batch_size=300).fit(whole) for _ in range(2)]
+    monkeypatch.setattr(RealNVP, "_loss", looked_at)
+    for est in fits:
+        est.partial_fit(whole).partial_fit(whole)
+    first, second, *again = seen
+    assert not torch.isclose(first, second, atol=1e-5).all(1).any()
+    assert torch.equal(first, again[0])
+    assert torch.equal(second, again[1])
+
+
 def test_a_pass_takes_all_rows_but_fewer_than_it_has_steps(X):
     """100 rows in batches of at most 40 are three of 33, and not two of 40."""
     est = RealNVP(**SMALL, batch_size=40).fit(X)
