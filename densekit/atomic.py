@@ -6,6 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# It can only be asked for by setting it, which is no thing to do while threads run.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -38,7 +42,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         # mkstemp's 0600 would keep colleagues from reading a shared folder.
-        part.chmod(0o644)
+        part.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_UMASK)
         part.replace(path)
     except BaseException as error:
         part.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """What a run's result depends on, as one number: the run of the same number need not be repeated."""
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -16,7 +17,9 @@ from densekit.bench.suite import Run
 _PACKAGE = Path(__file__).parents[1]
 _EVERY_RUN = "densekit.bench.worker"
 # Libraries whose versions change a model's numbers or its splits.
-_LIBRARIES = ("torch", "scikit-learn", "numpy")
+_LIBRARIES = (
+    "torch", "pyro-ppl", "pytorch-ignite", "numpy", "scipy", "pandas", "scikit-learn"
+)  # fmt: skip
 # A name, a mark, and bounds that decide whether there is a result but not which.
 _NOT_COUNTED = ("label", "baseline", "time_limit", "memory_limit")
 
@@ -26,9 +29,9 @@ def address(run: Run) -> str:
 
     That is what the suite says of it (but not its label), the source of its model and of every
     module of densekit that the model or the benchmark's worker imports, and the versions of
-    Python, torch, NumPy and scikit-learn. The source stands for the data too: recipes and
-    checksums are part of it. A model that is not ours counts by its module's source and by the
-    version of its package.
+    Python and of the libraries below. The source stands for the data too: recipes and checksums
+    are part of it. A model that is not ours counts by its module, by what that imports of its own
+    package and of densekit, and by its package's version.
 
     Examples
     --------
@@ -46,7 +49,7 @@ def address(run: Run) -> str:
 
 
 def _versions() -> Iterator[str]:
-    yield platform.python_version().rpartition(".")[0]
+    yield platform.python_version()
     for name in _LIBRARIES:
         yield f"{name} {importlib.metadata.version(name)}"
 
@@ -56,66 +59,70 @@ def _source(model: str) -> str:
     """Digest of the code behind ``model``."""
     import densekit
 
-    sha = hashlib.sha256()
     module, _, _ = model.rpartition(":")
-    ours = {_EVERY_RUN}
-    if not module:
-        ours.add(densekit._EXPORTS.get(model, _EVERY_RUN))
-    elif module.split(".")[0] == "densekit":
-        ours.add(module)
-    else:
-        sha.update(_foreign(module))
-    for path in sorted(_closure(frozenset(ours))):
-        sha.update(path.relative_to(_PACKAGE).as_posix().encode() + path.read_bytes())
+    module = module or densekit._EXPORTS.get(model, _EVERY_RUN)
+    sha = hashlib.sha256()
+    for path in sorted(_closure(module) | _closure(_EVERY_RUN)):
+        sha.update(path.name.encode() + path.read_bytes())
     for path in sorted((_PACKAGE / "datasets").glob("*.toml")):
         sha.update(path.read_bytes())
+    for name in distributions(model):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            sha.update(importlib.metadata.version(name).encode())
     return sha.hexdigest()
 
 
-def _foreign(module: str) -> bytes:
-    """The module's source, and its package's version where it was installed as one."""
-    spec = importlib.util.find_spec(module)
-    origin = spec.origin if spec else None
-    source = Path(origin).read_bytes() if origin and origin.endswith(".py") else b""
-    package = module.split(".")[0]
-    names = importlib.metadata.packages_distributions().get(package, [package])
-    try:
-        return source + importlib.metadata.version(names[0]).encode()
-    except importlib.metadata.PackageNotFoundError:
-        return source
+def distributions(model: str) -> tuple[str, ...]:
+    """Names under which the package of a ``"package.module:name"`` was installed; none of ours."""
+    package = model.rpartition(":")[0].split(".")[0]
+    if package in ("", "densekit"):
+        return ()
+    return tuple(importlib.metadata.packages_distributions().get(package, ()))
 
 
-@functools.cache
-def _closure(modules: frozenset[str]) -> frozenset[Path]:
-    """Files of these modules and of all modules of densekit that they import, wherever in the
-    file they do."""
+def _closure(module: str) -> frozenset[Path]:
+    """Files of the module and of all that it imports of densekit and of its own package, wherever
+    in the file it does."""
     seen: set[Path] = set()
-    waiting = [path for name in modules if (path := _path(name))]
+    waiting = [module]
     while waiting:
-        path = waiting.pop()
-        if path not in seen:
+        name = waiting.pop()
+        path = _path(name, module.split(".")[0])
+        if path is not None and path not in seen:
             seen.add(path)
-            waiting.extend(_imports(path))
+            waiting.extend(_imports(path, name))
     return frozenset(seen)
 
 
-def _imports(path: Path) -> Iterator[Path]:
+def _imports(path: Path, module: str) -> Iterator[str]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_bytes())):
-        names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        yield from (found for name in names if (found := _path(name)))
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = "." * node.level + (node.module or "")
+            try:
+                base = importlib.util.resolve_name(above, package) if node.level else above
+            except ImportError:  # beyond the top: it could not be imported either
+                continue
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _path(module: str) -> Path | None:
-    """The file of a module of densekit; None of anything else."""
-    root, *rest = module.split(".")
-    if root != "densekit" or not rest:
+@functools.cache
+def _path(module: str, root: str) -> Path | None:
+    """The source of a module of densekit or of ``root``; None of anything else."""
+    own, *rest = module.split(".")
+    if own == "densekit" and rest:
+        stem = _PACKAGE.joinpath(*rest)
+        return next(
+            (p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None
+        )
+    if own != root or own == "densekit":
         return None
-    stem = _PACKAGE.joinpath(*rest)
-    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a name of a module, and not a module
+        return None
+    origin = spec.origin if spec else None
+    return Path(origin) if origin and origin.endswith(".py") else None

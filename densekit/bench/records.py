@@ -2,6 +2,7 @@
 
 .. code-block:: text
 
+    DIR/suite.json        the runs of the suite as it is now, by address
     DIR/records.jsonl     one record a line, in the order in which runs ended
     DIR/records.parquet   the same as a table, one row a run
     DIR/samples/ID.*      rows drawn from the model of run ID
@@ -23,12 +24,14 @@ import filelock
 import numpy as np
 
 from densekit import formats
+from densekit.atomic import replacing
 from densekit.bench.address import address
-from densekit.bench.suite import Run
+from densekit.bench.suite import Run, Suite
 
 FORMAT = 2
 """Version of the record's layout."""
 FILE = "records.jsonl"
+PLAN = "suite.json"
 
 
 @dataclass
@@ -116,7 +119,7 @@ def append(record: Record, folder: Path) -> None:
         It cannot be written, the disk being full for one; what was there stays as it was.
     """
     path = folder / FILE
-    line = json.dumps(_plain(dataclasses.asdict(record)), allow_nan=False) + "\n"
+    line = json.dumps(plain(dataclasses.asdict(record)), allow_nan=False) + "\n"
     # Unbuffered: nothing may be left over that closing the file would write after all.
     with open(path, "ab", buffering=0) as file:
         end = _whole(path)
@@ -131,10 +134,31 @@ def append(record: Record, folder: Path) -> None:
             raise
 
 
-def read(folder: Path) -> list[Record]:
-    """The latest record of each run of ``folder``, in the order in which they ended first.
+def write_plan(suite: Suite, folder: Path) -> None:
+    """Say which runs the folder is about: of what earlier suites or earlier code left there,
+    :func:`read` returns what still stands, under the names that it has now.
 
-    A last line that a crash cut off is not a record and is left out.
+    Raises
+    ------
+    ValueError
+        Two runs differ in nothing that a result depends on.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for run in suite.runs:
+        twin = runs.get(address(run))
+        if twin is not None:
+            raise ValueError(
+                f"suite {suite.name}: {twin['key']} and {run.key} are the same run under two "
+                "labels; leave one out"
+            )
+        runs[address(run)] = Record.of(suite.name, run).run
+    plan = {"format": FORMAT, "suite": suite.name, "description": suite.description, "runs": runs}
+    with replacing(folder / PLAN) as part:
+        part.write_text(json.dumps(plain(plan), indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def read(folder: Path) -> list[Record]:
+    """The records of the folder's suite, in its order; the latest of each run.
 
     Raises
     ------
@@ -146,6 +170,32 @@ def read(folder: Path) -> list[Record]:
     >>> read(Path("nowhere"))
     Traceback (most recent call last):
     ValueError: nowhere has no records.jsonl: it is not a folder that a benchmark wrote
+    """
+    records = everything(folder)
+    path = folder / PLAN
+    if not path.is_file():
+        return list(records.values())
+    try:
+        plan = json.loads(path.read_bytes(), object_hook=_numbers)
+        runs = {str(id): dict(run) for id, run in plan["runs"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a benchmark's: {error}; run the suite again") from error
+    return [
+        dataclasses.replace(records[id], run=run, suite=plan["suite"])
+        for id, run in runs.items()
+        if id in records
+    ]
+
+
+def everything(folder: Path) -> dict[str, Record]:
+    """The latest record of every address, whichever suite it was of.
+
+    A last line that a crash cut off is not a record and is left out.
+
+    Raises
+    ------
+    ValueError
+        As :func:`read`.
     """
     path = folder / FILE
     if not path.is_file():
@@ -162,14 +212,18 @@ def read(folder: Path) -> list[Record]:
             values = json.loads(line, object_hook=_numbers)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
+        try:
+            right = values["format"] == FORMAT
+            record = Record(**values) if right else None
+        except (KeyError, TypeError):
+            record = None
+        if record is None:
             raise ValueError(
                 f"{path}, line {number}, is not a record of format {FORMAT}: read the folder with "
                 "the version of densekit that wrote it, or run the suite again in another folder"
             )
-        record = Record(**values)
         records[record.id] = record
-    return list(records.values())
+    return records
 
 
 def write_table(records: Iterable[Record], folder: Path) -> Path:
@@ -188,7 +242,7 @@ def write_table(records: Iterable[Record], folder: Path) -> Path:
 
 
 def _flat(record: Record) -> Iterator[tuple[str, Any]]:
-    run = _plain(record.run)
+    run = plain(record.run)
     yield from {"id": record.id, "suite": record.suite}.items()
     yield from ((name, value) for name, value in run.items() if not isinstance(value, dict | list))
     yield "settings", json.dumps(run["settings"])
@@ -200,8 +254,8 @@ def _flat(record: Record) -> Iterator[tuple[str, Any]]:
     for name, metric in record.metrics.items():
         yield name, metric["value"]
         yield f"{name}_standard_error", metric["standard_error"]
-    yield "hyper_parameters", json.dumps(_plain(record.hyper_parameters))
-    yield "environment", json.dumps(_plain(record.environment))
+    yield "hyper_parameters", json.dumps(plain(record.hyper_parameters))
+    yield "environment", json.dumps(plain(record.environment))
 
 
 def _whole(path: Path) -> int:
@@ -210,7 +264,7 @@ def _whole(path: Path) -> int:
         return file.read().rfind(b"\n") + 1
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON's own types: NaN becomes null, infinities become strings, the unknown its ``repr``."""
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -222,9 +276,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.bool_ | np.integer):
         return value.item()
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return repr(value)
 
 

@@ -18,12 +18,22 @@ from typing import Any, Literal, Protocol
 import joblib  # type: ignore[import-untyped]
 import psutil  # type: ignore[import-untyped]
 
+from densekit import datasets
 from densekit.bench import worker
 from densekit.bench.address import address
-from densekit.bench.records import Record, append, read, write_table, writing
+from densekit.bench.records import (
+    FILE,
+    Record,
+    append,
+    everything,
+    write_plan,
+    write_table,
+    writing,
+)
 from densekit.bench.suite import Run, Suite
 
 _MAX_JOBS = 8
+_THREADS = 1
 _LOG_TAIL = 4000
 _LOOK_SECONDS = 0.25
 """How often the memory of runs is looked at."""
@@ -96,14 +106,17 @@ def run_suite(
     Raises
     ------
     ValueError
-        Another process writes to the folder, or it holds records of another format.
+        Another process writes to the folder, it holds records of another format, or two runs of
+        the suite are one.
     KeyboardInterrupt
         Ctrl-C; it says how many runs are kept.
     OSError
         The folder cannot be written to; found out before anything runs, unless it fills up later.
     """
+    _download(suite)
     with writing(folder):
-        found = {} if repeat == "all" else _found(folder)
+        found = _found(folder)
+        write_plan(suite, folder)
         kept = {}
         for run in suite.runs:
             record = found.get(address(run))
@@ -127,14 +140,24 @@ def run_suite(
     return records
 
 
+def _download(suite: Suite) -> None:
+    """What is not on the machine, before any clock runs. What cannot be had is each run's to say."""
+    for name in dict.fromkeys(run.data for run in suite.runs):
+        if datasets.info(name).needs_download:
+            with contextlib.suppress(OSError):
+                datasets.load(name)
+
+
 def _found(folder: Path) -> dict[str, Record]:
-    return {r.id: r for r in read(folder)} if any(folder.glob("*.json*")) else {}
+    if (folder / FILE).is_file() or any(folder.glob("*--*.json")):
+        return everything(folder)
+    return {}
 
 
 def _stands(record: Record, run: Run, repeat: str) -> bool:
     """Whether a record of the same address spares the run."""
     if record.status == "ok":
-        return True
+        return repeat != "all"
     limits = {name: getattr(run, name) for name in ("time_limit", "memory_limit")}
     return repeat == "none" and limits.items() <= record.run.items()
 
@@ -199,7 +222,7 @@ class _Pool:
         process = self.context.Process(
             # The address is of the code as it is here: a checkout may change under a long suite.
             target=worker.main,
-            args=(Record.of(self.suite, run), run, self.folder, 1, log, sender),
+            args=(Record.of(self.suite, run), run, self.folder, _THREADS, log, sender),
             daemon=True,
         )
         process.start()
@@ -248,7 +271,7 @@ class _Pool:
             one.run,
             reason=reason,
             traceback=log,
-            environment=worker.environment(),
+            environment={**worker.environment(one.run.model), "threads": _THREADS},
             times={"total": time.perf_counter() - one.begun},
         )
 

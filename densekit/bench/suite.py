@@ -21,6 +21,7 @@
 Every data set meets a baseline of its modality too, unless the suite says ``baselines = false``.
 """
 
+import dataclasses
 import importlib
 import importlib.resources
 import inspect
@@ -208,12 +209,19 @@ def _suite(name: str, table: dict[str, Any]) -> Suite:
     if not isinstance(baselines, bool):
         raise ValueError(f"{where}: baselines={baselines!r} must be true or false")
     if baselines:
-        runs.extend(_baselines(runs, defaults))
+        runs.extend(_baselines(runs))
     seen: set[str] = set()
     for run in runs:
         if run.key in seen:
             raise ValueError(f"{where}: two runs are called {run.key}; give one a label or a seed")
         seen.add(run.key)
+    rows: dict[str, int] = {}
+    for run in runs:
+        if rows.setdefault(run.data, run.n_test) != run.n_test:
+            raise ValueError(
+                f"{where}: runs of {run.data} are to score n_test={rows[run.data]} and "
+                f"{run.n_test} rows; scores of different rows are not comparable, give them one"
+            )
     return Suite(name, str(table.get("description", "")), tuple(runs))
 
 
@@ -244,15 +252,19 @@ def _runs(where: str, entry: dict[str, Any], defaults: dict[str, Any]) -> Iterat
             yield Run(name, entry["model"], label, settings, seed=seed, **values)
 
 
-def _baselines(runs: list[Run], defaults: dict[str, Any]) -> Iterator[Run]:
-    """A run of the modality's baseline for each data set that has none, from the first seed."""
-    values = {key: value for key, value in defaults.items() if key != "seeds"}
+def _baselines(runs: list[Run]) -> Iterator[Run]:
+    """For each data set that has none, its modality's baseline under the terms of its first run."""
     for name in dict.fromkeys(run.data for run in runs):
+        others = [run for run in runs if run.data == name]
         model, settings = _BASELINES[datasets.info(name).modality]
-        if not any(r.data == name and r.model == model and r.settings == settings for r in runs):
-            label = f"{model} (baseline)"
-            seed = defaults["seeds"][0]
-            yield Run(name, model, label, settings, seed=seed, baseline=True, **values)
+        if not any(run.model == model and run.settings == settings for run in others):
+            yield dataclasses.replace(
+                others[0],
+                model=model,
+                label=f"{model} (baseline)",
+                settings=settings,
+                baseline=True,
+            )
 
 
 def _values(where: str, table: dict[str, Any]) -> dict[str, Any]:

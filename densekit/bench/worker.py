@@ -5,7 +5,6 @@ The estimator is known by its public methods only, so anyone's with scikit-learn
 
 import contextlib
 import datetime
-import errno
 import importlib.metadata
 import math
 import os
@@ -15,7 +14,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ import numpy as np
 from densekit import codecs, datasets, formats, metrics
 from densekit.atomic import replacing
 from densekit.bench import foreign
-from densekit.bench.records import Record
+from densekit.bench.address import distributions
+from densekit.bench.records import Record, plain
 from densekit.bench.suite import Run, resolve
 
 Report = Callable[..., None]
@@ -35,8 +35,6 @@ _LIBRARIES = (
     "densekit", "torch", "pyro-ppl", "numpy", "scipy", "scikit-learn", "pandas", "pytorch-ignite"
 )  # fmt: skip
 _EXTENSION = {"table": "npy", "image": "npy", "text": "jsonl"}
-# A short write of NumPy's says EIO.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _SHOWN = 400
 _GRID = 200
 _RATE_SECONDS = 0.5
@@ -62,12 +60,16 @@ def main(
 
     try:
         execute(record, run, folder, report)
-    except OSError as error:
-        connection.send(("full", error.errno, str(error)))
+    except NotKeptError as error:
+        connection.send(("full", error.errno, error.strerror))
         return
     record.environment["threads"] = threads
     connection.send(("record", record))
     connection.close()
+
+
+class NotKeptError(OSError):
+    """What a run leaves cannot be written: the folder's fault, and no result of the run."""
 
 
 def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
@@ -77,11 +79,11 @@ def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
 
     Raises
     ------
-    OSError
-        The disk is full: that is no result of the run.
+    NotKeptError
+        The folder cannot be written to.
     """
     record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    record.environment = environment()
+    record.environment = environment(run.model)
     record.memory["start"] = _resident_megabytes()
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
@@ -89,9 +91,9 @@ def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
         try:
             _measure(run, record, folder, report)
             record.status = "ok"
+        except NotKeptError:
+            raise
         except Exception as error:  # whatever a model raises is a result of the benchmark
-            if getattr(error, "errno", None) in _FULL:  # and a full disk is none
-                raise
             record.reason = f"{type(error).__name__}: {error}".split("\n")[0]
             record.traceback = traceback.format_exc()
     record.warnings = list(dict.fromkeys(f"{w.category.__name__}: {w.message}" for w in caught))
@@ -99,10 +101,10 @@ def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
     record.memory["peak"] = _peak_megabytes()
 
 
-def environment() -> dict[str, Any]:
+def environment(model: str) -> dict[str, Any]:
     """The machine and the versions that a result depends on."""
     versions = {}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *distributions(model)):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return {
@@ -137,7 +139,9 @@ def _measure(run: Run, record: Record, folder: Path, report: Report) -> None:
     train = foreign.rows_for(estimator, data.train)
     seconds, _ = _timed(lambda: estimator.fit(train))
     record.times["fit"] = seconds
-    record.history = getattr(estimator, "history_", None)
+    history = getattr(estimator, "history_", None)
+    record.history = plain(history) if isinstance(history, Mapping) else None
+    record.environment["device"] = getattr(estimator, "device_", "cpu")
     if hasattr(estimator, "module_"):
         record.n_parameters = sum(p.numel() for p in estimator.module_.parameters())
     scores = None
@@ -168,7 +172,7 @@ def _show_data(data: datasets.Dataset, folder: Path) -> None:
     x, y = np.linspace(low - margin, high + margin, _GRID).T
     grid = np.stack(np.meshgrid(x, y), -1)
     density = data.truth.log_prob(grid.reshape(-1, 2)).reshape(_GRID, _GRID)
-    with replacing(path) as part:
+    with _keeping(path), replacing(path) as part:
         np.savez_compressed(part, x=x, y=y, log_density=density.astype(np.float32))
 
 
@@ -177,8 +181,17 @@ def _extension(modality: str, rows: Any) -> str:
 
 
 def _keep(rows: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    formats.write(rows, path)
+    with _keeping(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        formats.write(rows, path)
+
+
+@contextlib.contextmanager
+def _keeping(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotKeptError(error.errno, f"{path.name}: {error.strerror or error}") from error
 
 
 def _estimator(run: Run, data: datasets.Dataset, record: Record, report: Report) -> Any:
@@ -190,7 +203,8 @@ def _estimator(run: Run, data: datasets.Dataset, record: Record, report: Report)
         return estimator
     ours = {**data.domain, "random_state": run.seed, "max_time": run.budget, "verbose": False}
     estimator.set_params(**{k: v for k, v in ours.items() if k in known and k not in run.settings})
-    record.hyper_parameters = estimator.get_params(deep=False)
+    # Plain at once: what a stranger's parameters are may not go through a pipe.
+    record.hyper_parameters = plain(estimator.get_params(deep=False))
     if "callbacks" in known:
         limit = record.hyper_parameters.get("max_time") or run.time_limit
 
@@ -218,9 +232,14 @@ def _score(estimator: Any, data: datasets.Dataset, test: Any, record: Record) ->
     if data.modality == "text":
         bits = metrics.bits_per_character(scores, test, errors)
         record.metrics["bits_per_character"] = vars(bits)
-        # The end of a string is predicted too, as the end of a sentence is in the literature.
-        words = [len(text.split()) + 1 for text in test]
-        record.metrics["perplexity"] = vars(metrics.perplexity(scores, words, errors))
+        units = {published.unit for published in data.reference}
+        if "nats per character" in units:
+            nats = metrics.nats_per_character(scores, test, errors)
+            record.metrics["nats_per_character"] = vars(nats)
+        if "perplexity per word" in units:
+            # The end of a string is predicted too, as that of a sentence is in the literature.
+            words = [len(text.split()) + 1 for text in test]
+            record.metrics["perplexity"] = vars(metrics.perplexity(scores, words, errors))
     record.times["score"] = seconds
     again = foreign.rows_for(estimator, test)
     record.times["scored_rows_per_second"] = len(test) / _best_of(

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from densekit.bench import Run
-from densekit.bench.address import _PACKAGE, _closure, _source, address
+from densekit.bench.address import _PACKAGE, _closure, _path, _source, address
 
 RUN = Run("two_moons", "NeuralSplineFlow", "flow")
 
@@ -28,22 +28,46 @@ def test_what_does_not_change_the_result_does_not(change):
 def test_the_code_behind_a_model_is_what_it_imports():
     files = {
         path.relative_to(_PACKAGE).as_posix()
-        for path in _closure(frozenset({"densekit.flows.nsf", "densekit.bench.worker"}))
+        for path in _closure("densekit.flows.nsf") | _closure("densekit.bench.worker")
     }
     assert {
         "flows/nsf.py", "transforms/spline.py", "nets/masked.py", "training.py", "base.py",
         "codecs/table.py", "bench/worker.py", "datasets/base.py", "metrics/samples.py",
     } <= files  # fmt: skip
-    assert not {"vaes/vae.py", "gans/gan.py", "bench/report.py", "cli.py"} & files
+    others = {"vaes/vae.py", "gans/gan.py", "bench/report/report.py", "cli/__init__.py"}
+    assert all((_PACKAGE / name).is_file() for name in others)
+    assert not others & files
 
 
-def test_a_foreign_model_counts_by_its_source(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "changed", ["foreign_stub/model.py", "foreign_stub/parts/net.py", "foreign_stub/__init__.py"]
+)
+def test_a_foreign_model_counts_by_its_package_and_by_ours(tmp_path, monkeypatch, changed):
     monkeypatch.syspath_prepend(str(tmp_path))
-    path = tmp_path / "foreign_stub.py"
-    found = []
-    for text in ("a = 1", "a = 2"):
-        path.write_text(text)
-        sys.modules.pop("foreign_stub", None)
+    (tmp_path / "foreign_stub" / "parts").mkdir(parents=True)
+    texts = {
+        "foreign_stub/__init__.py": "",
+        "foreign_stub/parts/__init__.py": "",
+        "foreign_stub/parts/net.py": "depth = 1",
+        "foreign_stub/unused.py": "",
+        "foreign_stub/model.py": "from densekit import neural\nfrom .parts import net\n"
+        "import foreign_stub\nclass Model:\n    pass",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+
+    def found():
+        for name in [name for name in sys.modules if name.startswith("foreign_stub")]:
+            del sys.modules[name]
         _source.cache_clear()
-        found.append(address(dataclasses.replace(RUN, model="foreign_stub:Model")))
-    assert found[0] != found[1]
+        _path.cache_clear()
+        return address(dataclasses.replace(RUN, model="foreign_stub.model:Model"))
+
+    before = found()
+    assert {path.name for path in _closure("foreign_stub.model")} >= {
+        "neural.py", "training.py", "net.py", "model.py"
+    }  # fmt: skip
+    (tmp_path / "foreign_stub/unused.py").write_text("a = 2")
+    assert found() == before
+    (tmp_path / changed).write_text(texts[changed] + "\na = 2")
+    assert found() != before

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from densekit.bench import Record, Run, append, read
-from densekit.bench.records import FILE, write_table, writing
+from densekit.bench import Record, Run, Suite, append, read
+from densekit.bench.records import FILE, PLAN, everything, write_plan, write_table, writing
 
 RUN = Run("two_moons", "Gaussian", "Gaussian, full")
 OTHER = dataclasses.replace(RUN, seed=1)
@@ -44,6 +44,29 @@ def test_the_latest_record_of_a_run_counts(tmp_path):
     assert [record.reason for record in read(tmp_path)] == ["second", "other"]
 
 
+def test_what_the_suite_is_now_is_what_is_read(tmp_path):
+    for run, reason in ((RUN, "old name"), (OTHER, "left out")):
+        append(Record.of("mine", run, reason=reason), tmp_path)
+    later = dataclasses.replace(OTHER, seed=7)
+    renamed = dataclasses.replace(RUN, label="new", time_limit=1.0)
+    write_plan(Suite("ours", "", (later, renamed)), tmp_path)
+    (record,) = read(tmp_path)
+    assert (record.suite, record.reason, record.run["label"]) == ("ours", "old name", "new")
+    append(Record.of("ours", later, reason="done"), tmp_path)
+    assert [record.reason for record in read(tmp_path)] == ["done", "old name"]
+    # Nothing is lost: the run that was left out stands for a suite that has it.
+    assert len(everything(tmp_path)) == 3
+    (tmp_path / PLAN).write_text("[]")
+    with pytest.raises(ValueError, match=r"suite\.json is not a benchmark's"):
+        read(tmp_path)
+
+
+def test_one_run_under_two_labels_is_refused(tmp_path):
+    twin = dataclasses.replace(RUN, label="twin")
+    with pytest.raises(ValueError, match="are the same run under two labels; leave one out"):
+        write_plan(Suite("s", "", (RUN, twin)), tmp_path)
+
+
 def test_a_line_that_a_crash_cut_off_is_left_out_and_written_over(tmp_path):
     append(Record.of("mine", RUN, reason="whole"), tmp_path)
     with open(tmp_path / FILE, "ab") as file:
@@ -71,6 +94,9 @@ def test_what_is_not_a_record_is_named(tmp_path):
     path = tmp_path / FILE
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "format": 99}) + "\n")
+    with pytest.raises(ValueError, match="line 1, is not a record of format 2"):
+        read(tmp_path)
+    path.write_text(json.dumps({**values, "colour": 1}) + "\n")
     with pytest.raises(ValueError, match="line 1, is not a record of format 2"):
         read(tmp_path)
     path.write_text("{]\n")

@@ -153,7 +153,8 @@ def test_seeds_are_one_row_with_their_mean_and_deviation():
     seeds = [record("m", value, seed=i) for i, value in enumerate((1.0, 2.0, 6.0))]
     ((_, (row,)),) = table(*seeds)
     assert row.cells[0].value == 3.0
-    assert row.cells[0].error == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+    # Marks compare the means, whose error is the spread over the root of their number.
+    assert row.cells[0].error == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))
     assert row.cells[0].text == "3.0 ± 2.6"
     # Other settings under the same label are another model.
     other = record("m", 4.0, seed=3)

@@ -120,13 +120,34 @@ class Bare:
         return TwoMoons().sample(n_samples, random_state=0), np.zeros(n_samples)
 
 
+class Strange(Honest):
+    """Its parameters cannot be pickled, its history is no mapping."""
+
+    def __init__(self, random_state=None, max_time=None, verbose="auto", callbacks=(), shift=0.0):
+        super().__init__(random_state, max_time, verbose, callbacks, shift)
+        self.max_time = 7
+
+    def get_params(self, deep=True):
+        return {**super().get_params(deep), "shift": lambda: 0}
+
+    def set_params(self, **given):
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    def fit(self, X, y=None):
+        super().fit(X)
+        self.history_ = [1, 2]
+        self.shift = 0.0
+        return self
+
+
 class Short(Honest):
     def sample(self, n_samples=1, random_state=None):
         return super().sample(n_samples - 1)
 '''
 NAMES = (
     "Honest", "Silent", "Outside", "Raising", "Sleeping", "Chatting", "Killed", "Leaving", "Short",
-    "Hungry", "Bare",
+    "Hungry", "Bare", "Strange",
 )  # fmt: skip
 
 
@@ -279,9 +300,17 @@ def test_every_failure_is_a_record(outcome, name, reason, trace):
 def test_the_folder_holds_what_it_says_and_nothing_else(outcome):
     records, _, out = outcome
     assert {record.key for record in read(out)} == {record.key for record in records.values()}
-    assert set(os.listdir(out)) <= {"records.jsonl", "records.parquet", "samples", "data", ".lock"}
+    assert set(os.listdir(out)) <= {
+        "suite.json", "records.jsonl", "records.parquet", "samples", "data", ".lock"
+    }  # fmt: skip
     drawn = {record.samples for record in records.values() if record.samples}
     assert {f"samples/{name}" for name in os.listdir(out / "samples")} == drawn
+
+
+def test_what_an_estimator_says_of_itself_does_not_break_its_run(outcome):
+    record = outcome[0]["Strange"]
+    assert (record.status, record.history) == ("ok", None)
+    assert "lambda" in record.hyper_parameters["shift"]
 
 
 def test_our_own_estimators_run(outcome):
@@ -349,7 +378,15 @@ def test_a_full_disk_stops_the_suite_and_keeps_what_is_done(tmp_path, monkeypatc
     assert not multiprocessing.active_children()
 
 
-def test_samples_that_find_a_full_disk_stop_the_suite_too(tmp_path, monkeypatch):
+def test_samples_that_find_a_full_disk_stop_the_suite_too(tmp_path):
+    # A file where a folder should be: the samples cannot be kept, whatever the disk.
+    (tmp_path / "samples").write_text("")
+    with pytest.raises(OSError, match=r"what two_moons--.*left cannot be written .* make room"):
+        run_suite(Suite("s", "", FAST), tmp_path, Notes(), jobs=1)
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_a_disk_that_is_full_for_the_model_is_the_runs_result(tmp_path, monkeypatch):
     (tmp_path / "full_stub.py").write_text(
         "from densekit import Gaussian\n"
         "class Full(Gaussian):\n"
@@ -357,10 +394,9 @@ def test_samples_that_find_a_full_disk_stop_the_suite_too(tmp_path, monkeypatch)
         "        raise OSError(28, 'No space left on device')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    runs = (*FAST[:1], Run("two_moons", "full_stub:Full", "Full", budget=1.0))
-    with pytest.raises(OSError, match=r"what two_moons--Full--0 left cannot be .*make room"):
-        run_suite(Suite("s", "", runs), tmp_path / "out", Notes(), jobs=1)
-    assert [record.run["label"] for record in read(tmp_path / "out")] == ["first"]
+    run = Run("two_moons", "full_stub:Full", "Full")
+    (record,) = run_suite(Suite("s", "", (run,)), tmp_path / "out", Notes(), jobs=1)
+    assert record.reason.endswith("No space left on device")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")

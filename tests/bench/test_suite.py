@@ -53,6 +53,7 @@ def test_a_run_overrides_the_suite(tmp_path):
         ("[[runs", "not TOML"),
         ("budgets = 3\n" + RUN, "unknown key 'budgets'; did you mean 'budget'"),
         (RUN + "sed = 3\n", "run 1: unknown key 'sed'; did you mean 'seeds'"),
+        (RUN + "n_test = 9\n" + RUN + 'label = "b"\n', "are to score n_test=9 and 2000 rows"),
         (RUN + RUN, "two runs are called two_moons--Gaussian--0"),
         (RUN + "seeds = [-1]\n", "seeds has -1: must be integers, at least 0"),
         (RUN + "seeds = []\n", "seeds=[] must be a list"),
@@ -121,5 +122,9 @@ def test_every_table_has_a_baseline(tmp_path):
         ("digits", "Gaussian", "Gaussian (baseline)"),
         ("pydoc", "NGram", "NGram (baseline)"),
     ]
+    # It scores the rows that the others score.
+    text = '[[runs]]\ndata = "two_moons"\nmodel = "VAE"\nn_test = 30\nseeds = [2, 3]\n'
+    *_, baseline = load_suite(write(tmp_path, text)).runs
+    assert (baseline.n_test, baseline.seed, baseline.baseline) == (30, 2, True)
     # One that is asked for is not run twice.
     assert not any(run.baseline for run in load_suite(write(tmp_path, RUN)).runs)

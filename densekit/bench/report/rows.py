@@ -250,8 +250,10 @@ def _cell(column: Column, group: list[Record]) -> Cell:
     elif all(map(math.isfinite, values)):
         shown = {"value": statistics.fmean(values), "standard_error": statistics.stdev(values)}
     else:
-        shown = {"value": min(values)}
-    error = shown.get("standard_error") or 0.0
+        # The worst: a mean with an infinity in it is none.
+        shown = {"value": max(values, key=column.badness)}
+    # Of the mean, which is what marks compare; what is shown is the spread of the seeds.
+    error = (shown.get("standard_error") or 0.0) / len(entries) ** 0.5
     return Cell(column.show(shown), float(shown["value"]), float(error), title=title)
 
 

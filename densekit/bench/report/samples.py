@@ -87,7 +87,9 @@ class Gallery:
         self.rows: Any = None
         self.density: dict[str, np.ndarray] | None = None
         self.note = ""
-        paths = sorted((folder / "data").glob(f"{name}.*")) if name else []
+        # Records may come from anywhere: a name is no way out of the folder.
+        safe = name and Path(name).name == name
+        paths = sorted((folder / "data").glob(f"{name}.*")) if safe else []
         for path in paths:
             try:
                 if path.name == f"{name}.density.npz":
