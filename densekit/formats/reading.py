@@ -17,13 +17,17 @@ import numpy as np
 from densekit.codecs.frames import n_rows
 from densekit.formats.places import FORMATS, Place
 
-_MAGIC = {b"PAR1": "Parquet", b"\x93NUMPY": "NPY", b"PK": "ZIP", b"\x1f\x8b": "gzip"}
-_MAGIC |= {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"%PDF": "PDF", b"SQLite": "SQLite"}
+# None of these is how a text may begin: each has a byte that is no UTF-8, or a control character.
+_MAGIC = {b"PAR1\x15": "Parquet", b"\x93NUMPY": "NPY", b"\x1f\x8b": "gzip", b"\x89PNG": "PNG"}
+_MAGIC |= {b"PK\x03\x04": "ZIP", b"PK\x05\x06": "ZIP", b"SQLite format 3\0": "SQLite"}
 _MAGIC |= {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text", b"\x89HDF": "HDF5"}
-_OWN = {"parquet": b"PAR1", "npy": b"\x93NUMPY", "npz": b"PK"}
+_MAGIC |= {b"\xff\xd8\xff": "JPEG"}
+_OWN = {"parquet": (b"PAR1",), "npy": (b"\x93NUMPY",), "npz": (b"PK\x03\x04", b"PK\x05\x06")}
 _PICTURES = (".png", ".jpg", ".jpeg")
 _BLOCK = 2**24
 """Bytes of CSV parsed at a time; a row must fit into it."""
+_RATIO, _ROOM = 100, 10**8
+"""What is packed may come to as many times its bytes, and as many bytes more."""
 
 
 def read(path: str | Path, *, format: str | None = None) -> Any:
@@ -45,8 +49,9 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
     FileNotFoundError
         No such file.
     ValueError
-        It is empty, truncated, not what its name says, not UTF-8, or its rows differ in length:
-        named are the file, the line and the remedy.
+        It is empty, truncated, not what its name says, not UTF-8, its rows differ in length, or it
+        unpacks to more than 100 times its size and 100 MB: named are the file, the line and the
+        remedy.
 
     Examples
     --------
@@ -92,11 +97,37 @@ def _opened(place: Place) -> Iterator[IO[bytes]]:
         if file.read(2) != b"\x1f\x8b":
             raise ValueError(f"{place.name} is not gzip data: its name should not end in .gz")
         file.seek(0)
-        try:
-            content = gzip.decompress(file.read())
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{place.name} is truncated or damaged ({error})") from error
-    yield io.BytesIO(content)
+        content = _unpacked(place, file)
+    yield content
+
+
+def _unpacked(place: Place, file: IO[bytes]) -> IO[bytes]:
+    """What gzip packed, taken out block by block: a small file may hold more than the memory."""
+    content = io.BytesIO()
+    packed = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    try:
+        with gzip.GzipFile(fileobj=file) as unpacking:
+            while block := unpacking.read(2**20):
+                content.write(block)
+                _check_size(place.name, content.tell(), packed)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{place.name} is truncated or damaged ({error})") from error
+    content.seek(0)
+    return content
+
+
+class _SizeError(ValueError):
+    """A packed file that holds far more than data do."""
+
+
+def _check_size(name: str, unpacked: int, packed: int) -> None:
+    if unpacked > (limit := _RATIO * packed + _ROOM):
+        raise _SizeError(
+            f"{name} unpacks to more than {limit:,} bytes, {_RATIO} times its size and "
+            f"{_ROOM:,} bytes; if it is to be so large, unpack it yourself (gunzip, unzip) and "
+            "read what comes out"
+        )
 
 
 def _check_magic(place: Place, head: bytes) -> None:
@@ -246,9 +277,14 @@ def _read_npz(place: Place, file: IO[bytes]) -> np.ndarray:
                 have = f"it holds {', '.join(keys)}" if keys else "it holds no array"
                 what = f"no array called {key!r}" if key else "which array?"
                 raise KeyError(f"{place.path}: {what} {have}: write {place.path}:KEY")
+            for member in arrays.zip.infolist():  # zipfile reads no more than is stated here
+                if member.filename in (key, f"{key}.npy"):
+                    _check_size(place.name, member.file_size, member.compress_size)
             return arrays[key]
     except KeyError as error:
         raise ValueError(str(error.args[0])) from None
+    except _SizeError:
+        raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable_array(place.name, error) from error
 
@@ -275,6 +311,10 @@ def _read_jsonl(place: Place, file: IO[bytes]) -> Any:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where} is not JSON ({error.msg}, column {error.colno})") from error
+        except RecursionError:
+            raise ValueError(f"{where} is nested too deeply: records hold plain values") from None
+        except ValueError as error:  # an integer of thousands of digits
+            raise ValueError(f"{where} cannot be read: {error}") from error
         found = value.keys() if isinstance(value, dict) else type(value).__name__
         keys = found if keys is None else keys
         if not isinstance(value, dict | str):

@@ -92,16 +92,16 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of ``path`` when the block ends without an error."""
     path = path.resolve()  # a link stays, and what it points to is replaced
     direct = path.exists() and not path.is_file()  # a pipe or a device must not be replaced
-    try:
-        target = contextlib.nullcontext(path) if direct else replacing(path)
-        with target as part, open(part, "wb") as file:
-            yield file
-    except OSError as error:
-        if error.filename is None:  # as it is where the disk is full
-            # NumPy says how many bytes it wrote and no more.
-            said = f"not written: {error.strerror or error}"
-            raise OSError(error.errno or errno.EIO, said, str(path)) from error
-        raise
+    with contextlib.nullcontext(path) if direct else replacing(path) as part:
+        try:
+            with open(part, "wb") as file:
+                yield file
+        except OSError as error:
+            if error.filename is None:  # as it is where the disk is full
+                # NumPy says how many bytes it wrote and no more.
+                said = f"not written: {error.strerror or error}"
+                raise OSError(error.errno or errno.EIO, said, str(path)) from error
+            raise
 
 
 def _write_csv(place: Place, rows: Any, file: IO[bytes]) -> None:
@@ -136,7 +136,8 @@ def _write_npy(place: Place, rows: Any, file: IO[bytes]) -> None:
 
 def _write_npz(place: Place, rows: Any, file: IO[bytes]) -> None:
     arrays: dict[str, Any] = {place.key or "X": _array_of(place, rows)}
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    # Without allow_pickle, which NumPy 2.0 would store as an array; _array_of refuses objects.
+    np.savez_compressed(file, **arrays)
 
 
 def _write_text(place: Place, rows: Any, file: IO[bytes]) -> None:

@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import resource
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from densekit.formats import read, write
+from densekit.formats import read, reading, write
 
 FRAME = pd.DataFrame({"a": range(400), "b": np.arange(400) / 7})
 IMAGES = np.zeros((3, 4, 5), np.uint8)
@@ -21,6 +22,12 @@ IMAGES = np.zeros((3, 4, 5), np.uint8)
 def npz(**arrays):
     held = io.BytesIO()
     np.savez(held, **arrays)
+    return held.getvalue()
+
+
+def deflated(**arrays):
+    held = io.BytesIO()
+    np.savez_compressed(held, **arrays)
     return held.getvalue()
 
 
@@ -63,6 +70,15 @@ TEXTS = {
         b'{"a": 1, "b": 2}\n\n{"a": 2}\n',
         ["line 3", "in 'b'", "same keys"],
     ),
+    "JSON without end": (
+        "t.jsonl",
+        b'{"a": 1}\n{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n",
+        ["line 2 is nested too deeply"],
+    ),
+    "a number without end": ("t.jsonl", b'{"a": ' + b"1" * 5000 + b"}\n", ["line 1", "digits"]),
+    "an archive called CSV": ("t.csv", npz(X=np.ones(2)), ["begins like ZIP"]),
+    "a data base called CSV": ("t.csv", b"SQLite format 3\0\x10\0", ["begins like SQLite"]),
+    "a text called NPZ": ("t.npz", b"PKI is public", ["npz", "begins with b'PKI is p'"]),
     "numbers as records": ("t.jsonl", b"[1, 2]\n", ["line 1 is a list", "record"]),
     "records and strings": ("t.jsonl", b'"x"\n{"a": 1}\n', ["line 2", "records and strings"]),
     "a CSV called Parquet": ("t.parquet", b"a,b\n1,2\n", ["parquet", r"begins with b'a,b"]),
@@ -90,6 +106,41 @@ def refuses(act, *words):
         act()
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["PK", "PKI", "PAR1", "%PDF", "SQLite", "SQLite format 3"])
+def test_a_text_may_begin_with_any_word(tmp_path, word):
+    (tmp_path / "t.csv").write_text(f"{word},age\n1,2\n")
+    assert list(read(tmp_path / "t.csv").columns) == [word, "age"]
+    (tmp_path / "t.txt").write_text(f"{word} is how it begins\n")
+    assert read(tmp_path / "t.txt") == [f"{word} is how it begins"]
+
+
+def test_a_parquet_file_called_csv_is_named(tmp_path):
+    (tmp_path / "t.csv").write_bytes(binary("t.parquet", FRAME, tmp_path))
+    refuses(lambda: read(tmp_path / "t.csv"), "t.csv", "begins like Parquet")
+
+
+BOMBS = {
+    "t.csv.gz": gzip.compress(b"a,b\n" + b"1,2\n" * 500_000),
+    "t.npz": deflated(X=np.zeros(250_000)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_must_not_fill_the_memory(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(BOMBS[name])
+    assert len(read(tmp_path / name)) in (500_000, 250_000)  # two megabytes are allowed
+    monkeypatch.setattr(reading, "_ROOM", 10_000)
+    most = 100 * len(BOMBS[name]) + 10_000
+    if name.endswith("npz"):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            most = 100 * archive.infolist()[0].compress_size + 10_000
+    said = [name, f"unpacks to more than {most:,} bytes, 100 times its size", "unpack it yourself"]
+    refuses(lambda: read(tmp_path / name), *said)
+    (tmp_path / name).unlink()
+    write(FRAME if name == "t.csv.gz" else np.ones((400, 2)), tmp_path / name)
+    assert len(read(tmp_path / name)) == 400  # ordinary data do not shrink like that
 
 
 SUFFIXES = ["csv", "tsv", "parquet", "npy", "npz", "jsonl", "txt"]

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -97,6 +98,24 @@ def test_an_array_comes_back(tmp_path, array, name):
     back = read(f"{tmp_path}/{name}")
     assert back.dtype == array.dtype
     assert (back == array).all()
+
+
+def test_an_archive_holds_one_array_and_nothing_else(tmp_path, monkeypatch):
+    save = np.savez_compressed
+
+    def savez_of_numpy_2_0(file, *args, **kwds):  # whose every keyword is an array
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in kwds.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.save(member, array)
+
+    for write_it in (save, savez_of_numpy_2_0):
+        monkeypatch.setattr(np, "savez_compressed", write_it)
+        write(np.ones((3, 2)), tmp_path / "a.npz")
+        with np.load(tmp_path / "a.npz") as archive:
+            assert archive.files == ["X"]
+    with pytest.raises(ValueError, match="no array of numbers"):
+        write(np.array([[{}]]), tmp_path / "b.npz")
 
 
 def test_an_array_becomes_a_table_with_named_columns(tmp_path):
