@@ -12,6 +12,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A folder of data sets that lies beside the checkout, so that tests of real data run without
+    # a download; where there is none and DENSEKIT_DATA is not set, they are skipped.
     data = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
     if "DENSEKIT_DATA" not in os.environ and data.is_dir():
         os.environ["DENSEKIT_DATA"] = str(data)
@@ -19,6 +21,13 @@ def pytest_configure(config):
         import torch
 
         torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    # Not the header, which -q leaves out.
+    folder = os.environ.get("DENSEKIT_DATA")
+    said = folder or "no folder of them; DENSEKIT_DATA may name one"
+    terminalreporter.write_line(f"data sets: {said}")
 
 
 def pytest_collection_modifyitems(config, items):

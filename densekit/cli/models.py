@@ -1,13 +1,13 @@
 """fit, sample, score, evaluate: data files in, a model or data files out."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from densekit.cli.shared import Data, File, Format, Seed, Shared, app
+from densekit.cli.shared import Data, File, Format, Seed, Shared, app, published
 
 
 def _model_names() -> list[str]:
@@ -69,7 +69,7 @@ def fit(
     given = parse_settings(pairs, known, model)
     if shared.quiet:
         given.setdefault("verbose", False)
-    rows, domain = _read(data, "train", format)
+    rows, domain, _ = _read(data, "train", format)
     estimator = models[model](**{k: v for k, v in domain.items() if k in known} | given)
     columns = None if context is None else [name.strip() for name in context.split(",")]
     if columns is not None and not hasattr(rows, "columns"):
@@ -106,6 +106,8 @@ def sample(
 ) -> None:
     """Draw rows from the model in FILE, like those it was fitted to.
 
+    With --json, rows on standard output are JSON lines.
+
     \b
     Examples:
       densekit sample people.densekit -n 1000 --context sex=f --out women.parquet
@@ -115,13 +117,18 @@ def sample(
     import densekit
     from densekit import formats
 
+    shared: Shared = context_.obj
+    if shared.json and out == "-":
+        format = format or "jsonl"
     formats.check_target(out, format=format)
     estimator = densekit.load(file)
     given = _context_of(estimator, file, context or (), prompt)
     rows = estimator.sample(n, context=given, random_state=seed)
     formats.write(rows, out, format=format)
     if out != "-":
-        context_.obj.say(f"drew {len(rows)} rows; wrote them to {out}")
+        shared.say(f"drew {len(rows)} rows; wrote them to {out}")
+        if shared.json:
+            shared.show(None, {"rows": len(rows), "file": out})
 
 
 @app.command()
@@ -136,7 +143,8 @@ def score(
 ) -> None:
     """Log-density of each row of DATA under the model in FILE: nats, in the units of the data.
 
-    Of a data set (densekit datasets), the test part is scored. --format is that of DATA.
+    Of a data set (densekit datasets), the test part is scored. --format is that of DATA. With
+    --json, the table on standard output is JSON lines.
 
     \b
     Examples:
@@ -148,13 +156,17 @@ def score(
     import densekit
     from densekit import formats
 
-    formats.check_target(out)
+    shared: Shared = context_.obj
+    written = "jsonl" if shared.json and out == "-" else None
+    formats.check_target(out, format=written)
     estimator = densekit.load(file)
     scores, errors = _scores(estimator, _read(data, "test", format)[0])
     table = pd.DataFrame({"score": scores, "standard_error": errors})
-    formats.write(table, out)
+    formats.write(table, out, format=written)
     where = "" if out == "-" else f"; wrote them to {out}"
-    context_.obj.say(f"scored {len(scores)} rows; {_described(estimator)}{where}")
+    shared.say(f"scored {len(scores)} rows; {_described(estimator)}{where}")
+    if shared.json and out != "-":
+        shared.show(None, {"rows": len(scores), "file": out} | _kind_of(estimator))
 
 
 @app.command()
@@ -173,13 +185,16 @@ def evaluate(
 ) -> None:
     """How good the model in FILE is on DATA: mean score, what it means, and sample metrics.
 
-    Of a data set (densekit datasets), the test part is used.
+    Of a data set (densekit datasets), the test part is used, and what others published on it is
+    shown beside.
 
     \b
     Examples:
       densekit evaluate people.densekit held-out.csv
       densekit evaluate vae.densekit digits --samples 300 --json
     """
+    from dataclasses import asdict
+
     from rich.console import Group
     from rich.table import Table
 
@@ -187,8 +202,9 @@ def evaluate(
 
     wanted = _metrics_of(compare)
     estimator = densekit.load(file)
-    rows, _ = _read(data, "test", format)
-    found = _likelihood(estimator, rows) if hasattr(estimator, "score_samples") else {}
+    rows, _, figures = _read(data, "test", format)
+    units = {figure.unit for figure in figures}
+    found = _likelihood(estimator, rows, units) if hasattr(estimator, "score_samples") else {}
     outside = found.pop("outside", 0)
     found |= _compared(estimator, rows, samples, wanted, seed)
     table = Table("measure", "value", "standard error", "unit")
@@ -201,11 +217,15 @@ def evaluate(
         said += f"; {outside} rows lie outside its support and score -inf"
     plain = {"model": name, "rows": len(rows), "rows_outside": outside, **_kind_of(estimator)}
     plain["measures"] = {k: vars(v) for k, v in found.items()}
-    context_.obj.show(Group(table, said), plain)
+    plain["published"] = [asdict(figure) for figure in figures]
+    context_.obj.show(Group(table, *([published(figures)] if figures else []), said), plain)
 
 
-def _read(name: str, part: str, format: str | None) -> tuple[Any, Mapping[str, Any]]:
-    """Rows of a file, or of a part of a data set with what is known of its entries."""
+def _read(
+    name: str, part: str, format: str | None
+) -> tuple[Any, Mapping[str, Any], Sequence[Any]]:
+    """Rows of a file, or of a part of a data set with what is known of its entries and what others
+    published on it."""
     from densekit import datasets as room
     from densekit import formats
     from densekit.params import nearest
@@ -213,11 +233,12 @@ def _read(name: str, part: str, format: str | None) -> tuple[Any, Mapping[str, A
     if name != "-" and not Path(name).exists():
         if name in room.names():
             data = room.load(name)
-            return data.train if part == "train" else data.test.for_scoring(), data.domain
+            rows = data.train if part == "train" else data.test.for_scoring()
+            return rows, data.domain, data.reference
         if not Path(name).suffix:
             hint = nearest(name, room.names())
             raise ValueError(f"{name}: no such file or folder, and no data set of that name{hint}")
-    return formats.read(name, format=format), {}
+    return formats.read(name, format=format), {}, ()
 
 
 def _check_model_file(out: Path) -> None:
@@ -267,8 +288,8 @@ def _scores(estimator: Any, rows: Any) -> Any:
     return score_samples(rows, return_std=True)
 
 
-def _likelihood(estimator: Any, rows: Any) -> dict[str, Any]:
-    """Mean score, and the units that go with the modality; the number of rows scored -inf."""
+def _likelihood(estimator: Any, rows: Any, units: Collection[str]) -> dict[str, Any]:
+    """Mean score, and in the units of such rows; the number of rows scored -inf."""
     import numpy as np
 
     from densekit import metrics
@@ -276,12 +297,16 @@ def _likelihood(estimator: Any, rows: Any) -> dict[str, Any]:
     scores, errors = _scores(estimator, rows)
     found: dict[str, Any] = {"outside": int(np.isneginf(scores).sum())}
     found["mean_score"] = metrics.held_out_nats(scores, errors)
-    schema = estimator.schema_
-    if schema.modality == "text":
-        found["bits_per_character"] = metrics.bits_per_character(scores, list(rows), errors)
-    elif schema.modality == "image" and estimator.base_measure_ == "counting":
-        found["bits_per_dim"] = metrics.bits_per_dim(scores, int(np.prod(rows.shape[1:])), errors)
-    return found
+    modality = estimator.schema_.modality
+    return found | metrics.likelihood_units(
+        scores,
+        errors,
+        modality=modality,
+        base_measure=estimator.base_measure_,
+        n_dims=None if modality == "text" else int(np.prod(rows.shape[1:])),
+        texts=list(rows) if modality == "text" else None,
+        units=units,
+    )
 
 
 def _metrics_of(names: str) -> list[str]:

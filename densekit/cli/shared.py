@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +43,16 @@ class Shared:
         console = Console()
         console.width = max(console.width, _WIDTH)
         console.print(table)
+
+
+def published(figures: Sequence[Any]) -> Any:
+    """A table of results that others published, to be shown."""
+    from rich.table import Table
+
+    table = Table("published result", "value", "unit", "source")
+    for figure in figures:
+        table.add_row(figure.model, f"{figure.value:g}", figure.unit, figure.source)
+    return table
 
 
 class Stopped(Exception):  # noqa: N818

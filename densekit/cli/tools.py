@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from densekit.cli.shared import Shared, Stopped, app
+from densekit.cli.shared import Shared, Stopped, app, published
 
 
 class Repeat(enum.StrEnum):
@@ -76,7 +76,10 @@ def bench(
             records = room.run_suite(loaded, folder, watcher, jobs=jobs, repeat=repeat.value)
         page = write_report(folder)
     except KeyboardInterrupt as stop:
-        raise Stopped(str(stop)) from stop
+        if not str(stop) and not folder.exists():
+            raise  # nothing was begun
+        kept = f"the runs that are done are kept in {folder}; the same command goes on from there"
+        raise Stopped(str(stop) or kept) from stop
     failed = [record for record in records if record.status == "failed"]
     if shared.json:
         reasons = {record.key: record.reason for record in failed}
@@ -111,6 +114,9 @@ def report(
 
     page = write_report(folder)
     context_.obj.say("wrote the report")
+    if context_.obj.json:
+        context_.obj.show(None, {"report": str(page)})
+        return
     sys.stdout.write(f"{page}\n")
 
 
@@ -210,17 +216,15 @@ def datasets(
         here = "no" if info.needs_download else "yes"
         table.add_row(info.name, info.modality, rows, columns, info.licence, here)
         files = [str(path) for path in info.locations]
-        published = [asdict(figure) for figure in info.published]
+        figures = [asdict(figure) for figure in info.published]
         plain.append(
             {key: getattr(info, key) for key in ("name", "modality", "rows", "columns", "licence")}
             | {"source": info.source, "here": not info.needs_download, "files": files}
-            | {"urls": list(info.urls), "published": published}
+            | {"urls": list(info.urls), "published": figures}
         )
     if not name:
         context_.obj.show(table, plain)
         return
-    figures = Table("published result", "value", "unit", "source")
-    for figure in infos[0].published:
-        figures.add_row(figure.model, f"{figure.value:g}", figure.unit, figure.source)
-    parts = [infos[0].source, *plain[0]["urls"], *([figures] if figures.rows else [])]
+    parts = [infos[0].source, *plain[0]["urls"]]
+    parts += [published(infos[0].published)] if infos[0].published else []
     context_.obj.show(Group(table, *parts), plain[0])

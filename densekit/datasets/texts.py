@@ -52,8 +52,8 @@ def text8() -> Dataset:
     """100 million letters a to z and spaces of Wikipedia, in blocks of 256 characters.
 
     The first 90 million are train, 5 million valid, 5 million test. Blocks break words, as in the
-    papers on discrete diffusion, and their ends stand for nothing: for a score per character take
-    the sum of all scores over 256 characters a row. Mahoney 2006.
+    papers on discrete diffusion, and their ends stand for nothing: ``bits_per_character`` counts 257
+    symbols a row, so it is to be multiplied by 257 / 256 beside the published figures. Mahoney 2006.
     """
     letters = fetch.members("text8/text8.zip", "text8$")["text8"].decode()
     million = len(letters) // 100  # the file's own, or a smaller one's hundredth

@@ -15,6 +15,7 @@ from densekit.metrics.likelihood import (
     bits_per_character,
     bits_per_dim,
     held_out_nats,
+    likelihood_units,
     nats_per_character,
     perplexity,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "energy_distance",
     "held_out_nats",
     "hpd_calibration",
+    "likelihood_units",
     "mmd",
     "nats_per_character",
     "perplexity",

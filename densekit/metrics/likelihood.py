@@ -10,8 +10,8 @@ wholly dependent, because all rows share one bank of noise: they do not average 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -141,6 +141,69 @@ def perplexity(
     with np.errstate(over="ignore"):  # a score of -inf has infinite perplexity, as has exp(1000)
         value = float(np.exp(nats.value))
     return Estimate(value, value * nats.standard_error, "perplexity per token")
+
+
+def likelihood_units(
+    scores: ArrayLike,
+    errors: ArrayLike | None = None,
+    *,
+    modality: str,
+    base_measure: str,
+    n_dims: int | None = None,
+    texts: Sequence[str] | None = None,
+    units: Collection[str] = (),
+) -> dict[str, Estimate]:
+    """A held-out score in the units that papers use for such rows; none for a table.
+
+    Parameters
+    ----------
+    scores, errors : arrays of shape (n,)
+        As for :func:`held_out_nats`.
+    modality : {"table", "image", "text"}
+        Images over counting measure have ``bits_per_dim``, texts ``bits_per_character``.
+    base_measure : str
+        What the scores are densities over.
+    n_dims : int, optional
+        Entries of an image.
+    texts : list of str, optional
+        The rows, where they are texts.
+    units : collection of str
+        Units in which others published results. "nats per character" and "perplexity per word"
+        add ``nats_per_character`` and ``perplexity``; a text has its words and one end.
+
+    Returns
+    -------
+    estimates : dict of str to Estimate
+
+    Raises
+    ------
+    ValueError
+        As :func:`held_out_nats`; images without ``n_dims``, or texts without ``texts``.
+
+    Examples
+    --------
+    >>> found = likelihood_units(
+    ...     [-3 * math.log(8)], modality="text", base_measure="counting", texts=["a cat"],
+    ...     units={"perplexity per word"},
+    ... )
+    >>> {name: round(each.value, 9) for name, each in found.items()}
+    {'bits_per_character': 1.5, 'perplexity': 8.0}
+    """
+    if modality == "image" and base_measure == "counting":
+        if n_dims is None:
+            raise ValueError("n_dims=None: the score of an image needs the number of its entries")
+        return {"bits_per_dim": bits_per_dim(scores, n_dims, errors)}
+    if modality != "text":
+        return {}
+    if texts is None:
+        raise ValueError("texts=None: the score of texts needs the texts themselves")
+    found = {"bits_per_character": bits_per_character(scores, texts, errors)}
+    if "nats per character" in units:
+        found["nats_per_character"] = nats_per_character(scores, texts, errors)
+    if "perplexity per word" in units:
+        words = perplexity(scores, [len(text.split()) + 1 for text in texts], errors)
+        found["perplexity"] = replace(words, unit="perplexity per word")
+    return found
 
 
 def _rate(scores: ArrayLike, lengths: ArrayLike, errors: ArrayLike | None, unit: str) -> Estimate:

@@ -1,10 +1,15 @@
 """What every command shares: help, errors, statuses, pipes."""
 
+import ast
+import importlib.metadata
 import os
+import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import numpy as np
 import pytest
@@ -111,6 +116,30 @@ def test_help_waits_for_no_library():
     assert "--model" in done.stdout
     # 0.2 s where the machine has nothing else to do; a bound that only a wrong import breaks.
     assert time.perf_counter() - start < 5
+
+
+def test_every_library_that_is_imported_is_declared():
+    root = pathlib.Path(densekit.__file__).parent
+    project = tomllib.loads((root.parent / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extra["text"], *extra["docs"], *extra["test"]]
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in lines}
+    imported = set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    owners = importlib.metadata.packages_distributions()
+    foreign = imported - sys.stdlib_module_names - {"densekit"}
+    assert {"requests", "markupsafe", "torch"} <= foreign
+    missing = [
+        name
+        for name in foreign
+        if not declared & {owner.lower() for owner in owners.get(name, [name])}
+    ]
+    assert missing == []
 
 
 @pytest.fixture(scope="module")

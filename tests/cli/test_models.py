@@ -200,6 +200,51 @@ def test_a_file_wins_over_a_data_set(tmp_path, done, monkeypatch):
     assert np.load("x.npy").shape == (1, 3, 4)
 
 
+def test_published_results_stand_beside_ours(tmp_path, done, monkeypatch):
+    texts = ["the cat sat on it", "a dog sat"] * 20
+    figures = (
+        densekit.datasets.Published("LSTM", 65.25, "perplexity per word", "Zaremba et al. 2014"),
+        densekit.datasets.Published("n-gram", 1.75, "nats per character", "Shannon 1951"),
+    )
+    held = densekit.datasets.HeldOut(texts, "toy")
+    toy = densekit.datasets.Dataset(texts, texts, held, "toy", "text", reference=figures)
+    monkeypatch.setattr(densekit.datasets, "names", lambda *_: ("toy",))
+    monkeypatch.setattr(densekit.datasets, "load", lambda _: toy)
+    file = tmp_path / "n.densekit"
+    done("fit", "toy", "-m", "NGram", "-o", file)
+    found = json.loads(done("evaluate", file, "toy", "--json"))
+    assert [f["model"] for f in found["published"]] == ["LSTM", "n-gram"]
+    assert found["published"][0]["value"] == 65.25
+    nats = -densekit.load(file).score_samples(texts).sum()
+    words = np.exp(nats / (20 * (6 + 4)))
+    assert found["measures"]["perplexity"]["value"] == pytest.approx(words)
+    per_character = nats / (20 * (18 + 10))
+    assert found["measures"]["nats_per_character"]["value"] == pytest.approx(per_character)
+    shown = done("evaluate", file, "toy")
+    assert "65.25" in shown
+    assert "Zaremba et al. 2014" in shown
+    formats.write(texts, tmp_path / "mine.txt")
+    found = json.loads(done("evaluate", file, tmp_path / "mine.txt", "--json"))
+    assert found["published"] == []
+    assert "perplexity" not in found["measures"]
+
+
+def test_json_of_sample_and_score(work, tmp_path, done):
+    model, out = work / "people.densekit", tmp_path / "o.csv"
+    given = ("--context", "sex=f", "--context", "since=2021-05-01", "--seed", 0)
+    found = json.loads(done("sample", model, "-n", 3, *given, "-o", out, "--json"))
+    assert found == {"rows": 3, "file": str(out)}
+    printed = done("sample", model, "-n", 3, *given, "--json")
+    records = [json.loads(line) for line in printed.splitlines()]
+    assert [r["income"] for r in records] == formats.read(out)["income"].tolist()
+    # A format that was asked for wins.
+    assert done("sample", model, "-n", 3, *given, "--json", "--format", "csv") == out.read_text()
+    found = json.loads(done("score", model, out, "-o", tmp_path / "s.csv", "--json"))
+    assert (found["rows"], found["file"]) == (3, str(tmp_path / "s.csv"))
+    records = [json.loads(line) for line in done("score", model, out, "--json").splitlines()]
+    assert [set(r) for r in records] == [{"score", "standard_error"}] * 3
+
+
 def test_json_of_a_fit(work, tmp_path, done):
     words = ("fit", work / "lines.txt", "-m", "NGram", "-o", tmp_path / "n.densekit", "--json")
     found = json.loads(done(*words))

@@ -69,6 +69,30 @@ def test_an_interrupted_bench_says_how_to_go_on(tmp_path, monkeypatch, call):
     assert err == "densekit: stopped; 1 of 2 runs are kept\n"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupt_before_the_first_run_has_a_whole_line(tmp_path, monkeypatch, call, kept):
+    def interrupt(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "run_suite", interrupt)
+    folder = tmp_path / "results"
+    if kept:
+        folder.mkdir()
+    status, _, err = call("bench", "quick", "--out", folder)
+    line = "nothing was written"
+    if kept:
+        line = f"the runs that are done are kept in {folder}; the same command goes on from there"
+    assert (status, err) == (130, f"densekit: stopped; {line}\n")
+
+
+def test_report_as_json(tmp_path, monkeypatch, call):
+    page = tmp_path / "report.html"
+    monkeypatch.setattr("densekit.bench.report.write_report", lambda _: page)
+    assert call("report", tmp_path) == (0, f"{page}\n", "wrote the report\n")
+    _, out, _ = call("report", tmp_path, "--json")
+    assert json.loads(out) == {"report": str(page)}
+
+
 def test_list_shows_every_model(done):
     out = done("list")
     assert all(name in out for name in densekit.all_estimators())

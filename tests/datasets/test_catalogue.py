@@ -1,9 +1,10 @@
+import math
 import re
 
 import pytest
 
-from densekit import datasets
-from densekit.datasets import catalogue
+from densekit import datasets, metrics
+from densekit.datasets import binary, catalogue
 
 
 def test_every_set_is_catalogued_and_every_entry_is_a_set():
@@ -40,6 +41,26 @@ def test_published_figures_name_paper_and_year():
     assert "published draw" in gaussian["bsds300"].source
 
 
+def test_masses_of_binary_rows_are_below_one():
+    said = {n: p for n in binary.LOADERS for p in datasets.info(n).published}
+    assert {name: p.value for name, p in said.items()} == {
+        "nltcs": -6.00, "plants": -12.67, "jester": -52.82, "baudio": -39.62, "bnetflix": -56.21,
+        "dna": -81.28, "pumsb_star": -22.75, "bbc": -256.40,
+    }  # fmt: skip
+    assert {p.unit for p in said.values()} == {"nats per row"}
+    assert all("paper not identified" in p.source for p in said.values())
+
+
+def test_text8_says_that_ours_counts_a_symbol_more_for_each_block():
+    text = "a" * 256
+    nats = 256 * 1.4 * math.log(2)  # 1.4 bits for each character, and none for the end
+    ours = metrics.bits_per_character([-nats], [text]).value
+    assert ours * 257 / 256 == pytest.approx(1.4)
+    figures = datasets.info("text8").published
+    assert all("multiply ours by 257/256" in figure.source for figure in figures)
+    assert len(figures) == 5
+
+
 def test_sums_are_whole_and_no_url_is_taken_twice():
     files = {f.path: f for name in datasets.names() for f in datasets.info(name).files}
     for found in files.values():
@@ -74,7 +95,7 @@ def test_an_unknown_name_gets_the_nearest(ask):
     with pytest.raises(ValueError) as caught:
         ask("minboone")
     assert str(caught.value) == "no data set is called 'minboone'; did you mean 'miniboone'?"
-    with pytest.raises(ValueError, match="known are abalone, accidents, .* in all"):
+    with pytest.raises(ValueError, match=r"known are abalone, accidents, .* in all"):
         ask("zzz")
 
 

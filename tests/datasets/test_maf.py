@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import io
+import os
+import pickle
 import tarfile
 
 import numpy as np
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 
 from densekit import Gaussian, datasets
-from densekit.datasets import catalogue, maf
+from densekit.datasets import catalogue, fetch, maf
 
 
 def numbered(n, d):
@@ -173,10 +175,98 @@ def npy(array):
     return stream.getvalue()
 
 
+class _AsInPandas019(pickle._Pickler):
+    """Writes the classes below under the names that they had in 2017, and strings of Python 2."""
+
+    def save_string(self, obj):
+        data = obj.encode("latin1") if isinstance(obj, str) else obj
+        self.write(pickle.BINSTRING + len(data).to_bytes(4, "little") + data)
+        self.memoize(obj)
+
+    dispatch = pickle._Pickler.dispatch | {bytes: save_string, str: save_string}
+
+    def save_global(self, obj, name=None):
+        if not hasattr(obj, "old"):
+            return super().save_global(obj, name)
+        module, name = obj.old
+        self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
+        return self.memoize(obj)
+
+
+class _Index:
+    old = ("pandas.core.index", "_new_Index")
+
+    def __init__(self, **data):
+        self.data = data
+
+    def __reduce__(self):
+        return _Index, (_IndexClass, self.data)
+
+
+class _IndexClass:
+    old = ("pandas.core.index", "Index")
+
+
+class _Manager:
+    old = ("pandas.core.internals", "BlockManager")
+
+    def __init__(self, frame):
+        columns = np.array(list(frame.columns), object)
+        axes = [_Index(data=columns, name=None), _Index(start=0, stop=len(frame), step=1)]
+        # Two blocks of one table: every other column, and the rest as a list of places.
+        rest = np.arange(1, len(columns), 2)
+        places = [slice(0, len(columns), 2), rest]
+        values = [np.ascontiguousarray(frame.to_numpy()[:, place].T) for place in places]
+        blocks = [{"values": v, "mgr_locs": p} for v, p in zip(values, places, strict=True)]
+        items = [_Index(data=columns[place], name=None) for place in places]
+        self.state = axes, values, items, {"0.14.1": {"axes": axes, "blocks": blocks}}
+
+    def __getstate__(self):
+        return self.state
+
+
+class _Frame:
+    old = ("pandas.core.frame", "DataFrame")
+
+    def __init__(self, frame):
+        self.frame = frame
+
+    def __getstate__(self):
+        return {"_data": _Manager(self.frame), "_typ": "dataframe", "_metadata": []}
+
+
 def pickled(frame):
+    """A table as the authors' pandas pickled it."""
     stream = io.BytesIO()
-    frame.to_pickle(stream)
+    _AsInPandas019(stream, protocol=2).dump(_Frame(frame))
     return stream.getvalue()
+
+
+def test_a_table_of_2017_is_read_without_pandas_own_unpickling():
+    frame = pd.DataFrame(numbered(40, 5), columns=["Time", "Meth", "Eth", "R1", "R2"])
+    data = pickled(frame)
+    assert b"cpandas.core.index\n_new_Index\n" in data
+    with pytest.raises(ImportError, match=r"pandas\.core\.index"):
+        pickle.loads(data)
+    pd.testing.assert_frame_equal(fetch.frame(data), frame)
+
+
+def test_a_table_that_runs_something_is_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    with pytest.raises(ValueError, match=r"needs no posix\.mkdir: the file is not read"):
+        fetch.frame(pickle.dumps({"_data": Bomb()}))
+    # Nor what pandas itself would run: eval, read_pickle.
+    evil = b"cpandas\neval\n(S'1 + 1'\ntR."
+    with pytest.raises(ValueError, match="not a DataFrame"):
+        fetch.frame(evil)
+    assert fetch._Frames(io.BytesIO(evil)).load().args == ("1 + 1",)
+    for name in (b"builtins\neval", b"__builtin__\neval", b"os\nsystem", b"pandasos\nsystem"):
+        with pytest.raises(ValueError, match="the file is not read"):
+            fetch.frame(b"c" + name + b"\n(S'1'\ntR.")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.usefixtures("archive")

@@ -8,6 +8,7 @@ from densekit.metrics import (
     bits_per_character,
     bits_per_dim,
     held_out_nats,
+    likelihood_units,
     nats_per_character,
     perplexity,
 )
@@ -113,3 +114,33 @@ def test_bad_companions():
         perplexity([1.0, 2.0], [1, 1, 1])
     with pytest.raises(ValueError, match=r"n_tokens\[1\]=0: a text has at least one token"):
         perplexity([1.0, 2.0], [1, 0])
+
+
+def test_each_modality_has_the_units_of_its_papers():
+    scores, errors = np.array([-40.0, -52.0]), np.array([0.1, 0.2])
+    told = {"modality": "image", "base_measure": "counting", "n_dims": 12}
+    assert likelihood_units(scores, errors, **told) == {
+        "bits_per_dim": bits_per_dim(scores, 12, errors)
+    }
+    assert likelihood_units(scores, errors, **told | {"base_measure": "lebesgue"}) == {}
+    assert likelihood_units(scores, modality="table", base_measure="counting", n_dims=3) == {}
+    texts = ["a cat sat", "dogs"]
+    told = {"modality": "text", "base_measure": "counting", "texts": texts}
+    found = likelihood_units(scores, errors, **told, units={"bits per character"})
+    assert found == {"bits_per_character": bits_per_character(scores, texts, errors)}
+    found = likelihood_units(
+        scores, errors, **told, units=["nats per character", "perplexity per word"]
+    )
+    assert list(found) == ["bits_per_character", "nats_per_character", "perplexity"]
+    nats = found["nats_per_character"]
+    assert nats.value == pytest.approx(92 / (9 + 4 + 2))
+    assert nats.value == pytest.approx(found["bits_per_character"].value * math.log(2))
+    # Four words and two ends.
+    assert found["perplexity"].value == pytest.approx(math.exp(92 / 6))
+    assert found["perplexity"].unit == "perplexity per word"
+
+
+@pytest.mark.parametrize(("modality", "missing"), [("image", "n_dims"), ("text", "texts")])
+def test_units_need_the_sizes_of_rows(modality, missing):
+    with pytest.raises(ValueError, match=f"{missing}=None: "):
+        likelihood_units([-1.0], modality=modality, base_measure="counting")
