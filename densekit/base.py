@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
-import narwhals as nw
 import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
@@ -26,7 +25,7 @@ from densekit.codecs.dequantised import Dequantised, log_prob_and_error
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.params import Interval, OneOf, check_parameters
-from densekit.runtime import resolve_device, resolve_dtype, resolve_seed, seeded
+from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 
 DensityKind = Literal["exact", "lower_bound", "estimate", "none"]
 
@@ -387,8 +386,8 @@ class DensityEstimator(BaseEstimator, ABC):
             )
             raise ValueError(
                 f"{type(self).__name__} takes {takes}; X looks like {modality} data "
-                f"({type(X).__name__}{_shape_of(X)}). densekit.all_estimators(modality={modality!r}) "
-                "lists the models that take it"
+                f"({type(X).__name__}{codecs.shape_in_words(X)}). "
+                f"densekit.all_estimators(modality={modality!r}) lists the models that take it"
             )
         kind = _CODECS[modality]
         return kind(
@@ -460,7 +459,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _check_table(self, X: Any, reset: bool) -> Any:
         least = 2 if reset else 1
-        if _is_frame(X):
+        if codecs.is_frame(X):
             # scikit-learn reads names and widths; the codec checks each column by its kind.
             return validate_data(self, X, reset=reset, skip_check_array=True)
         try:
@@ -538,9 +537,9 @@ class DensityEstimator(BaseEstimator, ABC):
         shared = self._over_typed(None) if context is None else None
         for i in range(0, len(typed), batch):
             n = len(typed[i : i + batch])
-            given = None if context is None else _padded(context[i : i + batch])
+            given = None if context is None else padded(context[i : i + batch])
             dist = self._over_typed(given) if shared is None else shared
-            logp, error = log_prob_and_error(dist, _padded(typed[i : i + batch]))
+            logp, error = log_prob_and_error(dist, padded(typed[i : i + batch]))
             yield logp[:n], error[:n]
 
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
@@ -589,25 +588,9 @@ class DensityEstimator(BaseEstimator, ABC):
         return tags
 
 
-def _padded(rows: Tensor) -> Tensor:
-    """Rows to a multiple of 32 by repeating the last: vectorised kernels round a ragged end
-    differently, and a score must not depend on a row's place in its batch."""
-    lack = -len(rows) % 32
-    return rows if lack == 0 else torch.cat([rows, rows[-1:].expand(lack, *rows.shape[1:])])
-
-
 def _within_reach(events: Tensor) -> Tensor:
     """Whether each entry is so near that its square is a number: beyond, every density here is zero to
     the last digit, and a network would make NaN of it."""
     if not events.is_floating_point():
         return torch.ones_like(events, dtype=torch.bool)
     return events.abs() < torch.finfo(events.dtype).max ** 0.4
-
-
-def _is_frame(X: Any) -> bool:
-    return isinstance(nw.from_native(X, pass_through=True, eager_only=True), nw.DataFrame)
-
-
-def _shape_of(X: Any) -> str:
-    shape = getattr(X, "shape", None)
-    return f" of shape {tuple(shape)}" if shape is not None else f" of length {len(X)}"

@@ -120,3 +120,10 @@ def set_generator_states(states: dict[str, torch.Tensor], device: torch.device) 
 def resolve_dtype(name: str) -> torch.dtype:
     """``"float32"`` or ``"float64"`` as torch's dtype."""
     return {"float32": torch.float32, "float64": torch.float64}[name]
+
+
+def padded(rows: torch.Tensor) -> torch.Tensor:
+    """Rows to a multiple of 32 by repeating the last: vectorised kernels round a ragged end
+    differently, and a score must not depend on a row's place in its batch."""
+    lack = -len(rows) % 32
+    return rows if lack == 0 else torch.cat([rows, rows[-1:].expand(lack, *rows.shape[1:])])

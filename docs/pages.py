@@ -277,8 +277,8 @@ def result_pages(results: Path) -> dict[str, str]:
         "# Results\n\n"
         "What `densekit bench` measured, as committed under `benchmarks/results/`. Scores of "
         "another kind or base measure are not comparable and stand apart; bold is the best of its "
-        "part, and ± is the standard error over the held-out rows (of several seeds, the standard "
-        "deviation between them). How to run a suite, or one of your own, is in "
+        "part, and ± is the standard error over the held-out rows and over seeds, if there are several. "
+        "How to run a suite, or one of your own, is in "
         f"[](../how-to/benchmarks.md).\n\n{none}```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     )
     return {"index.md": index, **{f"{name}.md": page for name, page in found.items()}}

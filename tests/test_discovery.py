@@ -37,7 +37,9 @@ def test_unknown_filters_are_named(bad):
 @pytest.mark.parametrize("kind", all_estimators().values(), ids=all_estimators())
 def test_models_are_final_and_document_their_formula_and_example(kind):
     assert kind.__bases__[0] in (densekit.DensityEstimator, densekit.NeuralDensity)
-    assert not [k for k in kind.__subclasses__() if k.__module__.startswith("densekit.")]
+    # By what its module has: the broken estimators of other tests say they come from there.
+    derived = [k for k in kind.__subclasses__() if k.__module__.startswith("densekit.")]
+    assert not [k for k in derived if hasattr(sys.modules[k.__module__], k.__name__)]
     doc = inspect.getdoc(kind)
     assert ">>>" in doc
     assert any(str(year) in doc for year in range(1950, 2027)), "name the paper and its year"

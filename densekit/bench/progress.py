@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from densekit.bench.records import Record
 from densekit.bench.suite import Run, Suite
-from densekit.bench.table import amount, result
+from densekit.bench.table import amount, labels, result
 
 # Shares of a run's bar: most of it is the fit.
 _SHARE = {"load": 0.0, "fit": 0.02, "score": 0.85, "sample": 0.93}
@@ -21,7 +21,9 @@ class Lines:
 
     def __init__(self, suite: Suite, console: Console):
         self.console, self.total, self.done = console, len(suite.runs), 0
-        self.width = max(len(_name(run)) for run in suite.runs)
+        names = labels({**vars(run), "key": run.key} for run in suite.runs)
+        self.names = {run.key: f"{run.data} {names[run.key]}" for run in suite.runs}
+        self.width = max(map(len, self.names.values()))
 
     def kept(self, records: list[Record], folder: Path) -> None:
         """How many runs need not be repeated."""
@@ -45,7 +47,7 @@ class Lines:
         fit = record.times.get("fit")
         fitted = f", fit {amount(fit)} s" if fit is not None else ""
         style = "red" if record.status == "failed" else ""
-        line = f"{count} {_name(run):<{self.width}}  {result(record)}{fitted}"
+        line = f"{count} {self.names[run.key]:<{self.width}}  {result(record)}{fitted}"
         self.console.print(escape(line), style=style, highlight=False, soft_wrap=True)
 
 
@@ -61,7 +63,9 @@ class Bars(Lines):
     def started(self, run: Run) -> None:
         """A new bar."""
         self.bars.update(self.suite, note="")
-        self.tasks[run.key] = self.bars.add_task("  " + _name(run), total=1.0, note="start")
+        self.tasks[run.key] = self.bars.add_task(
+            "  " + self.names[run.key], total=1.0, note="start"
+        )
 
     def kept(self, records: list[Record], folder: Path) -> None:
         """The suite's bar does not start at nothing."""
@@ -96,7 +100,3 @@ def watching(suite: Suite, console: Console) -> Iterator[Lines]:
     )
     with Progress(*columns, console=console, transient=True) as bars:
         yield Bars(suite, console, bars)
-
-
-def _name(run: Run) -> str:
-    return f"{run.data} {run.label}"

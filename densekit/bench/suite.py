@@ -177,9 +177,16 @@ def check(suite: Suite) -> None:
     """
     for run in suite.runs:
         try:
-            known = inspect.signature(resolve(run.model)).parameters
+            kind = resolve(run.model)
+            known = inspect.signature(kind).parameters
         except ValueError as error:
             raise ValueError(f"suite {suite.name}, run {run.key}: {error}") from error
+        lacks = [name for name in ("fit", "sample") if not hasattr(kind, name)]
+        if isinstance(kind, type) and lacks:
+            raise ValueError(
+                f"suite {suite.name}, run {run.key}: {run.model} has no {' and no '.join(lacks)}; "
+                "a model has fit and sample, and score_samples if it has a density"
+            )
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
         for key in run.settings:
             if key not in known and not anything:

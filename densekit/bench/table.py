@@ -5,7 +5,8 @@ table, and rows are sorted inside a part only.
 """
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -121,8 +122,9 @@ def _table(name: str, records: list[Record]) -> Table:
     for head in ("nats per row", *units, "fit\ns", "scored\nrows/s", "sampled\nrows/s"):
         table.add_column(head, justify="right", no_wrap=True)
     parts: dict[tuple[int, str], list[list[str]]] = {}
+    names = labels(record.run for record in records)
     for record in sorted(records, key=_value, reverse=True):
-        parts.setdefault(_part(record), []).append(_row(record, extra))
+        parts.setdefault(_part(record), []).append(_row(record, names[record.key], extra))
     truth = next((r.truth for r in records if r.truth), None)
     if truth:
         row = ["the truth", "", pm(truth), *("" for _ in extra), "", "", ""]
@@ -141,14 +143,33 @@ def _value(record: Record) -> float:
     return -math.inf if value is None else value
 
 
-def _row(record: Record, extra: list[str]) -> list[str]:
+def labels(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """A name for each run by its key: the label, with the seed where that alone tells runs apart.
+
+    Examples
+    --------
+    >>> run = {"data": "digits", "label": "VAE"}
+    >>> labels([run | {"seed": 0, "key": "a"}, run | {"seed": 1, "key": "b"}])
+    {'a': 'VAE, seed 0', 'b': 'VAE, seed 1'}
+    """
+    runs = list(runs)
+    alike = Counter((run["data"], run["label"]) for run in runs)
+    return {
+        run["key"]: f"{run['label']}, seed {run['seed']}"
+        if alike[run["data"], run["label"]] > 1
+        else run["label"]
+        for run in runs
+    }
+
+
+def _row(record: Record, label: str, extra: list[str]) -> list[str]:
     times = record.times
     if record.status == "failed":
         score = "failed"
     else:
         score = pm(record.score) if record.score else "none"
     return [
-        record.run["label"],
+        label,
         record.family,
         score,
         *(pm(record.metrics.get(key)) for key in extra),

@@ -226,20 +226,16 @@ def _score(estimator: Any, data: datasets.Dataset, test: Any, record: Record) ->
         "n_rows": len(scores),
         "n_outside": int(np.isneginf(scores).sum()),
     }
-    if data.modality == "image" and record.score["base_measure"] == "counting":
-        bits = metrics.bits_per_dim(scores, int(data.n_dims or 1), errors)
-        record.metrics["bits_per_dim"] = vars(bits)
-    if data.modality == "text":
-        bits = metrics.bits_per_character(scores, test, errors)
-        record.metrics["bits_per_character"] = vars(bits)
-        units = {published.unit for published in data.reference}
-        if "nats per character" in units:
-            nats = metrics.nats_per_character(scores, test, errors)
-            record.metrics["nats_per_character"] = vars(nats)
-        if "perplexity per word" in units:
-            # The end of a string is predicted too, as that of a sentence is in the literature.
-            words = [len(text.split()) + 1 for text in test]
-            record.metrics["perplexity"] = vars(metrics.perplexity(scores, words, errors))
+    units = metrics.likelihood_units(
+        scores,
+        errors,
+        modality=data.modality,
+        base_measure=record.score["base_measure"],
+        n_dims=data.n_dims,
+        texts=test if data.modality == "text" else None,
+        units={published.unit for published in data.reference},
+    )
+    record.metrics |= {name: vars(found) for name, found in units.items()}
     record.times["score"] = seconds
     again = foreign.rows_for(estimator, test)
     record.times["scored_rows_per_second"] = len(test) / _best_of(

@@ -1,7 +1,8 @@
 """fit, sample, score, evaluate: data files in, a model or data files out."""
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,12 +61,19 @@ def fit(
     shared: Shared = context_.obj
     _check_model_file(out)
     models = densekit.all_estimators()
+    if ":" in model:
+        raise ValueError(
+            f"--model {model}: fit takes the models of densekit list, since a saved file names no "
+            "code; fit your own in Python, or compare it by densekit bench and densekit check"
+        )
     if model not in models:
         raise ValueError(f"no model is called {model!r}{nearest(model, models)}")
     pairs = [*(settings or ())]
     pairs += [f"max_time={max_time}"] if max_time is not None else []
     pairs += [f"random_state={seed}"] if seed is not None else []
     known = models[model]().get_params(deep=False)
+    if max_time is not None and "max_time" not in known:
+        raise ValueError(f"--max-time {max_time:g}: {model} is not trained by steps; leave it out")
     given = parse_settings(pairs, known, model)
     if shared.quiet:
         given.setdefault("verbose", False)
@@ -75,7 +83,8 @@ def fit(
     if columns is not None and not hasattr(rows, "columns"):
         raise ValueError(f"--context {context}: {data} has no named columns, as a .csv file has")
     start = time.perf_counter()
-    estimator.fit(rows, context=columns)
+    with _naming(data):
+        estimator.fit(rows, context=columns)
     seconds = time.perf_counter() - start
     estimator.save(out)
     score = _described(estimator)
@@ -160,7 +169,9 @@ def score(
     written = "jsonl" if shared.json and out == "-" else None
     formats.check_target(out, format=written)
     estimator = densekit.load(file)
-    scores, errors = _scores(estimator, _read(data, "test", format)[0])
+    rows = _read(data, "test", format)[0]
+    with _naming(data):
+        scores, errors = _scores(estimator, rows)
     table = pd.DataFrame({"score": scores, "standard_error": errors})
     formats.write(table, out, format=written)
     where = "" if out == "-" else f"; wrote them to {out}"
@@ -275,8 +286,20 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
     values = {k: pd.Timestamp(v) if isinstance(v, date) else v for k, v in values.items()}
     missing = [name for name in names if name not in values]
     if missing:
-        raise ValueError(f"{file} was fitted given {', '.join(names)}: {missing[0]} is missing")
+        raise ValueError(
+            f"{file} was fitted given {', '.join(names)}: {missing[0]} is missing; give --context "
+            "once for each column"
+        )
     return values
+
+
+@contextlib.contextmanager
+def _naming(data: str) -> Iterator[None]:
+    """Errors about rows say which file they came from: a user of files has no X."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{data}: {error}") from error
 
 
 def _scores(estimator: Any, rows: Any) -> Any:

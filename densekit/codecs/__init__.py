@@ -1,7 +1,14 @@
 """Codecs: the user's data and the tensors that models see, both ways, with the Jacobian."""
 
 from densekit.codecs.base import Codec
-from densekit.codecs.frames import for_scoring, modality_of, n_rows, take
+from densekit.codecs.frames import (
+    for_scoring,
+    is_frame,
+    modality_of,
+    n_rows,
+    shape_in_words,
+    take,
+)
 from densekit.codecs.image import ImageCodec
 from densekit.codecs.schema import Column, Schema
 from densekit.codecs.table import TableCodec
@@ -15,7 +22,9 @@ __all__ = [
     "TableCodec",
     "TextCodec",
     "for_scoring",
+    "is_frame",
     "modality_of",
     "n_rows",
+    "shape_in_words",
     "take",
 ]

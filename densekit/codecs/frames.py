@@ -111,6 +111,23 @@ def as_array(X: Any) -> np.ndarray:
     return x
 
 
+def is_frame(X: Any) -> bool:
+    """Whether X is a table with named columns, of whichever library."""
+    import narwhals as nw
+
+    return isinstance(nw.from_native(X, pass_through=True, eager_only=True), nw.DataFrame)
+
+
+def shape_in_words(X: Any) -> str:
+    """For error messages.
+
+    >>> shape_in_words(np.zeros((2, 3))), shape_in_words(["a"])
+    (' of shape (2, 3)', ' of length 1')
+    """
+    shape = getattr(X, "shape", None)
+    return f" of shape {tuple(shape)}" if shape is not None else f" of length {len(X)}"
+
+
 def is_text(X: Any) -> bool:
     """Whether X is a list, tuple, series or one-dimensional array of strings."""
     if isinstance(X, (list, tuple)):

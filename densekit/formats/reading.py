@@ -214,6 +214,11 @@ def _check_lines(place: Place, data: bytes, delimiter: str) -> None:
 
 def _check_header(place: Place, names: list[str]) -> None:
     """Raise where the first line names no columns, or others than the user thinks."""
+    if names[0].lstrip().startswith("{"):
+        raise ValueError(
+            f"{place.name}, line 1, looks like JSON lines and is read as {place.format}: name it "
+            "*.jsonl, or say --format jsonl (in Python format='jsonl')"
+        )
     if len(names) == 1 and place.format == "csv" and any(c in names[0] for c in ";\t|"):
         raise ValueError(
             f"{place.name}, line 1: one column called {names[0]!r}; values must be separated by "

@@ -149,13 +149,16 @@ def test_order_by_what_is_wanted(wanted, order):
     assert column.badness(math.nan) == math.inf
 
 
-def test_seeds_are_one_row_with_their_mean_and_deviation():
+def test_seeds_are_one_row_whose_error_is_of_seeds_and_of_held_out_rows():
     seeds = [record("m", value, seed=i) for i, value in enumerate((1.0, 2.0, 6.0))]
     ((_, (row,)),) = table(*seeds)
     assert row.cells[0].value == 3.0
-    # Marks compare the means, whose error is the spread over the root of their number.
-    assert row.cells[0].error == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))
-    assert row.cells[0].text == "3.0 ± 2.6"
+    # All seeds score the same rows, so the error over rows, 0.5 here, does not average out.
+    assert row.cells[0].error == pytest.approx(math.hypot(math.sqrt((4 + 1 + 9) / 2 / 3), 0.5))
+    assert row.cells[0].text == "3.0 ± 1.6"
+    assert row.cells[0].title == "3 seeds, standard deviation 2.6 between them"
+    same = [record("m", 1.0, seed=i) for i in range(3)]
+    assert table(*same)[0][1][0].cells[0].text == "1.00 ± 0.50"
     # Other settings under the same label are another model.
     other = record("m", 4.0, seed=3)
     other.run["settings"] = {"label": "m", "more": 1}

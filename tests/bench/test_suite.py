@@ -85,6 +85,7 @@ def test_wrong_suites_are_named(tmp_path, text, message):
             "no model is called 'Gausian'; did you mean 'Gaussian",
         ),
         (RUN + "settings = { shrinkag = 1 }\n", "no setting 'shrinkag'; did you mean 'shrinkage'"),
+        (RUN.replace("Gaussian", "sklearn.cluster:KMeans"), "KMeans has no sample; a model has"),
         (RUN.replace("Gaussian", "nowhere:Model"), "'nowhere:Model' cannot be imported"),
         (RUN.replace("Gaussian", "densekit:Model"), "'densekit:Model' cannot be imported"),
     ],

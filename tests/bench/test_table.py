@@ -88,3 +88,10 @@ def test_results_in_a_line():
 def test_scores_of_an_unstated_kind_have_a_part_of_their_own():
     rows = lines([record("Theirs", -90.0, "unstated", "unstated"), record("Ours", -100.0)])
     assert place(rows, "Ours") < place(rows, "kind not stated") < place(rows, "Theirs")
+
+
+def test_seeds_are_told_apart():
+    both = [record("VAE", -90.0), record("VAE", -91.0), record("GAN")]
+    both[1].run |= {"seed": 1, "key": "other"}
+    rows = lines(both)
+    assert place(rows, "VAE, seed 0") < place(rows, "VAE, seed 1") < place(rows, "GAN")

@@ -146,7 +146,10 @@ def _log_seconds(axes: Axes, seconds: list[float]) -> None:
 
 
 def _plain_or_power(value: float, _position: float | None = None) -> str:
-    return f"{value:g}" if 1e-3 <= value < 1e5 else f"1e{math.log10(value):.0f}"
+    if 0.999e-3 < value < 1e5:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def _names(axes: Axes, points: Sequence[Point], truth: float | None) -> None:

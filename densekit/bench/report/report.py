@@ -51,7 +51,7 @@ def write_report(folder: Path) -> Path:
     The page has a table for each data set in which density kinds and base measures stay apart,
     time against score, learning curves, samples, failures, warnings and all settings. It is a
     function of the folder's files alone: the same records give the same bytes. Several seeds of
-    one model are one row, their mean ± the standard deviation between them; pictures are those of
+    one model are one row, their mean ± its error over seeds and held-out rows; pictures are those of
     the first seed.
 
     Parameters
@@ -152,6 +152,8 @@ def _section(name: str, records: list[Record], folder: Path) -> Section:
 
 def _time_panel(part: Part, rows: list[Row], name: str) -> Markup | None:
     points, truth = [], None
+    if part.kind == "failed":
+        return None
     for row in rows:
         score = row.cells[0]
         seconds = [t for record in row.records if (t := record.times.get("fit"))]

@@ -199,7 +199,7 @@ def columns(records: Iterable[Record]) -> list[Column]:
 def parts(records: Iterable[Record], into: list[Column]) -> list[tuple[Part, list[Row]]]:
     """Rows by part, the best first: seeds of one model are one row.
 
-    A row of several seeds shows their mean ± the standard deviation between them.
+    A row of several seeds shows their mean ± its standard error over seeds and held-out rows.
     """
     records = list(records)
     groups: dict[tuple[Part, str, str], list[Record]] = {}
@@ -248,13 +248,27 @@ def _cell(column: Column, group: list[Record]) -> Cell:
     if len(entries) == 1:
         shown = entries[0]
     elif all(map(math.isfinite, values)):
-        shown = {"value": statistics.fmean(values), "standard_error": statistics.stdev(values)}
+        shown, spread = _over_seeds(entries, values)
+        title = "; ".join(text for text in (title, spread) if text)
     else:
         # The worst: a mean with an infinity in it is none.
         shown = {"value": max(values, key=column.badness)}
-    # Of the mean, which is what marks compare; what is shown is the spread of the seeds.
-    error = (shown.get("standard_error") or 0.0) / len(entries) ** 0.5
+    error = shown.get("standard_error") or 0.0
     return Cell(column.show(shown), float(shown["value"]), float(error), title=title)
+
+
+def _over_seeds(entries: list[Entry], values: list[float]) -> tuple[Entry, str]:
+    """The mean over seeds, and their spread in words.
+
+    The error has two parts: other seeds would move the mean, and so would other held-out rows, by
+    as much as they move each seed's, for all seeds score the same rows.
+    """
+    deviation = statistics.stdev(values)
+    errors = [entry.get("standard_error") or 0.0 for entry in entries]
+    rows = statistics.fmean(e for e in errors if not math.isnan(e)) if any(errors) else 0.0
+    error = math.hypot(deviation / math.sqrt(len(values)), rows)
+    entry = {"value": statistics.fmean(values), "standard_error": error}
+    return entry, f"{len(values)} seeds, standard deviation {deviation:.2g} between them"
 
 
 def _true_row(truth: dict[str, Any], part: Part, n_columns: int) -> Row:
