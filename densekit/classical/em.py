@@ -5,6 +5,8 @@ product of the responsibilities with the same quadratic features that gave them,
 over the rows, in blocks that stay in cache, is a whole iteration.
 """
 
+import math
+import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -196,8 +198,10 @@ def fit(
     tol: float,
     max_iter: int,
     penalty: Penalty,
+    deadline: float = math.inf,
 ) -> Fitted:
-    """Run EM (Dempster, Laird and Rubin 1977) on each restart until it gains less than ``tol``."""
+    """Run EM (Dempster, Laird and Rubin 1977) on each restart until it gains less than ``tol``, or
+    until ``time.perf_counter()`` has reached ``deadline``; one iteration is made in any case."""
     n_init = len(mixtures.loc)
     bound = x.new_full((n_init,), -torch.inf)
     n_iter = torch.zeros(n_init, dtype=torch.long, device=x.device)
@@ -211,4 +215,6 @@ def fit(
         converged[active] = (loglik - bound[active]).abs() < tol
         bound[active] = loglik
         n_iter[active] += 1
+        if time.perf_counter() >= deadline:
+            break
     return Fitted.best(mixtures, bound, n_iter, converged)

@@ -1,5 +1,7 @@
 """Gaussian mixture."""
 
+import math
+import time
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -38,6 +40,9 @@ class GaussianMixture(DensityEstimator):
     tol : float
         A restart ends when an iteration adds less than this to its mean log-likelihood, in nats.
     max_iter : int
+    max_time : float, optional
+        Seconds of wall clock after which no further iteration begins; half of them may go into
+        choosing K.
     covariance_floor : float
         Added to the variances, in units of the columns' own variances, as scikit-learn's
         ``reg_covar``: no component can collapse onto a row.
@@ -72,6 +77,7 @@ class GaussianMixture(DensityEstimator):
     n_init: Annotated[int, Interval(ge=1)] = 3
     tol: Annotated[float, Interval(gt=0)] = 1e-4
     max_iter: Annotated[int, Interval(ge=1)] = 200
+    max_time: Annotated[float, Interval(gt=0)] | None = None
     covariance_floor: Annotated[float, Interval(ge=1e-10)] = 1e-6
     prior_rows: Annotated[float, Interval(ge=0)] = 1.0
     dtype: Annotated[str, OneOf("float32", "float64")] = "float64"
@@ -82,15 +88,16 @@ class GaussianMixture(DensityEstimator):
 
     def _fit(self, events: Tensor, context: Tensor | None) -> None:
         x = events.double()
+        begun, seconds = time.perf_counter(), self.max_time or math.inf
         n_components = self.n_components
         if n_components == "auto":
-            n_components = self._choose(x)
+            n_components = self._choose(x, begun + seconds / 2)
         elif int(n_components) > len(x):
             raise ValueError(
                 f"n_components={n_components} is more than the {len(x)} rows of X; "
                 'lower it or use n_components="auto"'
             )
-        best = self._run(x, int(n_components))
+        best = self._run(x, int(n_components), begun + seconds)
         mixture = best.mixture
         self.n_components_ = int(n_components)
         self.weights_ = mixture.log_weights.exp().cpu().numpy()
@@ -102,16 +109,16 @@ class GaussianMixture(DensityEstimator):
             best.converged,
         )
 
-    def _run(self, x: Tensor, n_components: int) -> em.Fitted:
+    def _run(self, x: Tensor, n_components: int, deadline: float) -> em.Fitted:
         kind = self.covariance_type
         # As if the components shared out the volume of the data.
         spread = n_components ** (-2 / max(1, x.shape[1]))
         penalty = em.Penalty(self.covariance_floor, self.prior_rows, spread)
         n_init = self.n_init if n_components > 1 else 1
         started = em.start(x, n_components, n_init, kind, penalty)
-        return em.fit(x, started, kind, self.tol, self.max_iter, penalty)
+        return em.fit(x, started, kind, self.tol, self.max_iter, penalty, deadline)
 
-    def _choose(self, x: Tensor) -> int:
+    def _choose(self, x: Tensor, deadline: float) -> int:
         """The number of components by held-out likelihood."""
         x = x[torch.randperm(len(x), device=x.device)[:_CHOICE_ROWS]]
         held_out, rest = x[: len(x) // 5], x[len(x) // 5 :]
@@ -121,7 +128,9 @@ class GaussianMixture(DensityEstimator):
         best, chosen, n_components = x.new_full((len(held_out),), -torch.inf), 1, 1
         # One doubling that does not help may precede one that does; two hardly ever do.
         while n_components <= min(_MOST_COMPONENTS, 4 * chosen, len(rest) // (2 * per_column)):
-            mixture = self._run(rest, n_components).mixture
+            if time.perf_counter() >= deadline:
+                break
+            mixture = self._run(rest, n_components, deadline).mixture
             weights = mixture.log_weights.exp()
             scores = NormalMixture(weights, mixture.loc, mixture.scale).log_prob(held_out)
             gain = scores - best

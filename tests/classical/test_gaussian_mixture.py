@@ -103,3 +103,14 @@ def test_gradient_flows_to_the_data():
     d = GaussianMixture(n_components=3, random_state=0).fit(rows()).distribution_
     x = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(d.log_prob, x)
+
+
+def test_max_time_bounds_the_iterations():
+    X = np.random.default_rng(0).normal(size=(20_000, 8))
+    settings = {"n_components": 40, "tol": 1e-12, "max_iter": 2000, "random_state": 0}
+    est = GaussianMixture(max_time=0.5, **settings).fit(X)
+    assert 1 <= est.n_iter_ < 2000
+    assert not est.converged_
+    assert np.isfinite(est.score_samples(X[:100])).all()
+    # No time at all is one iteration, and the choice of K falls to one.
+    assert GaussianMixture(max_time=1e-9, random_state=0).fit(X[:500]).n_components_ == 1
