@@ -18,7 +18,7 @@ def insert(page: str, name: str, text: str) -> None:
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     found, n = re.subn(
         f"{re.escape(begin)}.*?{re.escape(end)}",
-        lambda _: f"{begin}\n{text.strip()}\n{end}",
+        lambda _: f"{begin}\n\n{text.strip()}\n\n{end}",
         path.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )

@@ -166,7 +166,10 @@ def pages(record):
     heads = ["draws of", "nearer to train", "distance ratio", "copies", "memorises"]
     told = f"{record['date'][:10]}, `{record['command']}`"
     insert("SECURITY.md", "privacy of tables", f"{table(heads, lines)}\n\n({told})")
-    lines = [[n, f"{100 * f['copies']:.1f} %", f"{100 * f['windows']:.1f} %"] for n, f in record["text"].items()]
+    lines = [
+        [n, f"{100 * f['copies']:.1f} %", f"{100 * f['windows']:.1f} %"]
+        for n, f in record["text"].items()
+    ]
     heads = ["strings", "are training strings", f"windows of {WINDOW} characters that are"]
     insert("SECURITY.md", "privacy of text", table(heads, lines))
 
