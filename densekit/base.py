@@ -473,9 +473,9 @@ class DensityEstimator(BaseEstimator, ABC):
                 ensure_all_finite=False,
                 copy=False,
             )
-        except ValueError:
+        except (TypeError, ValueError):
             rows = codecs.frames.as_array(X)
-            if rows.dtype.kind not in "OU":
+            if rows.dtype.kind not in "OU" or not rows.ndim:
                 raise
             return validate_data(self, rows, reset=reset, skip_check_array=True)
 

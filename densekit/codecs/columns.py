@@ -65,12 +65,16 @@ def _integer_column(raw: RawColumn, name: str, support: Any) -> Column:
             )
         levels = tuple(range(first, last + 1))
         return Column(name, "ordinal", raw.dtype, levels=levels)
-    low, high = int(values.min()), int(values.max())
-    origin = min(max(round(_moments(values.astype(np.float64))[0]), low), high)
-    if max(high - origin, origin - low) >= 2**63:
-        origin = (low + high) // 2  # Steps from a lopsided mean would not fit an int64.
+    origin = _origin(values, round(_moments(values.astype(np.float64))[0]))
     scale = max(_moments(_minus(values, origin))[1], 1.0)
     return Column(name, "integer", raw.dtype, scale=scale, origin=origin)
+
+
+def _origin(values: np.ndarray, mean: int) -> int:
+    """An integer near the mean, to which the steps of all values fit an int64."""
+    low, high = int(values.min()), int(values.max())
+    origin = min(max(mean, low), high)
+    return origin if max(high - origin, origin - low) < 2**63 else (low + high) // 2
 
 
 def _fit_levels(raw: RawColumn, kind: str) -> tuple[Any, ...]:
@@ -154,7 +158,7 @@ def _datetime_column(raw: RawColumn, name: str) -> Column:
     unit = _unit(raw.values)
     ticks = _ticks(raw.values, unit)
     low = int(ticks.min())
-    origin = low + round(float(_minus(ticks, low).mean()))
+    origin = _origin(ticks, low + round(float(_minus(ticks, low).mean())))
     scale = _moments(_minus(ticks, origin))[1] * SECONDS[unit]
     return Column(name, "datetime", raw.dtype, scale=scale, origin=origin, unit=unit)
 
@@ -324,10 +328,12 @@ def decode_column(column: Column, z: np.ndarray) -> np.ndarray:
     """One column of typed entries to values, before the container casts them to its dtype."""
     if column.levels:
         return _level_values(column, np.rint(z).clip(0, len(column.levels) - 1).astype(int))
-    y = z * column.scale + column.loc
+    with np.errstate(over="ignore"):  # What no float holds is clipped below.
+        y = z * column.scale + column.loc
     if column.kind == "datetime":
-        # The lowest int64 is NaT.
-        ticks = _plus(y / SECONDS[column.unit], column.origin, -(2**63) + 1, 2**63 - 1)
+        # The lowest int64 is NaT; polars' and Arrow's dates are days in 32 bits.
+        last = 2**31 - 1 if column.dtype in ("Date", "date32[day]") else 2**63 - 1
+        ticks = _plus(y / SECONDS[column.unit], column.origin, -last, last)
         return ticks.astype(f"datetime64[{column.unit}]")
     numeric = _numpy_dtype(column.dtype)
     if column.kind == "integer":

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densekit.codecs.frames import check_unicode
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
 
@@ -91,6 +92,10 @@ class ContextCodec:
             lengths = {c: len(columns[c]) for c in self.names}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"the columns of context differ in length: {lengths}")
+            for c in self.names:
+                check_unicode(
+                    f"Context column {c!r}", (v for v in columns[c] if isinstance(v, str))
+                )
             import pandas as pd
 
             frame = nw.from_native(pd.DataFrame({c: columns[c] for c in self.names}))

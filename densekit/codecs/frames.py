@@ -6,7 +6,7 @@ No container library is imported before one of its objects is seen.
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,6 +248,8 @@ def _check_labels(labels: list[Any]) -> None:
                 f"Column name {label!r} is a {type(label).__name__}; names must be strings or "
                 "integers: rename with X.columns = [...]."
             )
+        if isinstance(label, str):
+            check_unicode(f"Column name {label!r}", [label])
         if label in seen:
             raise ValueError(f"Duplicate column name {label!r}: rename or drop one of them.")
         seen.add(label)
@@ -281,6 +283,7 @@ def _read_array(X: Any) -> Frame:
             values = _read_objects(f"x{j}", values)
         elif x.dtype.kind == "U":
             values = values.astype(object)
+            check_unicode(f"Column 'x{j}'", values)
         check_finite(f"x{j}", values)
         columns.append(RawColumn(j, dtype, values))
     return Frame("numpy", columns, dtype)
@@ -307,6 +310,17 @@ def check_missing(label: str | int, missing: int) -> None:
         )
 
 
+def check_unicode(what: str, texts: Iterable[str]) -> None:
+    """Raise ValueError where one of the strings has a lone surrogate, which no file can hold."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{what} is not valid Unicode: it has a lone surrogate, a trace of text that was not "
+            "UTF-8; read the file with its own encoding."
+        ) from None
+
+
 def _read_objects(label: str | int, values: np.ndarray) -> np.ndarray:
     """A column of Python objects as strings or as one numeric type."""
     import pandas as pd
@@ -314,6 +328,7 @@ def _read_objects(label: str | int, values: np.ndarray) -> np.ndarray:
     check_missing(label, int(pd.isna(values).sum()))
     inferred = pd.api.types.infer_dtype(values, skipna=False)
     if inferred == "string":
+        check_unicode(f"Column {label!r}", values)
         return np.asarray(values, dtype=object)
     if inferred in ("boolean", "integer", "floating", "mixed-integer-float"):
         numbers = np.array(values.tolist())
@@ -336,7 +351,7 @@ def _read_pandas(label: str | int, series: Any) -> RawColumn:
     dtype, name = series.dtype, str(series.dtype)
     check_missing(label, int(series.isna().sum()))
     if isinstance(dtype, pd.CategoricalDtype):
-        levels = _plain_levels(label, dtype.categories)
+        levels = _plain_levels(label, dtype.categories.tolist())
         name = f"category[{dtype.categories.dtype}{', ordered' if dtype.ordered else ''}]"
         codes = series.cat.codes.to_numpy()
         return RawColumn(label, name, codes, levels, coded=True, ordered=bool(dtype.ordered))
@@ -370,15 +385,17 @@ def _unreadable(label: str | int, dtype: str, *, complex_: bool = False) -> Valu
     )
 
 
-def _plain_levels(label: str | int, categories: Any) -> tuple[Level, ...]:
-    levels = tuple(categories.tolist())
+def _plain_levels(label: str | int, categories: list[Any]) -> tuple[Level, ...]:
+    levels = tuple(categories)
     strings = {isinstance(v, str) for v in levels}
     if len(strings) > 1 or not all(isinstance(v, (str, int, float, bool)) for v in levels):
         types = sorted({type(v).__name__ for v in levels})
         raise ValueError(
             f"Column {label!r} has categories of type {', '.join(types)}; they must be all "
-            "strings or all numbers: use X[column].cat.rename_categories(str)."
+            "strings or all numbers: rename them (pandas: X[column].cat.rename_categories(str))."
         )
+    if True in strings:
+        check_unicode(f"Column {label!r}", levels)
     return levels
 
 
@@ -400,7 +417,7 @@ def _read_narwhals(X: Any, labels: list[str]) -> list[RawColumn]:
                 levels = tuple(dtype.categories)
             elif native.startswith("dictionary"):
                 column = X.column(label).unify_dictionaries()
-                levels = tuple(column.chunk(0).dictionary.to_pylist())
+                levels = _plain_levels(label, column.chunk(0).dictionary.to_pylist())
                 ordered = native.endswith("ordered=1>")
             values = np.asarray(series.to_list(), dtype=object)
         elif isinstance(dtype, nw.String):

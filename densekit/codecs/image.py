@@ -1,6 +1,7 @@
 """Images: pixels to channel-first events, and back."""
 
 import math
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,10 +22,10 @@ _BLOCK = 2**22
 class ImageCodec(Codec):
     r"""Images (n, H, W), (n, H, W, C) or flattened to events (n, C, H, W).
 
-    *Integers* 0..255 of any integer dtype are codes with a mass each; the score is over counting
-    measure and comes out in bits per dimension as :math:`-\log P / (D \log 2)`. Booleans are codes
-    0 and 1. For models that want numbers, :meth:`Schema.relax` spreads each code over its step;
-    the schema's ``shift`` and ``spread`` make every channel standard after that.
+    *Integers* 0..255 of any integer dtype (int8: 0..127) are codes with a mass each; the score is
+    over counting measure and comes out in bits per dimension as :math:`-\log P / (D \log 2)`.
+    Booleans are codes 0 and 1. For models that want numbers, :meth:`Schema.relax` spreads each code
+    over its step; the schema's ``shift`` and ``spread`` make every channel standard after that.
 
     *Floats* in [0, 1] keep an exact density over Lebesgue measure: the normal quantile of the
     value (drawn in by 1e-6 so that 0 and 1 stay finite), standardised per channel. Images that
@@ -73,6 +74,8 @@ class ImageCodec(Codec):
         self.row_shape, self.dtype = tuple(x.shape[1:]), str(x.dtype)
         height, width, channels = (*shape, 1)[:3]
         levels = {"b": 2, "f": 0}.get(x.dtype.kind, self._levels())
+        if x.dtype == np.int8:
+            levels = min(levels, 128)  # A draw above 127 would come back negative.
         _check_range(x, max(levels - 1, 1))
         if x.min() == x.max():
             raise ValueError(
@@ -171,9 +174,16 @@ class ImageCodec(Codec):
         return x
 
     def _image_shape(self, x: np.ndarray) -> tuple[int, ...]:
-        given = None if self.image_shape is None else tuple(int(v) for v in self.image_shape)
-        if given is not None and (len(given) not in (2, 3) or min(given) < 1):
-            raise ValueError(f"image_shape={self.image_shape!r} must be (H, W) or (H, W, C).")
+        given = self.image_shape
+        if given is not None:
+            whole = isinstance(given, (tuple, list)) and all(
+                isinstance(v, Integral) for v in given
+            )
+            if not whole or len(given) not in (2, 3) or min(given) < 1:
+                raise ValueError(
+                    f"image_shape={given!r} must be (H, W) or (H, W, C), integers of at least 1."
+                )
+            given = tuple(int(v) for v in given)
         if x.ndim == 2:
             if given is None:
                 raise ValueError(

@@ -130,7 +130,8 @@ class TableCodec(Codec):
         """Rows to typed events (n, D) and log|d typed / d x|, (n,), both float64.
 
         A value outside the support (an unseen category, a number outside its interval, another
-        value in a constant column) makes the row's log-Jacobian -inf and its entry 0.
+        value in a constant column) makes the row's log-Jacobian -inf and its entry 0; so does one
+        that lies more standard deviations away than a float64 can say.
 
         Raises
         ------
@@ -151,11 +152,13 @@ class TableCodec(Codec):
             z, ladj = self._columns(raws)
         loc = np.array([c.loc for c in varying])
         scale = np.array([c.scale for c in varying])
-        z -= loc
-        z /= scale
-        outside = np.isneginf(ladj)
-        if outside.any():
-            z[outside] = np.where(np.isfinite(z[outside]), z[outside], 0.0)
+        with np.errstate(over="ignore"):
+            z -= loc
+            z /= scale
+        far = ~np.isfinite(z)
+        if far.any():
+            z[far] = 0.0
+            ladj[far.any(1)] = -np.inf
         densities = (c for c in varying if c.kind in ("real", "datetime") and not step_of(c))
         ladj -= sum(math.log(c.scale) for c in densities)
         return torch.from_numpy(z), torch.from_numpy(ladj)
