@@ -73,7 +73,9 @@ def fit(
     pairs += [f"random_state={seed}"] if seed is not None else []
     known = models[model]().get_params(deep=False)
     if max_time is not None and "max_time" not in known:
-        raise ValueError(f"--max-time {max_time:g}: {model} is not trained by steps; leave it out")
+        raise ValueError(
+            f"--max-time {max_time:g}: {model} takes no budget in seconds; leave it out"
+        )
     given = parse_settings(pairs, known, model)
     if shared.quiet:
         given.setdefault("verbose", False)

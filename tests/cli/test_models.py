@@ -266,7 +266,11 @@ WRONG = {
     ),
     "no time": (
         ["fit", "{work}/people.csv", "--model=KernelDensity", "--max-time=3", NO],
-        ["KernelDensity has no setting 'max_time'"],
+        ["--max-time 3: KernelDensity takes no budget in seconds"],
+    ),
+    "a model of one's own": (
+        ["fit", "{work}/people.csv", "--model=mine:Model", NO],
+        ["--model mine:Model", "fit your own in Python"],
     ),
     "no such column": (
         ["fit", "{work}/people.csv", "--model=RealNVP", "--context=sx", NO],
@@ -294,7 +298,7 @@ WRONG = {
     ),
     "half a context": (
         ["sample", "{work}/people.densekit", "--context=sex=f"],
-        ["given sex, since", "since is missing"],
+        ["given sex, since", "since is missing; give --context once for each column"],
     ),
     "an unknown context": (
         ["sample", "{work}/people.densekit", "--context=sexx=f", "--context=since=2020-01-01"],

@@ -288,3 +288,9 @@ def test_a_full_disk_leaves_no_images(tmp_path, little_room):
     with pytest.raises(OSError, match="File too large"):
         write(noise, tmp_path / "pictures")
     assert not list(tmp_path.iterdir())
+
+
+def test_json_lines_read_as_a_table_say_so(tmp_path):
+    path = tmp_path / "rows.csv"
+    write(FRAME, path, format="jsonl")
+    refuses(lambda: read(path), "rows.csv, line 1, looks like JSON lines", "--format jsonl")
