@@ -203,15 +203,17 @@ def main():
     parser.add_argument("--run", nargs="+", choices=PARTS, default=[], metavar="PART")
     parser.add_argument("--slow", action="store_true", help="the long form of a part that has one")
     given = parser.parse_args()
-    path = RESULTS / "trust.json"
-    parts = json.loads(path.read_text())["parts"] if path.exists() else {}
-    about = environment()
+    ran = {}
     for name in given.run:
         now = environment()
         stamp = {"version": densekit.__version__, "date": now["date"], "machine": now["machine"]}
-        parts[name] = PARTS[name](given.slow) | stamp
+        ran[name] = PARTS[name](given.slow) | stamp
+    path = RESULTS / "trust.json"  # read last: another run may have written its part meanwhile
+    parts = (json.loads(path.read_text())["parts"] if path.exists() else {}) | ran
     noisy = alarms()
-    write("trust", about | {"n_checks": len(CHECKS), "parts": parts, "false_alarms": noisy})
+    write(
+        "trust", environment() | {"n_checks": len(CHECKS), "parts": parts, "false_alarms": noisy}
+    )
     page(parts, noisy)
 
 

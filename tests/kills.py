@@ -134,8 +134,8 @@ def main():
         told = counted[family] = survive(family, given.kills, given.seed)
         sys.stdout.write(f"{family}: {', '.join(f'{v} {k}' for k, v in told.items())}\n")
         sys.stdout.flush()
-    if given.out:
-        given.out.write_text(json.dumps(counted))
+        if given.out:
+            given.out.write_text(json.dumps(counted))
     return int(any(told["unlike"] for told in counted.values()))
 
 
