@@ -172,8 +172,9 @@ def _fuzzed(part):
 
 def _killed(part):
     families = part["families"].values()
-    unlike, n = (sum(f[k] for f in families) for k in ("unlike", "kills"))
-    return f"{n} in {len(families)} families, {unlike} fits unlike"
+    unlike, left, n = (sum(f[k] for f in families) for k in ("unlike", "left", "kills"))
+    told = f"{n} in {len(families)} families, {unlike} fits unlike"
+    return told + (f", {left} half-written files left behind" if left else "")
 
 
 def _tried(part):
