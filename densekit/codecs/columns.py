@@ -135,7 +135,7 @@ def _check_kind(raw: RawColumn, kind: str) -> None:
 def _constant_column(name: str, dtype: str, raw: RawColumn) -> Column:
     if raw.values.dtype.kind == "M" and raw.levels is None:
         unit = _unit(raw.values)
-        origin = int(_ticks(raw.values[:1], unit)[0])
+        origin = int(_ticks(raw, unit)[0])
         return Column(name, "constant", dtype, origin=origin, unit=unit)
     levels = raw.levels or (raw.values[:1].tolist()[0],)
     return Column(name, "constant", dtype, levels=levels)
@@ -156,7 +156,7 @@ def step_of(column: Column) -> float:
 
 def _datetime_column(raw: RawColumn, name: str) -> Column:
     unit = _unit(raw.values)
-    ticks = _ticks(raw.values, unit)
+    ticks = _ticks(raw, unit)
     low = int(ticks.min())
     origin = _origin(ticks, low + round(float(_minus(ticks, low).mean())))
     scale = _moments(_minus(ticks, origin))[1] * SECONDS[unit]
@@ -246,13 +246,21 @@ def encode_column(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarra
     if column.kind == "real":
         return _bijection(column, raw.values.astype(np.float64))
     if column.kind == "datetime":
-        return _minus(_ticks(raw.values, column.unit), column.origin) * SECONDS[column.unit], 0.0
+        return _minus(_ticks(raw, column.unit), column.origin) * SECONDS[column.unit], 0.0
     y = _minus(raw.values, column.origin)
     return y, np.where(y == np.rint(y), 0.0, -np.inf)
 
 
-def _ticks(values: np.ndarray, unit: str) -> np.ndarray:
-    return values.astype(f"datetime64[{unit}]").astype(np.int64)
+def _ticks(raw: RawColumn, unit: str) -> np.ndarray:
+    ticks = raw.values.astype(f"datetime64[{unit}]")
+    # NumPy wraps silently; by the year, both roundings are alike.
+    wrapped = ticks.astype("datetime64[Y]") != raw.values.astype("datetime64[Y]")
+    if wrapped.any():
+        raise ValueError(
+            f"Column {raw.label!r} holds instants that datetime64[{unit}] does not reach, for example "
+            f"{raw.values[wrapped][0]}: drop these rows, or convert the column to numbers."
+        )
+    return ticks.astype(np.int64)
 
 
 def _check_type(column: Column, raw: RawColumn) -> None:
@@ -278,7 +286,7 @@ def _check_type(column: Column, raw: RawColumn) -> None:
 def _codes(column: Column, raw: RawColumn) -> np.ndarray:
     """Code of every value, -1 where it is no level."""
     if column.unit:
-        ticks = _ticks(raw.values, column.unit)
+        ticks = _ticks(raw, column.unit)
         return np.where(ticks == column.origin, 0, -1)
     if raw.coded:
         if not raw.levels:
@@ -339,7 +347,7 @@ def decode_column(column: Column, z: np.ndarray) -> np.ndarray:
     if column.kind == "integer":
         whole = np.iinfo(numeric if numeric.kind in "iu" else np.int64)
         return _plus(y, column.origin, int(whole.min), int(whole.max))
-    limits = np.finfo(numeric) if numeric.kind == "f" else np.finfo(np.float64)
+    limits = np.finfo(numeric if numeric.kind == "f" and numeric.itemsize < 8 else np.float64)
     x = from_real(torch.from_numpy(y), column).numpy()
     lowest = limits.tiny if column.support[0] == "positive" else limits.min
     x = x.clip(float(lowest), float(limits.max))

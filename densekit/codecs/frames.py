@@ -284,6 +284,9 @@ def _read_array(X: Any) -> Frame:
         elif x.dtype.kind == "U":
             values = values.astype(object)
             check_unicode(f"Column 'x{j}'", values)
+        elif x.dtype == np.longdouble:
+            with np.errstate(over="ignore"):  # What a float64 cannot hold is infinite to us.
+                values = values.astype(np.float64)
         check_finite(f"x{j}", values)
         columns.append(RawColumn(j, dtype, values))
     return Frame("numpy", columns, dtype)

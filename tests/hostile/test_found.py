@@ -37,6 +37,28 @@ def test_a_context_too_far_to_standardise_is_refused():
         codec.encode(np.array([[0.0], [1e16]]))
 
 
+def test_long_doubles_are_float64_or_refused_by_column():
+    X = np.array([[-1.0], [LARGEST], [2.0]], dtype=np.longdouble)
+    codec = TableCodec().fit(X)
+    back = codec.decode(torch.tensor([[1e30]], dtype=torch.float64))
+    assert back.dtype == np.longdouble
+    assert back.item() == LARGEST
+    if np.finfo(np.longdouble).max > LARGEST:
+        X[0] = np.longdouble(LARGEST) * 4
+        with pytest.raises(ValueError, match="Column 'x0' contains infinity: 1 of 3"):
+            TableCodec().fit(X)
+
+
+def test_instants_that_wrap_are_refused_by_column():
+    months = np.array([[2**60], [0]]).astype("datetime64[M]")
+    with pytest.raises(ValueError, match=r"Column 0 holds instants that datetime64\[s\]"):
+        TableCodec().fit(months)
+    days = pd.DataFrame({"when": pd.to_datetime(["2020-01-01", "2020-01-02"]).astype("M8[ns]")})
+    codec = TableCodec().fit(days)
+    with pytest.raises(ValueError, match=r"'when' holds instants .* 9000-01-01"):
+        codec.encode(pd.DataFrame({"when": pd.Series(np.array(["9000-01-01"], "M8[s]"))}))
+
+
 def test_instants_a_whole_calendar_apart_come_back():
     # Most lie at one end, so that steps from their mean do not fit an int64.
     ticks = np.array([-(2**63) + 1, 2**63 - 1, 2**63 - 2, 2**63 - 3])
