@@ -95,7 +95,7 @@ class Checkpoint:
     def write(self, state: Callable[[], Saved]) -> None:
         """Replace the file by ``state()``, in one step; nothing is done when the last writing is so
         near that the two would take more than their share of the time."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         start = time.perf_counter()
         if start < self._next:
@@ -105,7 +105,8 @@ class Checkpoint:
         # Copies: safetensors refuses tensors that share their memory, as tied weights do.
         tensors = {k: v.detach().to("cpu", copy=True) for k, v in saved.tensors.items()}
         with replacing(self.path) as part:
-            save_file(tensors, part, metadata={"densekit-fit": header})
+            # Not save_file: it writes a file of its own beside, which a kill would leave behind.
+            part.write_bytes(save(tensors, metadata={"densekit-fit": header}))
         end = time.perf_counter()
         self._next = end + (end - start) / _SHARE
 
