@@ -22,6 +22,7 @@ from torch import Tensor
 from densekit import codecs, files, probes
 from densekit.codecs.context import ContextCodec, names_columns, split_columns
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error
+from densekit.codecs.ondisk import EncodedRows, RowsOnDisk
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.params import Interval, OneOf, check_parameters
@@ -138,6 +139,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     _capabilities: ClassVar[Capabilities]
     _relaxes_itself: ClassVar[bool] = False
+    _learns_in_batches: ClassVar[bool] = False
+    """Whether ``_fit`` takes :class:`~densekit.codecs.ondisk.EncodedRows` for the tensor of events."""
 
     if TYPE_CHECKING:
         # What fit sets: declared for type checkers only, so that the constructor knows nothing of it.
@@ -158,7 +161,7 @@ class DensityEstimator(BaseEstimator, ABC):
     # What a model file provides.
 
     @abstractmethod
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
+    def _fit(self, events: Any, context: Tensor | None) -> None:
         """Learn from events (n, \\*event_shape); set attributes with a trailing underscore."""
 
     @abstractmethod
@@ -351,15 +354,14 @@ class DensityEstimator(BaseEstimator, ABC):
         for name in [k for k in vars(self) if k.endswith("_") and not k.startswith("_")]:
             delattr(self, name)
         device, seed = resolve_device(self.device), resolve_seed(self.random_state)
+        on_disk = RowsOnDisk.of(X) if self._learns_in_batches and not self.kinds else None
         X, context = self._check_rows(X, context, reset=True)
-        codec = self._codec_for(X).fit(X)
-        typed, ladj = codec.encode(X)
-        if not torch.isfinite(ladj).all():
-            row = int((~torch.isfinite(ladj)).nonzero()[0])
-            raise ValueError(
-                f"row {row} of X lies outside the support it was given (support={self.support!r}); "
-                "drop it or widen the support"
-            )
+        codec = self._codec_for(X)
+        events: Any
+        if on_disk is None or codec.modality != "table":
+            events = self._encode_all(codec.fit(X), X)
+        else:
+            events = EncodedRows(on_disk, codec.fit(on_disk), resolve_dtype(self.dtype), device)
         self.codec_, self.device_, self.dtype_ = codec, str(device), self.dtype
         self.schema_ = codec.schema.flat() if self._capabilities.flat else codec.schema
         encoded = None
@@ -370,13 +372,24 @@ class DensityEstimator(BaseEstimator, ABC):
                 self.context_codec_ = codec
             encoded = self._encode_context(context, codecs.n_rows(X))
         with seeded(seed, device):
-            events = self._events(typed)
+            if isinstance(events, Tensor):
+                events = self._events(events)
             if self._capabilities.view == "relaxed" and not self._relaxes_itself:
                 events, _ = self.schema_.relax(events, torch.rand_like(events))
             self._fit(events, encoded)
         # Last, since they say that it is fitted.
         self.base_measure_ = self.schema_.base_measure
         self.density_kind_ = self._kind_of_scores(self.schema_)
+
+    def _encode_all(self, codec: codecs.Codec, X: Any) -> Tensor:
+        typed, ladj = codec.encode(X)
+        if not torch.isfinite(ladj).all():
+            row = int((~torch.isfinite(ladj)).nonzero()[0])
+            raise ValueError(
+                f"row {row} of X lies outside the support it was given (support={self.support!r}); "
+                "drop it or widen the support"
+            )
+        return typed
 
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)

@@ -5,8 +5,9 @@ import dataclasses
 import math
 import numbers
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import densekit
 from densekit import codecs
 from densekit.base import DensityEstimator
 from densekit.checkpoints import Checkpoint, digest, plain
+from densekit.codecs.ondisk import EncodedRows
 from densekit.codecs.schema import Schema
 from densekit.params import Interval, check_parameters
 from densekit.processes import Group, together
@@ -33,6 +35,9 @@ _ONE_PASS = {
     "patience": None,
     "callbacks": (),
 }
+
+
+Events: TypeAlias = Tensor | EncodedRows
 
 
 class NeuralDensity(DensityEstimator):
@@ -116,6 +121,7 @@ class NeuralDensity(DensityEstimator):
     warm_start: bool = False
 
     _relaxes_itself: ClassVar[bool] = True
+    _learns_in_batches: ClassVar[bool] = True
 
     if TYPE_CHECKING:
         built_with_: dict[str, Any] = dataclasses.field(init=False)
@@ -215,11 +221,11 @@ class NeuralDensity(DensityEstimator):
             encoded = self._encode_context(context, n)
             self._learn(self._events(typed), encoded, start)
 
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
+    def _fit(self, events: Events, context: Tensor | None) -> None:
         self._learn(events, context)
 
     def _learn(
-        self, events: Tensor, context: Tensor | None, start: Mapping[str, Tensor] | None = None
+        self, events: Events, context: Tensor | None, start: Mapping[str, Tensor] | None = None
     ) -> None:
         """Train a module, from the weights ``start`` where they are given."""
         others = self._bare()._train_beside
@@ -238,16 +244,16 @@ class NeuralDensity(DensityEstimator):
         return bare.set_params(callbacks=(), verbose=False, random_state=None)
 
     def _train_beside(
-        self, group: Group, device: str, events: Tensor, context: Tensor | None
+        self, group: Group, device: str, events: Events, context: Tensor | None
     ) -> None:
         """What the other processes of a fit do, on the device that is theirs."""
         self.device_ = device
-        self._train(group, events, context)
+        self._train(group, events.to(device), None if context is None else context.to(device))
 
     def _train(
         self,
         group: Group,
-        events: Tensor,
+        events: Events,
         context: Tensor | None,
         start: Mapping[str, Tensor] | None = None,
     ) -> tuple[nn.Module, History]:
@@ -288,8 +294,8 @@ class NeuralDensity(DensityEstimator):
         )
         return module, history
 
-    def _check_same_rows(self, group: Group, events: Tensor, context: Tensor | None) -> None:
-        mine = digest([events] if context is None else [events, context])
+    def _check_same_rows(self, group: Group, events: Events, context: Tensor | None) -> None:
+        mine = digest(chain(_parts(events), [] if context is None else [context]))
         if group.broadcast(mine) != mine:
             raise ValueError(
                 f"rank {group.rank} was given other rows than rank 0: every process takes its share of "
@@ -309,7 +315,7 @@ class NeuralDensity(DensityEstimator):
     def _identity(
         self,
         seed: int,
-        events: Tensor,
+        events: Events,
         context: Tensor | None,
         start: Mapping[str, Tensor] | None,
     ) -> dict[str, Any]:
@@ -327,7 +333,7 @@ class NeuralDensity(DensityEstimator):
                 for name, value in sorted(self.get_params(deep=False).items())
                 if name not in _FREE
             },
-            "data": digest([events, self.codec_]),
+            "data": digest(chain(_parts(events), [self.codec_])),
             "context": "" if context is None else digest([context, self.context_codec_]),
             "start": "" if start is None else digest(start.values()),
         }
@@ -367,3 +373,8 @@ class NeuralDensity(DensityEstimator):
         if self.device_.startswith("cuda") and not torch.cuda.is_available():
             self.device_ = "cpu"
         self.module_ = module.to(self.device_).eval().requires_grad_(False)
+
+
+def _parts(events: Events) -> Iterable[Tensor]:
+    """All events, those on disk a piece at a time."""
+    return [events] if isinstance(events, Tensor) else events.pieces()

@@ -315,8 +315,7 @@ def serve(folder: str, settings: str) -> None:
     for i in range(len(arguments)):
         if (place / f"{i}.npy").exists():
             # Copy on write: one set of pages for all ranks, and torch wants an array to be writable.
-            rows = torch.from_numpy(np.load(place / f"{i}.npy", mmap_mode="c"))
-            arguments[i] = rows.to(device)
+            arguments[i] = torch.from_numpy(np.load(place / f"{i}.npy", mmap_mode="c"))
     (place / f"ready{rank}").touch()
     _join(place, rank, world, device)
     with seeded(rank, device):

@@ -96,11 +96,13 @@ class History:
 
 
 class Batches:
-    """Events in memory on the device, batched by index; the held-out rows kept apart.
+    """Events batched by index, in memory on the device or read when they are asked for; the
+    held-out rows kept apart.
 
     Parameters
     ----------
     events : (n, \\*event_shape)
+        A tensor, or what is indexed like one (``densekit.codecs.ondisk.EncodedRows``).
     context : (n, n_context), optional
     view : callable
         Events as the model takes them; called on every batch, so that dequantisation draws anew.
@@ -108,7 +110,7 @@ class Batches:
 
     def __init__(
         self,
-        events: Tensor,
+        events: Any,
         context: Tensor | None,
         view: Callable[[Tensor], Tensor],
         *,
