@@ -425,8 +425,12 @@ class _Run:
             # ignite 0.5 touches torch.jit names that torch 2.13 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
             from ignite.engine import Engine, Events
+            from ignite.distributed import set_local_rank
             from ignite.handlers import EarlyStopping
 
+        if self.group.world > 1:
+            # For its loggers, which would ask all ranks for their hosts, and warn.
+            set_local_rank(self.group.rank)
         engine = Engine(self._step)
         engine.logger = _logger
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_round)

@@ -34,10 +34,10 @@ X, test = (rng.normal([1, 20], [1, 3], (n, 2)) for n in (500, 2000))
 shared = dict(hidden_sizes=(16,), device="cpu", random_state=3)
 told = {}
 for devices in (None, 2, 2):
-    flow = Mine(n_transforms=2, max_steps=60, batch_size=25, devices=devices, **shared).fit(X)
+    flow = Mine(n_transforms=2, max_steps=40, batch_size=25, devices=devices, **shared).fit(X)
     told.setdefault("flow", []).append([numbers(flow), flow.history_["valid_loss"]])
 for devices in (None, 2):
-    vae = VAE(max_steps=400, devices=devices, n_importance=16, **shared).fit(X)
+    vae = VAE(max_steps=120, devices=devices, n_importance=16, **shared).fit(X)
     told.setdefault("vae", []).append(vae.score_samples(test).tolist())
     gan = GAN(max_steps=6, devices=devices, r1=0.1, **shared).fit(X)
     told.setdefault("gan", []).append(gan.sample(2, random_state=0).tolist())
@@ -210,7 +210,7 @@ import numpy as np
 from densekit import RealNVP
 rank = os.environ["RANK"]
 X = np.random.default_rng(0).normal([1, 20], [1, 3], (500, 2))
-shared = dict(n_transforms=2, hidden_sizes=(16,), device="cpu", max_steps=60, batch_size=25)
+shared = dict(n_transforms=2, hidden_sizes=(16,), device="cpu", max_steps=40, batch_size=25)
 for seed in (3, None):
     est = RealNVP(**shared, random_state=seed, devices=2).fit(X)
     print(f"{rank} {seed} {est.score(X)!r} {est.history_['valid_loss']}\\n", end="", flush=True)

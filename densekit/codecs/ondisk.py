@@ -99,8 +99,9 @@ class RowsOnDisk:
 class EncodedRows:
     """Events of rows in a file: indexed as the tensor of all events would be, with the same values."""
 
-    def __init__(self, rows: RowsOnDisk, codec: Codec, dtype: torch.dtype, device: torch.device):
-        self.rows, self.codec, self.dtype, self.device = rows, codec, dtype, device
+    def __init__(self, rows: RowsOnDisk, codec: Codec):
+        self.rows, self.codec = rows, codec
+        self.device, self.dtype = torch.device("cpu"), torch.float64
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,10 +109,10 @@ class EncodedRows:
     def __getitem__(self, index: Tensor) -> Tensor:
         return self._encode(self.rows[index.cpu().numpy()])
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """The same on another device, or in another dtype."""
         moved = copy.copy(self)
-        moved.device = torch.device(device)
+        moved.device, moved.dtype = torch.device(device), dtype or self.dtype
         return moved
 
     def pieces(self) -> Iterator[Tensor]:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -129,6 +131,15 @@ def test_a_fit_on_disk_that_was_cut_goes_on(rows, on_disk, tmp_path):
     resumed = RealNVP(**settings).fit(on_disk)
     settings["checkpoint_dir"] = None
     assert torch.equal(weights(resumed), weights(RealNVP(**settings).fit(on_disk)))
+
+
+def test_a_parquet_file_that_is_not_read_is_refused_with_the_way_to_go(rows, tmp_path):
+    pq.write_table(pa.table({"a": rows[:9, 0], "b": rows[:9, 1]}), tmp_path / "rows.parquet")
+    with (
+        pq.ParquetFile(tmp_path / "rows.parquet") as file,
+        pytest.raises(TypeError, match=r"X is a ParquetFile.*numpy.memmap.*by row groups"),
+    ):
+        RealNVP(**SMALL).fit(file)
 
 
 MEASURE = """
