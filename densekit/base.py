@@ -139,8 +139,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     _capabilities: ClassVar[Capabilities]
     _relaxes_itself: ClassVar[bool] = False
-    _learns_in_batches: ClassVar[bool] = False
-    """Whether ``_fit`` takes ``EncodedRows`` for events too."""
+    _learns_in_batches: ClassVar[bool] = False  # whether _fit takes EncodedRows for events too
 
     if TYPE_CHECKING:
         # What fit sets: declared for type checkers only, so that the constructor knows nothing of it.
