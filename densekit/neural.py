@@ -295,7 +295,7 @@ class NeuralDensity(DensityEstimator):
         return module, history
 
     def _check_same_rows(self, group: Group, events: Events, context: Tensor | None) -> None:
-        mine = digest(chain(_parts(events), [] if context is None else [context]))
+        mine = digest(chain(_parts(events), [self.codec_, context, self.context_codec_]))
         if group.broadcast(mine) != mine:
             raise ValueError(
                 f"rank {group.rank} was given other rows than rank 0: every process takes its share of "

@@ -424,8 +424,8 @@ class _Run:
         with warnings.catch_warnings():
             # ignite 0.5 touches torch.jit names that torch 2.13 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
-            from ignite.engine import Engine, Events
             from ignite.distributed import set_local_rank
+            from ignite.engine import Engine, Events
             from ignite.handlers import EarlyStopping
 
         if self.group.world > 1:
