@@ -21,7 +21,8 @@ from torch import Tensor
 
 from densekit import codecs, files, probes
 from densekit.codecs.context import ContextCodec, names_columns, split_columns
-from densekit.codecs.dequantised import Dequantised, log_prob_and_error
+from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
+from densekit.codecs.ondisk import EncodedRows, RowsOnDisk
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.params import Interval, OneOf, check_parameters
@@ -138,6 +139,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     _capabilities: ClassVar[Capabilities]
     _relaxes_itself: ClassVar[bool] = False
+    _learns_in_batches: ClassVar[bool] = False  # whether _fit takes EncodedRows for events too
 
     if TYPE_CHECKING:
         # What fit sets: declared for type checkers only, so that the constructor knows nothing of it.
@@ -158,7 +160,7 @@ class DensityEstimator(BaseEstimator, ABC):
     # What a model file provides.
 
     @abstractmethod
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
+    def _fit(self, events: Any, context: Tensor | None) -> None:
         """Learn from events (n, \\*event_shape); set attributes with a trailing underscore."""
 
     @abstractmethod
@@ -214,7 +216,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 typed, ladj = self.codec_.encode(codecs.take(X, start, min(n, start + rows)))
                 given = None if encoded is None else encoded[start : start + rows]
                 events = self._events(typed)
-                near = _within_reach(events)
+                near = within_reach(events)
                 batches = self._score_events(torch.where(near, events, 0), given)
                 logp, error = (torch.cat(parts) for parts in zip(*batches, strict=True))
                 # A row outside the support has ladj = -inf, whatever its stand-in event scores.
@@ -351,15 +353,11 @@ class DensityEstimator(BaseEstimator, ABC):
         for name in [k for k in vars(self) if k.endswith("_") and not k.startswith("_")]:
             delattr(self, name)
         device, seed = resolve_device(self.device), resolve_seed(self.random_state)
+        on_disk = RowsOnDisk.of(X) if self._learns_in_batches and not self.kinds else None
         X, context = self._check_rows(X, context, reset=True)
-        codec = self._codec_for(X).fit(X)
-        typed, ladj = codec.encode(X)
-        if not torch.isfinite(ladj).all():
-            row = int((~torch.isfinite(ladj)).nonzero()[0])
-            raise ValueError(
-                f"row {row} of X lies outside the support it was given (support={self.support!r}); "
-                "drop it or widen the support"
-            )
+        codec = self._codec_for(X)
+        rows = X if on_disk is None or codec.modality != "table" else on_disk
+        typed = self._encode_all(codec.fit(rows), rows)
         self.codec_, self.device_, self.dtype_ = codec, str(device), self.dtype
         self.schema_ = codec.schema.flat() if self._capabilities.flat else codec.schema
         encoded = None
@@ -377,6 +375,18 @@ class DensityEstimator(BaseEstimator, ABC):
         # Last, since they say that it is fitted.
         self.base_measure_ = self.schema_.base_measure
         self.density_kind_ = self._kind_of_scores(self.schema_)
+
+    def _encode_all(self, codec: codecs.Codec, X: Any) -> Any:
+        if isinstance(X, RowsOnDisk):
+            return EncodedRows(X, codec)
+        typed, ladj = codec.encode(X)
+        if not torch.isfinite(ladj).all():
+            row = int((~torch.isfinite(ladj)).nonzero()[0])
+            raise ValueError(
+                f"row {row} of X lies outside the support it was given (support={self.support!r}); "
+                "drop it or widen the support"
+            )
+        return typed
 
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
@@ -513,8 +523,10 @@ class DensityEstimator(BaseEstimator, ABC):
             )
         return encoded.expand(n, -1)
 
-    def _events(self, typed: Tensor) -> Tensor:
+    def _events(self, typed: Any) -> Any:
         """Typed events on the device, in the model's dtype (token ids stay integers)."""
+        if isinstance(typed, EncodedRows):
+            return typed.to(self.device_, self._torch_dtype)
         if not typed.is_floating_point():
             return typed.to(self.device_)
         typed = typed.to(self.device_, self._torch_dtype)
@@ -586,11 +598,3 @@ class DensityEstimator(BaseEstimator, ABC):
         tags.input_tags.three_d_array = "image" in modalities
         tags.input_tags.string = "text" in modalities
         return tags
-
-
-def _within_reach(events: Tensor) -> Tensor:
-    """Whether each entry is so near that its square is a number: beyond, every density here is zero to
-    the last digit, and a network would make NaN of it."""
-    if not events.is_floating_point():
-        return torch.ones_like(events, dtype=torch.bool)
-    return events.abs() < torch.finfo(events.dtype).max ** 0.4

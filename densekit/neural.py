@@ -5,8 +5,9 @@ import dataclasses
 import math
 import numbers
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ import densekit
 from densekit import codecs
 from densekit.base import DensityEstimator
 from densekit.checkpoints import Checkpoint, digest, plain
+from densekit.codecs.ondisk import EncodedRows
 from densekit.codecs.schema import Schema
 from densekit.params import Interval, check_parameters
+from densekit.processes import Group, together
 from densekit.runtime import resolve_device, resolve_seed, seeded
-from densekit.training import Batches, Player, TrainingState, train
+from densekit.training import Batches, History, Player, TrainingState, train
 
 _FREE = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
 """Parameters that may differ between a checkpoint and the fit that goes on from it: they leave the
@@ -32,6 +35,9 @@ _ONE_PASS = {
     "patience": None,
     "callbacks": (),
 }
+
+
+Events: TypeAlias = Tensor | EncodedRows
 
 
 class NeuralDensity(DensityEstimator):
@@ -70,6 +76,15 @@ class NeuralDensity(DensityEstimator):
         checkpoint's. A fit that ends removes its checkpoint, so the next one begins anew. A
         checkpoint of other rows, hyper-parameters, class or version is a ValueError that names the
         difference. One folder is for one fit at a time.
+    devices : int, optional
+        Processes that share each batch, by gradients that are averaged: as many GPUs (``cuda:0``,
+        ``cuda:1``, ...), or processes on the CPU, which share its threads. A plain script needs
+        nothing else, and is not run again; the processes take seconds to start. Under ``torchrun``,
+        or where a process group exists, it must be the group's size: every process then calls
+        ``fit`` with the same rows and ends with the same weights; ``callbacks``, ``verbose`` and
+        ``checkpoint_dir`` are rank 0's. The result is that of one process up to rounding, and to
+        noise: what a model or the dequantisation draws, each process draws for its share. It is a
+        function of seed and ``devices``. If a process dies, ``fit`` is a RuntimeError that names it.
     warm_start : bool
         A further ``fit`` continues from the fitted weights, with the whole budget and schedule. What
         was learnt of the columns (``codec_``: scales, categories, text's tokens) stays as it was.
@@ -102,9 +117,11 @@ class NeuralDensity(DensityEstimator):
     compile: bool = False
     callbacks: tuple[Callable[[TrainingState], Any], ...] = ()
     checkpoint_dir: str | None = None
+    devices: Annotated[int, Interval(ge=1)] | None = None
     warm_start: bool = False
 
     _relaxes_itself: ClassVar[bool] = True
+    _learns_in_batches: ClassVar[bool] = True
 
     if TYPE_CHECKING:
         built_with_: dict[str, Any] = dataclasses.field(init=False)
@@ -204,24 +221,59 @@ class NeuralDensity(DensityEstimator):
             encoded = self._encode_context(context, n)
             self._learn(self._events(typed), encoded, start)
 
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
+    def _fit(self, events: Events, context: Tensor | None) -> None:
         self._learn(events, context)
 
     def _learn(
-        self, events: Tensor, context: Tensor | None, start: Mapping[str, Tensor] | None = None
+        self, events: Events, context: Tensor | None, start: Mapping[str, Tensor] | None = None
     ) -> None:
         """Train a module, from the weights ``start`` where they are given."""
+        others = self._bare()._train_beside
+        with together(self.devices, self.device_, others, events, context) as group:
+            module, history = self._train(group, events, context, start)
+        self.module_ = module.eval().requires_grad_(False)
+        self.history_ = dataclasses.asdict(history)
+        self.n_iter_ = history.step[-1] if history.step else 0
+        own = self._names() - NeuralDensity._names()
+        self.built_with_ = {name: getattr(self, name) for name in sorted(own)}
+
+    def _bare(self) -> Self:
+        """A copy without weights and without what only rank 0 needs: light, and it pickles."""
+        bare = object.__new__(type(self))
+        bare.__dict__.update({k: v for k, v in vars(self).items() if k != "module_"})
+        return bare.set_params(callbacks=(), verbose=False, random_state=None)
+
+    def _train_beside(
+        self, group: Group, device: str, events: Events, context: Tensor | None
+    ) -> None:
+        """What the other processes of a fit do, on the device that is theirs."""
+        self.device_ = device
+        self._train(group, events.to(device), None if context is None else context.to(device))
+
+    def _train(
+        self,
+        group: Group,
+        events: Events,
+        context: Tensor | None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> tuple[nn.Module, History]:
+        """One process' part; all begin with the seed, the checkpoint and the weights of rank 0."""
         module = self._build(self.schema_, self._context_schema)
         module.to(self.device_, self._torch_dtype)
         if start is not None:
             self._begin(module, start)
-        seed = int(torch.randint(2**62, ()))
+        seed = group.broadcast(int(torch.randint(2**62, ())))
+        if group.launched:
+            self._check_same_rows(group, events, context)
         checkpoint = None
-        if self.checkpoint_dir is not None:
+        if self.checkpoint_dir is not None and group.rank == 0:
             checkpoint = Checkpoint(
                 self.checkpoint_dir, self._identity(seed, events, context, start)
             )
+        checkpoint = group.broadcast(checkpoint)
+        if checkpoint is not None:
             seed = checkpoint.seed(seed)
+        group.equalise(module)
         batches = Batches(
             events,
             context,
@@ -235,15 +287,20 @@ class NeuralDensity(DensityEstimator):
             batches,
             self,
             seed=seed % 2**63,
-            progress=self._is_verbose,
+            progress=self._is_verbose and group.rank == 0,
             constant=self._constant,
             checkpoint=checkpoint,
+            group=group,
         )
-        self.module_ = module.eval().requires_grad_(False)
-        self.history_ = dataclasses.asdict(history)
-        self.n_iter_ = history.step[-1] if history.step else 0
-        own = self._names() - NeuralDensity._names()
-        self.built_with_ = {name: getattr(self, name) for name in sorted(own)}
+        return module, history
+
+    def _check_same_rows(self, group: Group, events: Events, context: Tensor | None) -> None:
+        mine = digest(chain(_parts(events), [self.codec_, context, self.context_codec_]))
+        if group.broadcast(mine) != mine:
+            raise ValueError(
+                f"rank {group.rank} was given other rows than rank 0: every process takes its share of "
+                "each batch by itself, so give fit the same X and context in all of them"
+            )
 
     def _begin(self, module: nn.Module, start: Mapping[str, Tensor]) -> None:
         try:
@@ -258,7 +315,7 @@ class NeuralDensity(DensityEstimator):
     def _identity(
         self,
         seed: int,
-        events: Tensor,
+        events: Events,
         context: Tensor | None,
         start: Mapping[str, Tensor] | None,
     ) -> dict[str, Any]:
@@ -276,7 +333,7 @@ class NeuralDensity(DensityEstimator):
                 for name, value in sorted(self.get_params(deep=False).items())
                 if name not in _FREE
             },
-            "data": digest([events, self.codec_]),
+            "data": digest(chain(_parts(events), [self.codec_])),
             "context": "" if context is None else digest([context, self.context_codec_]),
             "start": "" if start is None else digest(start.values()),
         }
@@ -316,3 +373,8 @@ class NeuralDensity(DensityEstimator):
         if self.device_.startswith("cuda") and not torch.cuda.is_available():
             self.device_ = "cpu"
         self.module_ = module.to(self.device_).eval().requires_grad_(False)
+
+
+def _parts(events: Events) -> Iterable[Tensor]:
+    """All events, those on disk a piece at a time."""
+    return [events] if isinstance(events, Tensor) else events.pieces()

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,10 +95,19 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     device = torch.device(device)
     cuda = [device.index or 0] if device.type == "cuda" else []
     with _GENERATOR, torch.random.fork_rng(devices=cuda):
-        torch.random.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.default_generators[cuda[0]].manual_seed(seed)
+        _set_seed(seed, device)
         yield
+
+
+def reseed(entropy: Sequence[int], device: torch.device) -> None:
+    """Draw from a seed that is a function of several numbers from now on; inside :func:`seeded` only."""
+    _set_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1), device)
+
+
+def _set_seed(seed: int, device: torch.device) -> None:
+    torch.random.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
 
 def generator_states(device: torch.device) -> dict[str, torch.Tensor]:

@@ -11,13 +11,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from densekit.checkpoints import Checkpoint, Saved
-from densekit.runtime import generator_states, seeded, set_generator_states
+from densekit.processes import Group
+from densekit.runtime import generator_states, reseed, seeded, set_generator_states
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
 
@@ -94,11 +96,13 @@ class History:
 
 
 class Batches:
-    """Events in memory on the device, batched by index; the held-out rows kept apart.
+    """Events batched by index, in memory on the device or read when they are asked for; the
+    held-out rows kept apart.
 
     Parameters
     ----------
     events : (n, \\*event_shape)
+        A tensor, or what is indexed like one (``densekit.codecs.ondisk.EncodedRows``).
     context : (n, n_context), optional
     view : callable
         Events as the model takes them; called on every batch, so that dequantisation draws anew.
@@ -106,7 +110,7 @@ class Batches:
 
     def __init__(
         self,
-        events: Tensor,
+        events: Any,
         context: Tensor | None,
         view: Callable[[Tensor], Tensor],
         *,
@@ -163,6 +167,7 @@ def train(
     progress: bool = False,
     constant: bool = False,
     checkpoint: Checkpoint | None = None,
+    group: Group | None = None,
 ) -> History:
     """Train ``module`` in place; it ends with its best (one player) or last averaged weights.
 
@@ -173,15 +178,23 @@ def train(
     ``checkpoint`` the run goes on from what is saved there, saves itself after its rounds, and
     removes the checkpoint when it is done.
 
+    With a ``group`` of several processes all call this alike, with equal modules and batches: each
+    takes its share of every batch and of the held-out rows, and all make the same steps. Rank 0
+    alone calls back, looks at the clock and writes.
+
     Raises
     ------
     ValueError
-        The checkpoint does not fit the module.
+        The checkpoint does not fit the module; a batch has fewer rows than there are processes.
+    RuntimeError
+        Another process of the group ended.
     FloatingPointError
         The loss was not finite before any finite weights could be kept. Afterwards it is a
         RuntimeWarning, and the best weights so far are restored.
     """
-    return _Run(module, players, batches, options, seed, progress, constant, checkpoint).run()
+    group = group or Group()
+    run = _Run(module, players, batches, options, seed, progress, constant, checkpoint, group)
+    return run.run()
 
 
 class _Run:
@@ -197,14 +210,22 @@ class _Run:
         progress: bool,
         constant: bool,
         checkpoint: Checkpoint | None,
+        group: Group,
     ):
         # Before the optimisers: the first one of a process imports for seconds, out of max_time.
         self.start = time.perf_counter()
         self.module, self.players, self.batches, self.options = module, players, batches, options
         self.seed, self.constant, self.checkpoint = seed, constant, checkpoint
+        self.group = group
         self.parameters = [p for player in players for p in player.parameters]
         self.device = self.parameters[0].device
         self.size = min(options.batch_size, batches.n_train)
+        if self.size < group.world:
+            raise ValueError(
+                f"devices={group.world} share a batch of {self.size} row(s) (batch_size="
+                f"{options.batch_size}, {batches.n_train} rows to train on): raise batch_size, or "
+                "lower devices"
+            )
         per_epoch = max(1, batches.n_train // self.size)
         self.per_epoch = per_epoch
         self.total = (
@@ -257,11 +278,13 @@ class _Run:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / max(1e-9, 1 - warm))))
 
     def _elapsed(self) -> float:
-        return time.perf_counter() - self.start
+        """Seconds by the clock of rank 0, which all ranks ask for at the same time."""
+        return self.group.broadcast(time.perf_counter() - self.start)
 
     def _step(self, engine: Any, index: Tensor) -> None:
         rate = self._rate()
-        events, context = self.batches.take(index)
+        share = self.group.share(index)
+        events, context = self.batches.take(share)
         for player, optimiser, loss_of in zip(
             self.players, self.optimisers, self.losses, strict=True
         ):
@@ -275,16 +298,18 @@ class _Run:
                 self.device.type, dtype=torch.bfloat16, enabled=self.options.mixed_precision
             ):
                 loss = loss_of(self.module, events, context)
+            loss.backward()
+            loss = self.group.mean_gradients(player.parameters, loss, len(share) / len(index))
             # On a GPU a look at the loss would wait for it: there the round's sum is looked at.
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
+                optimiser.zero_grad(set_to_none=True)
                 self._stop_unfinite(engine, player)
                 return
-            loss.backward()
             if self.options.gradient_clip is not None:
                 self._clip(player.parameters, self.options.gradient_clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            self.running += loss.detach()
+            self.running += loss
         self.state.step += 1
         # A running mean over the first steps, so that the start is forgotten.
         decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
@@ -322,6 +347,12 @@ class _Run:
 
     # One round.
 
+    def _begin_round(self, engine: Any) -> None:
+        """Noise of its own for every rank but 0, as a function of the step: a checkpoint, which is
+        written between two rounds, holds the generator of rank 0 alone."""
+        if self.group.rank:
+            reseed((self.seed, self.group.rank, self.state.step), self.device)
+
     def _swap(self) -> None:
         """Exchange the weights with their running average."""
         with torch.no_grad():
@@ -348,13 +379,14 @@ class _Run:
         self._swap()
         self.module.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
+        batches = self.batches.held_out(n, max(self.size, _EVALUATED))
         with torch.no_grad(), seeded(self.seed, self.device):
-            for index in self.batches.held_out(n, max(self.size, _EVALUATED)):
+            for index in islice(batches, self.group.rank, None, self.group.world):
                 events, context = self.batches.take(index)
                 total += len(index) * self.players[0].loss(self.module, events, context).double()
         self.module.train()
         self._swap()
-        return float(total) / n
+        return float(self.group.total(total)) / n
 
     def _end_round(self, engine: Any) -> None:
         state, history = self.state, self.history
@@ -383,7 +415,8 @@ class _Run:
         if self.bar is not None:
             self.bar.update(state.step - self.bar.n)
             self.bar.set_postfix(train=f"{state.train_loss:.4g}", valid=f"{state.valid_loss:.4g}")
-        if any(callback(state) is True for callback in self.options.callbacks):
+        callbacks = self.options.callbacks if self.group.rank == 0 else ()
+        if self.group.broadcast(any(callback(state) is True for callback in callbacks)):
             self._stop(engine, "a callback asked to stop")
 
     def run(self) -> History:
@@ -391,11 +424,16 @@ class _Run:
         with warnings.catch_warnings():
             # ignite 0.5 touches torch.jit names that torch 2.13 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
+            from ignite.distributed import set_local_rank
             from ignite.engine import Engine, Events
             from ignite.handlers import EarlyStopping
 
+        if self.group.world > 1:
+            # For its loggers, which would ask all ranks for their hosts, and warn.
+            set_local_rank(self.group.rank)
         engine = Engine(self._step)
         engine.logger = _logger
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin_round)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_round)
         stopper = None
         if self.options.patience is not None and len(self.players) == 1 and self.batches.n_valid:
@@ -404,6 +442,7 @@ class _Run:
             engine.add_event_handler(Events.EPOCH_COMPLETED, stopper)
         if self.checkpoint is not None:
             self._resume(self.checkpoint, stopper)
+        if self.checkpoint is not None and self.group.rank == 0:
             # Last, so that a round is saved with what the stopper made of it.
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save, self.checkpoint, stopper)
         self.failure = ""
@@ -419,7 +458,10 @@ class _Run:
                 self.bar.close()
         history = self._finish()
         if self.checkpoint is not None:
-            self.checkpoint.remove()
+            if self.group.rank == 0:
+                self.checkpoint.remove()
+            # No rank begins another fit before the file of this one is gone.
+            self.group.broadcast(None)
         return history
 
     # Between two rounds, when no loss is summed up and no gradient is held.
@@ -445,7 +487,7 @@ class _Run:
         values = {
             "seed": self.seed,
             "step": self.state.step,
-            "seconds": self._elapsed(),
+            "seconds": time.perf_counter() - self.start,
             "best_loss": self.best_loss,
             "history": asdict(self.history),
             "stopper": None if stopper is None else dict(stopper.state_dict()),

@@ -164,10 +164,9 @@ def _datetime_column(raw: RawColumn, name: str) -> Column:
 
 
 def _real_column(raw: RawColumn, name: str, support: Any) -> Column:
-    values = raw.values.astype(np.float64)
-    column = Column(name, "real", raw.dtype, support=_check_support(raw.label, support, values))
-    loc, scale = _moments(_bijection(column, values)[0])
-    return replace(column, loc=loc, scale=scale)
+    learnt = RealColumn(raw.label, raw.dtype, name, support)
+    learnt.add(raw.values)
+    return learnt.column()
 
 
 def _check_support(label: Any, support: Any, values: np.ndarray) -> tuple[str | float, ...]:
@@ -199,18 +198,91 @@ def _check_support(label: Any, support: Any, values: np.ndarray) -> tuple[str | 
     return out
 
 
-def _moments(y: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation in two passes, safe at large offsets and at extreme scales."""
-    low, high = float(y.min()), float(y.max())
+PIECE = 2**14
+"""Rows whose moments are taken at a time, in memory as on disk, so that both come to the same."""
+
+
+class Moments:
+    """Mean and standard deviation of values that come in pieces, each in two passes: safe at large
+    offsets and at extreme scales. Joined as by Chan, Golub & LeVeque 1983."""
+
+    def __init__(self) -> None:
+        self.n, self.loc, self.scale = 0, 0.0, 0.0
+        self.low, self.high = math.inf, -math.inf
+
+    def add(self, y: np.ndarray) -> None:
+        """Take in more values (n,), in float64."""
+        low, high = float(y.min()), float(y.max())
+        middle, reach = _span(low, high)
+        loc, scale = middle, 0.0
+        if 0 < reach < math.inf:
+            d = (y - middle) / reach
+            loc = middle + reach * float(d.mean())
+            scale = reach * float(np.sqrt(np.mean((d - d.mean()) ** 2)))
+        self.n += len(y)
+        new, apart = len(y) / self.n, loc - self.loc
+        if new == 1:
+            self.loc, self.scale = loc, scale
+        else:
+            between = math.sqrt(new * (1 - new)) * apart
+            parts = math.sqrt(1 - new) * self.scale, math.sqrt(new) * scale, between
+            self.loc, self.scale = self.loc + new * apart, math.hypot(*parts)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def result(self) -> tuple[float, float]:
+        """Mean and standard deviation; a scale is never zero."""
+        middle, reach = _span(self.low, self.high)
+        if reach == 0 or not math.isfinite(reach):
+            return middle, 1.0
+        if not (math.isfinite(self.loc) and math.isfinite(self.scale)):
+            return middle, reach
+        return self.loc, self.scale if self.scale > 0 else reach
+
+
+def _span(low: float, high: float) -> tuple[float, float]:
     # Halved before adding: the sum of two large numbers may overflow.
     middle = low / 2 + high / 2
-    reach = max(high - middle, middle - low)
-    if reach == 0 or not math.isfinite(reach):
-        return middle, 1.0
-    d = (y - middle) / reach
-    loc = middle + reach * float(d.mean())
-    scale = reach * float(np.sqrt(np.mean((d - d.mean()) ** 2)))
-    return loc, scale if scale > 0 else reach
+    return middle, max(high - middle, middle - low)
+
+
+def _moments(y: np.ndarray) -> tuple[float, float]:
+    moments = Moments()
+    for start in range(0, len(y), PIECE):
+        moments.add(y[start : start + PIECE])
+    return moments.result()
+
+
+class RealColumn:
+    """A real column that is learnt from pieces of its values.
+
+    Raises
+    ------
+    ValueError
+        From :meth:`add`: a value lies outside the support, or there is no such support.
+    """
+
+    def __init__(self, label: str | int, dtype: str, name: str, support: Any):
+        self._label, self._support = label, support
+        self._column, self._moments = Column(name, "real", dtype), Moments()
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in more values (n,)."""
+        values = values.astype(np.float64)
+        self._low = min(self._low, float(values.min()))
+        self._high = max(self._high, float(values.max()))
+        support = _check_support(self._label, self._support, values)
+        self._column = replace(self._column, support=support)
+        y = _bijection(self._column, values)[0]
+        for start in range(0, len(y), PIECE):
+            self._moments.add(y[start : start + PIECE])
+
+    def column(self) -> Column:
+        """What was learnt; a column that never varied is constant."""
+        if self._low == self._high:
+            return Column(self._column.name, "constant", self._column.dtype, levels=(self._low,))
+        loc, scale = self._moments.result()
+        return replace(self._column, loc=loc, scale=scale)
 
 
 # ---------------------------------------------------------------------------------------- values

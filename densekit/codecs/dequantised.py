@@ -91,3 +91,11 @@ def log_prob_and_error(dist: TorchDistribution, events: Tensor) -> tuple[Tensor,
         return dist.log_prob_and_error(events)
     logp = dist.log_prob(events)
     return logp, torch.zeros_like(logp)
+
+
+def within_reach(events: Tensor) -> Tensor:
+    """Whether each entry is so near that its square is a number: beyond, every density here is zero to
+    the last digit, and a network would make NaN of it."""
+    if not events.is_floating_point():
+        return torch.ones_like(events, dtype=torch.bool)
+    return events.abs() < torch.finfo(events.dtype).max ** 0.4

@@ -84,6 +84,12 @@ def reject_unreadable(X: Any) -> None:
     """Raise TypeError where X is a scipy sparse container, or rows that are not there yet."""
     if type(X).__name__ == "LazyFrame":
         raise TypeError("X is a LazyFrame, whose rows are not there yet; pass X.collect().")
+    if type(X).__module__.startswith(("pyarrow.parquet", "pyarrow._dataset")):
+        raise TypeError(
+            f"X is a {type(X).__name__}, whose rows are not there yet; pass a table. What is larger "
+            "than memory is learnt from as a numpy.memmap of floats, which a Parquet file fills by "
+            "row groups (how-to, Large data)."
+        )
     if hasattr(X, "toarray") and hasattr(X, "nnz"):
         raise TypeError(
             f"Sparse data was passed ({type(X).__name__} of shape {X.shape}), but dense data is "

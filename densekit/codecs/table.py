@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from densekit.codecs import frames
 from densekit.codecs.base import Codec
 from densekit.codecs.columns import (
+    RealColumn,
     constant_values,
     decode_column,
     describe_unseen,
@@ -24,6 +25,7 @@ from densekit.codecs.columns import (
     step_of,
 )
 from densekit.codecs.frames import RawColumn
+from densekit.codecs.ondisk import RowsOnDisk
 from densekit.codecs.schema import Column, Modality, Schema
 
 
@@ -85,7 +87,8 @@ class TableCodec(Codec):
         self.kinds = kinds
 
     def fit(self, X: Any) -> "TableCodec":
-        """Learn kinds, levels, location and scale of every column.
+        """Learn kinds, levels, location and scale of every column; those of rows on disk
+        (:class:`~densekit.codecs.ondisk.RowsOnDisk`) are read once, in pieces, and are all real.
 
         Raises
         ------
@@ -93,7 +96,8 @@ class TableCodec(Codec):
             X is not a table of readable columns (see ``densekit.codecs.frames.read``),
             ``support`` or ``kinds`` name no column or do not fit it, or every column is constant.
         """
-        frame = frames.read(X)
+        pieces = X.pieces() if isinstance(X, RowsOnDisk) else None
+        frame = frames.read(X if pieces is None else X[:1])
         labels = [c.label for c in frame.columns]
         named = frame.container != "numpy"
         kinds = _by_label(self.kinds or {}, labels, "kinds")
@@ -101,7 +105,9 @@ class TableCodec(Codec):
         supports = _by_label(support, labels, "support") if isinstance(support, Mapping) else {}
         everywhere = None if isinstance(support, Mapping) else support
         columns = []
-        for raw in frame.columns:
+        if pieces is not None:
+            columns = _columns_of_floats(pieces, frame, supports, everywhere)
+        for raw in frame.columns if pieces is None else ():
             kind, own = kinds.get(raw.label), supports.get(raw.label)
             column = fit_column(raw, kind, own, everywhere)
             columns.append(column if named else replace(column, name=f"x{raw.label}"))
@@ -261,6 +267,23 @@ def _by_label(given: Any, labels: list[Any], parameter: str) -> dict[Any, Any]:
             )
         out[label] = value
     return out
+
+
+def _columns_of_floats(
+    pieces: Iterable[np.ndarray],
+    frame: frames.Frame,
+    supports: Mapping[Any, Any],
+    everywhere: Any,
+) -> list[Column]:
+    """The columns of a matrix of floats that comes in pieces; all are real."""
+    learnt = [
+        RealColumn(c.label, c.dtype, f"x{c.label}", supports.get(c.label, everywhere))
+        for c in frame.columns
+    ]
+    for piece in pieces:
+        for raw, column in zip(frames.read(piece).columns, learnt, strict=True):
+            column.add(raw.values)
+    return [column.column() for column in learnt]
 
 
 def _edges(codes: np.ndarray, cardinality: np.ndarray) -> np.ndarray:

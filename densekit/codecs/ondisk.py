@@ -1,0 +1,123 @@
+"""Rows in a file that may be larger than memory: read a few at a time, and encoded when asked for."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from densekit.codecs.base import Codec
+from densekit.codecs.columns import PIECE
+
+
+class RowsOnDisk:
+    """A matrix of floats in a file. What is read is a copy, and read without a map, of which all
+    pages once touched (and their neighbours) would count as memory of the process.
+
+    Parameters
+    ----------
+    file : str
+    dtype : numpy.dtype
+    shape : (n, D)
+        In rows, one after the other.
+    offset : int
+        Bytes before the first.
+    """
+
+    ndim = 2
+
+    def __init__(self, file: str, dtype: np.dtype, shape: tuple[int, int], offset: int):
+        self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
+
+    @classmethod
+    def of(cls, X: Any) -> Self | None:
+        """The rows of a memory map, or of rows of one that follow each other; None for anything else,
+        and for a map whose changes do not reach its file (mode ``"c"``).
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> file = tempfile.NamedTemporaryFile(suffix=".npy")
+        >>> np.save(file.name, np.arange(8.0).reshape(4, 2))
+        >>> rows = RowsOnDisk.of(np.load(file.name, mmap_mode="r")[1:])
+        >>> rows.shape, rows[np.array([2, 0])].tolist()
+        ((3, 2), [[6.0, 7.0], [2.0, 3.0]])
+        """
+        if not isinstance(X, np.memmap) or X.filename is None or X.mode == "c":
+            return None
+        if X.ndim != 2 or X.dtype.kind != "f" or not X.size or not X.flags.c_contiguous:
+            return None
+        whole: Any = X
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
+        # A slice keeps the offset of what it was cut from: the addresses tell how far it is.
+        ahead = X.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        shape = (int(X.shape[0]), int(X.shape[1]))
+        return cls(str(X.filename), X.dtype, shape, int(whole.offset) + ahead)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self._run(start, stop)
+            index = np.arange(start, stop, step)
+        out = np.empty((len(index), self.shape[1]), self.dtype)
+        width = out.itemsize * self.shape[1]
+        with open(self.file, "rb", buffering=0) as file:
+            for row, place in zip(out, index.tolist(), strict=True):
+                file.seek(self.offset + place * width)
+                if file.readinto(row) != width:
+                    raise self._short(place)
+        return out
+
+    def _run(self, start: int, stop: int) -> np.ndarray:
+        n, width = max(0, stop - start), self.dtype.itemsize * self.shape[1]
+        flat = np.fromfile(
+            self.file, self.dtype, n * self.shape[1], offset=self.offset + start * width
+        )
+        if flat.size != n * self.shape[1]:
+            raise self._short(stop - 1)
+        return flat.reshape(n, self.shape[1])
+
+    def _short(self, place: int) -> ValueError:
+        return ValueError(
+            f"{self.file} ends before row {place} of {len(self)}: it was cut while it was read; "
+            "leave a file alone until the fit is done"
+        )
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All rows in their order, some thousands at a time."""
+        for start in range(0, len(self), PIECE):
+            yield self[start : start + PIECE]
+
+
+class EncodedRows:
+    """Events of rows in a file: indexed as the tensor of all events would be, with the same values."""
+
+    def __init__(self, rows: RowsOnDisk, codec: Codec):
+        self.rows, self.codec = rows, codec
+        self.device, self.dtype = torch.device("cpu"), torch.float64
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self._encode(self.rows[index.cpu().numpy()])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """The same on another device, or in another dtype."""
+        moved = copy.copy(self)
+        moved.device, moved.dtype = torch.device(device), dtype or self.dtype
+        return moved
+
+    def pieces(self) -> Iterator[Tensor]:
+        """All events in their order, some thousands at a time."""
+        return (self._encode(piece) for piece in self.rows.pieces())
+
+    def _encode(self, rows: np.ndarray) -> Tensor:
+        return self.codec.encode(rows)[0].to(self.device, self.dtype)
