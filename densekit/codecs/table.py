@@ -88,7 +88,7 @@ class TableCodec(Codec):
 
     def fit(self, X: Any) -> "TableCodec":
         """Learn kinds, levels, location and scale of every column; those of rows on disk
-        (:class:`~densekit.codecs.ondisk.RowsOnDisk`) are read once, in pieces, and are all real.
+        (``densekit.codecs.ondisk.RowsOnDisk``) are read once, in pieces, and are all real.
 
         Raises
         ------
