@@ -33,7 +33,7 @@ from densekit import (
     TransformerLanguageModel,
 )
 from densekit.transforms.linear import Diagonal
-from densekit.transforms.spline import MIN_SLOPE
+from densekit.transforms.spline_plain import MIN_SLOPE
 
 MEAN = np.array([0.3, -0.5])
 COVARIANCE = np.array([[1.3, -0.4], [-0.4, 0.6]])

@@ -41,9 +41,7 @@ class Densekit:
         elif model == "maf":
             self.flow = d.MaskedAutoregressiveFlow(**settings)
         else:
-            self.flow = d.NeuralSplineFlow(
-                n_bins=BINS, coupling=model == "nsf_c", **settings
-            )
+            self.flow = d.NeuralSplineFlow(n_bins=BINS, coupling=model == "nsf_c", **settings)
 
     def n_parameters(self):
         return sum(p.numel() for p in self.flow.module_.parameters())
@@ -233,13 +231,13 @@ class Flowjax:
 
         self.jax, self.jnp, self.eqx = jax, jnp, eqx
         make = (
-            flows.masked_autoregressive_flow
-            if model in ("nsf_ar", "maf")
-            else flows.coupling_flow
+            flows.masked_autoregressive_flow if model in ("nsf_ar", "maf") else flows.coupling_flow
         )
         affine = {}
         if model in ("nsf_ar", "nsf_c"):
-            affine = {"transformer": bijections.RationalQuadraticSpline(knots=BINS - 1, interval=5)}
+            affine = {
+                "transformer": bijections.RationalQuadraticSpline(knots=BINS - 1, interval=5)
+            }
         self.flow = make(
             jax.random.key(0),
             base_dist=distributions.Normal(jnp.zeros(n_features)),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from densekit.nets.mlp import activation_layer
 from densekit.nets.residual import check_hidden, squash, uniform_weight
+from densekit.nets.triangular import masked_product, stairs
 
 
 class MaskedNet(nn.Module):
@@ -77,6 +78,13 @@ class MaskedNet(nn.Module):
         self._known = [
             torch.searchsorted(d, torch.arange(D), right=True).tolist() for d in degrees
         ]
+        # What each row of a masked product reads: hidden units of its degree and less.
+        self._stairs = [
+            stairs(torch.searchsorted(a, b, right=True).tolist())
+            for a, b in itertools.pairwise(degrees)
+        ]
+        known = [k for p in place.tolist() for k in [self._known[-1][p]] * n_params]
+        self._last_stairs = stairs(known)
 
         self.activation = activation_layer(activation)
         fan_in = [mask.sum(1, keepdim=True) for mask in masks[:-1]]
@@ -100,14 +108,26 @@ class MaskedNet(nn.Module):
         return torch.addmm(self.bias[0], self.context, squash(context))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Features (D, N) and context (C, N) to parameters (P, D, N)."""
-        first, *hidden, last = self._masked()
-        h = torch.addmm(self._first_bias(context), first, squash(x))
-        for weight, bias in zip(hidden, self.bias[1:], strict=True):
-            step = torch.addmm(bias, weight, self.activation(h))
+        """Features (D, N) and context (C, N) to parameters (P, D, N).
+
+        In memory the parameters of a feature lie together, (D, P, N): what they read makes stairs then.
+        """
+        masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
+        h = torch.addmm(self._first_bias(context), self.weights[0] * masks[0], squash(x))
+        for weight, bias, mask, steps in zip(
+            self.weights[1:], self.bias[1:], masks[1:-1], self._stairs, strict=True
+        ):
+            step = masked_product(self.activation(h), weight, bias, mask, steps)
             h = h + step if h.shape == step.shape else step
-        out = torch.addmm(self.last_bias.flatten(0, 1), last.flatten(0, 1), self.activation(h))
-        return out.view(self.n_params, -1, x.shape[1])
+        bias = self.last_bias.transpose(0, 1).flatten(0, 1)
+        out = masked_product(
+            self.activation(h),
+            self.last.transpose(0, 1),
+            bias,
+            masks[-1][:, None],
+            self._last_stairs,
+        )
+        return out.view(-1, self.n_params, x.shape[1]).transpose(0, 1)
 
     def solve(
         self, step: Callable[[int, Tensor], Tensor], n: int, context: Tensor | None = None

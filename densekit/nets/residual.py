@@ -34,7 +34,7 @@ class _Asinh(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         # Beyond this the square has no float, and the logarithm stands still.
-        t = x.abs().clamp_(max=torch.finfo(x.dtype).max ** 0.5 / 2)
+        t = x.abs().clamp(max=torch.finfo(x.dtype).max ** 0.5 / 2)
         root = torch.mul(t, t).add_(1).sqrt_().add_(1)
         return torch.mul(t, t).div_(root).add_(t).log1p_().copysign_(x)
 

@@ -145,3 +145,29 @@ class Stack(ColumnTransform):
             z, ladj = transform.to_data(z, context)
             total = total + ladj
         return z, total
+
+
+class Inverse(ColumnTransform):
+    """A transform the other way round: its data are our noise.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from densekit.transforms.linear import Diagonal
+    >>> double = Diagonal(1)
+    >>> _ = double.log_scale.data.fill_(0.6931472)
+    >>> double(torch.ones(1)).item(), Inverse(double)(torch.ones(1)).item()
+    (0.5, 2.0)
+    """
+
+    def __init__(self, transform: ColumnTransform) -> None:
+        super().__init__(transform.n_features, transform.n_context)
+        self.transform = transform
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to noise, and log|dz/dx|."""
+        return self.transform.to_data(x, context)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz|."""
+        return self.transform.to_noise(z, context)

@@ -12,8 +12,8 @@ slopes d and d' at its two knots and :math:`\theta` the place in the bin, from 0
 
 and y = x outside, where the slope is 1 as it is in the first and last knot.
 
-It is computed by a compiled loop (``spline_kernel.py``: float32 on a CPU, where numba is installed), else
-in plain torch (``spline_plain.py``).
+It is computed by a compiled loop where numba is installed (``spline_kernel.py``: float32, CPU), else in
+plain torch (``spline_plain.py``).
 """
 
 import functools
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from densekit.transforms import spline_plain
-from densekit.transforms.spline_plain import MIN_BIN, MIN_SLOPE
+from densekit.transforms.spline_plain import MIN_BIN
 
 _logger = logging.getLogger("densekit.transforms")
 _logger.addHandler(logging.NullHandler())
@@ -36,7 +36,7 @@ _logger.addHandler(logging.NullHandler())
 
 @functools.cache
 def _kernel() -> ModuleType | None:
-    """The compiled loops; None where there is no numba, or ``DENSEKIT_KERNELS=0`` is in the environment."""
+    """The compiled loops; None without numba, or with ``DENSEKIT_KERNELS=0`` in the environment."""
     if os.environ.get("DENSEKIT_KERNELS") == "0":
         return None
     if importlib.util.find_spec("numba") is None:

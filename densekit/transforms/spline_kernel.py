@@ -3,8 +3,8 @@
 Plain torch makes some sixty passes over all numbers; here a block of samples stays in registers and the
 nearest cache from softmax to log-slope, and the backward pass computes the bin anew instead of reading
 what was saved of it. Numba compiles it (no compiler is needed), once a machine: it caches. Its
-exponential and logarithm are polynomials (Cephes, Moshier 1989), since calls of a mathematical library would
-keep the loops from being vectorised; their relative error is below 1e-7.
+exponential and logarithm are polynomials (Cephes, Moshier 1989), since calls of a library would keep the
+loops from being vectorised; their relative error is about 1e-7.
 
 Importing this module imports numba.
 """
@@ -12,6 +12,7 @@ Importing this module imports numba.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -94,7 +95,9 @@ def _softplus(x: Any) -> Any:
 
 # Where the rows of a block's buffer begin. One array with constant places: the compiler then knows that
 # no row overlaps another, and keeps every loop over samples in vectors.
-_U, _NUMBER, _SHARE0, _SHARE1, _BEFORE0, _BEFORE1, _RAW0, _RAW1, _SUM0, _SUM1, _G0, _G1, _G2, _G3, _G4, _G5, _G6, _G7 = range(0, 18 * _W, _W)  # fmt: skip
+_U, _NUMBER, _SHARE0, _SHARE1, _BEFORE0, _BEFORE1 = range(0, 6 * _W, _W)
+_RAW0, _RAW1, _SUM0, _SUM1 = range(6 * _W, 10 * _W, _W)
+_G0, _G1, _G2, _G3, _G4, _G5, _G6, _G7 = range(10 * _W, 18 * _W, _W)  # gradients
 _LENGTH = 18 * _W
 
 
@@ -290,12 +293,16 @@ def _backward(
                 g_mean = two * g_l / mean + two * g_rise * q + g_top * t * t
                 g_mean += g_bottom * (one - two * q)
                 g_q = two * g_rise * mean + g_top * d0 + g_bottom * curve
-                g_t = two * (g_rise * (d1 * t - d0 * t1) + g_top * mean * t) + g_q * (one - two * t)
+                g_t = two * (g_rise * (d1 * t - d0 * t1) + g_top * mean * t) + g_q * (
+                    one - two * t
+                )
                 g_t *= per_width
                 g_height = s * (scaled * top + g_mean * per_width)
                 g_width = -s * (g_mean * mean * per_width + g_t * t)
                 gxs[i] = g_t * (_F(0.5) / bound) if inside else gys[i]
-                g0 = (g_rise * t1 * t1 + (g_top + g_bottom) * q) / (one + _exp(-b[_RAW0 + i] - unit))
+                g0 = (g_rise * t1 * t1 + (g_top + g_bottom) * q) / (
+                    one + _exp(-b[_RAW0 + i] - unit)
+                )
                 g1 = (g_rise * t * t + g_bottom * q) / (one + _exp(-b[_RAW1 + i] - unit))
                 b[_G0 + i] = g_width
                 b[_G1 + i] = g_height
@@ -346,7 +353,7 @@ def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -
         return
     rest = [
         _pool(parts - 1).submit(loop, *given, start, stop, *others)
-        for start, stop in zip(cuts[1:], cuts[2:], strict=False)
+        for start, stop in pairwise(cuts[1:])
     ]
     loop(*given, cuts[0], cuts[1], *others)
     for part in rest:

@@ -6,7 +6,6 @@ backward pass keeps the softmax and the numbers of the chosen bin, where autogra
 of all K.
 """
 
-
 import math
 from typing import NamedTuple
 
