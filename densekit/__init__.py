@@ -23,6 +23,7 @@ _EXPORTS = {
     # flows
     "NeuralSplineFlow": "densekit.flows.nsf",
     "RealNVP": "densekit.flows.realnvp",
+    "TransformFlow": "densekit.flows.transform_flow",
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive

@@ -302,7 +302,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
         The file has a few rows drawn from the model with their scores, which are checked when it is
         loaded. A crash leaves the file that was there or the new one, and never half of one.
-        Callbacks and random generators are left out.
+        Callbacks and random generators are left out. So are functions that the model is made of,
+        which :func:`densekit.load` must then be given.
 
         Raises
         ------
