@@ -64,8 +64,15 @@ class FromPyro(ColumnTransform):
         self._parts = list(_flat(transform, False))
         self._places: list[tuple[Any, str, str]] = []
         modules: list[nn.Module] = []
+        for part, _ in self._parts:
+            if isinstance(part, ConditionalTransform) and not n_context:
+                raise ValueError(
+                    f"{title(part)} is conditional, and there is no context: fit with context=, or "
+                    "leave it out"
+                )
+            if isinstance(part, Transform) and not part.bijective:
+                raise ValueError(f"{title(part)} is not bijective: to a row belongs no one noise")
         for part in _inside([part for part, _ in self._parts]):
-            self._check(part)
             if isinstance(part, nn.Module) and not _holds(modules, part):
                 modules.append(part)
             if isinstance(part, Transform):
@@ -74,22 +81,13 @@ class FromPyro(ColumnTransform):
                 self._keep_tensors(part)
         self.held = nn.ModuleList(modules)
 
-    def _check(self, part: Any) -> None:
-        name = type(part).__name__
-        if isinstance(part, Transform) and not part.bijective:
-            raise ValueError(f"{name} is not bijective, so that data have no one noise")
-        if isinstance(part, ConditionalTransform) and not self.n_context:
-            raise ValueError(
-                f"{name} is conditional, and there is no context: fit with context=, or leave it out"
-            )
-
     def _keep_tensors(self, part: Transform) -> None:
         for name, value in list(vars(part).items()):
             if not isinstance(value, Tensor):
                 continue
             if value.requires_grad and not value.is_leaf:
                 raise ValueError(
-                    f"{name} of {type(part).__name__} is computed from a parameter, once and for all: "
+                    f"{name} of {title(part)} is computed from a parameter, once and for all: "
                     "give the parameter itself, or make a TransformModule that computes it"
                 )
             key = f"{name}_{len(self._places)}"
@@ -111,11 +109,11 @@ class FromPyro(ColumnTransform):
             # What runs backwards through the inverse of a transform runs forwards through it.
             if back == flipped:
                 after = self._one_way(part, part, rows, back)
-                ladj = part.log_abs_det_jacobian(rows, after)
+                total = total + _log_det(part, rows, after)
             else:
                 after = self._one_way(part, part.inv, rows, back)
-                ladj = -part.log_abs_det_jacobian(after, rows)
-            rows, total = after, total + ladj.reshape(len(rows), -1).sum(1)
+                total = total - _log_det(part, after, rows)
+            rows = after
         return rows, total
 
     def _one_way(
@@ -128,7 +126,7 @@ class FromPyro(ColumnTransform):
             have, lack = ("noise to data", "data to noise")[:: -1 if not back else 1]
             needed = "learn or score" if back else "sample"
             raise NotImplementedError(
-                f"{type(part).__name__} goes from {have} and cannot go from {lack}, which is needed to "
+                f"{title(part)} goes from {have} and cannot go from {lack}, which is needed to "
                 f"{needed}: take a transform with both ways (densekit has its own), or its .inv where "
                 "the other way is enough"
             ) from error
@@ -144,6 +142,13 @@ class FromPyro(ColumnTransform):
         given = None if context is None else context.t()
         x, ladj = self._run(z.t().contiguous(), given, back=False)
         return to_columns(x), ladj
+
+
+def _log_det(part: Transform, x: Tensor, y: Tensor) -> Tensor:
+    """log|dy/dx| of each row, (N,); Pyro's may leave out axes along which it is the same."""
+    ladj = part.log_abs_det_jacobian(x, y)
+    batch = x.shape[: x.dim() - part.domain.event_dim]
+    return ladj.expand(batch).reshape(len(x), -1).sum(1)
 
 
 def title(transform: Any) -> str:
