@@ -22,9 +22,10 @@ class FromPyro(ColumnTransform):
               \log\left|\frac{dz}{dx}\right| = -\log\left|\frac{dT}{dz}\right| \text{ at } z = T^{-1}(x)
 
     Compositions, inverses (``t.inv``) and conditional transforms are taken apart, and each part is run
-    once a way. Nothing is cached: a part's cache is switched off, since it would give the scores
-    of older weights to a tensor that it has met. Tensors that a part holds without being a module
-    (a permutation, the scale of an ``AffineTransform``) become buffers here, or parameters where
+    once a way. Pyro's cache lives no longer than that: kept, it would give a tensor that it has met
+    the scores of older weights, and hold on to the last batch. Tensors that a part holds without
+    being a module (a permutation, the scale of an ``AffineTransform``) become buffers here, or
+    parameters where
     they ask for a gradient, so that they follow the device and are in ``state_dict``.
 
     Parameters
@@ -76,14 +77,13 @@ class FromPyro(ColumnTransform):
             if isinstance(part, nn.Module) and not _holds(modules, part):
                 modules.append(part)
             if isinstance(part, Transform):
-                # Not with_cache(0), which most of Pyro's lack; they look at this pair nevertheless.
-                part._cache_size, part._cached_x_y = 0, (None, None)  # type: ignore[attr-defined]
+                _forget(part, 0)
                 self._keep_tensors(part)
         self.held = nn.ModuleList(modules)
 
     def _keep_tensors(self, part: Transform) -> None:
         for name, value in list(vars(part).items()):
-            if not isinstance(value, Tensor):
+            if not isinstance(value, Tensor) or name.startswith("_cache"):
                 continue
             if value.requires_grad and not value.is_leaf:
                 raise ValueError(
@@ -106,6 +106,8 @@ class FromPyro(ColumnTransform):
         for part, flipped in reversed(self._parts) if back else self._parts:
             if isinstance(part, ConditionalTransform):
                 part = part.condition(context)
+            # The log-determinant may take what the value left, and nobody after it.
+            _forget(part, 1)
             # What runs backwards through the inverse of a transform runs forwards through it.
             if back == flipped:
                 after = self._one_way(part, part, rows, back)
@@ -113,6 +115,7 @@ class FromPyro(ColumnTransform):
             else:
                 after = self._one_way(part, part.inv, rows, back)
                 total = total - _log_det(part, after, rows)
+            _forget(part, 0)
             rows = after
         return rows, total
 
@@ -142,6 +145,11 @@ class FromPyro(ColumnTransform):
         given = None if context is None else context.t()
         x, ladj = self._run(z.t().contiguous(), given, back=False)
         return to_columns(x), ladj
+
+
+def _forget(part: Any, cache_size: int) -> None:
+    """Empty the cache, and give it this size; ``with_cache`` is what most of Pyro's lack."""
+    part._cache_size, part._cached_x_y = cache_size, (None, None)
 
 
 def _log_det(part: Transform, x: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from pyro.distributions.torch_transform import ComposeTransformModule
 from torch import nn
 from torch.distributions import transforms as torchs
 
-from densekit.transforms.pyro import FromPyro, title
+from densekit.transforms.pyro import FromPyro, _inside, title
 
 D, C = 4, 2
 IMAGE = (4, 1, 1)
@@ -198,6 +198,27 @@ def test_no_value_is_one_of_older_weights(name):
     after, expected = ours.to_noise(x), fresh.to_noise(x.clone())
     torch.testing.assert_close(after, expected)
     assert not torch.allclose(after[0], before[0])
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_no_cache_outlives_a_run(name):
+    transform = seeded(BOTH_WAYS[name])
+    ours = FromPyro(transform, D)
+    x = rows(9)
+    for _ in range(2):
+        ours.to_noise(x.T)
+        ours.to_data(x.T)
+    for part in _inside([part for part, _ in ours._parts]):
+        assert part._cache_size == 0
+        assert part._cached_x_y == (None, None)
+
+
+def test_a_transform_that_has_run_before_is_taken_as_it_is():
+    transform = pyros.affine_coupling(D, hidden_dims=[8])
+    transform(rows(7))
+    assert set(FromPyro(transform, D).state_dict()) == {
+        f"held.0.{k}" for k in transform.state_dict()
+    }
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
