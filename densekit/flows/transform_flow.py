@@ -39,6 +39,8 @@ def spline_transforms(n_features: int, n_context: int = 0) -> list[ColumnTransfo
 class TransformFlow(NeuralDensity):
     r"""A flow of any list of transforms: Pyro's, torch's, nflows' and densekit's, mixed as you like.
 
+    The change of variables of Rezende and Mohamed, Variational Inference with Normalizing Flows (2015):
+
     .. math:: x = T_k(\cdots T_1(z)), \quad z \sim N(0, I), \qquad
               \log p(x) = \log N(z; 0, I) - \sum_i \log\left|\det \frac{dT_i}{dz_{i-1}}\right|
 
