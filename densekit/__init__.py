@@ -24,6 +24,7 @@ _EXPORTS = {
     "MaskedAutoregressiveFlow": "densekit.flows.maf",
     "NeuralSplineFlow": "densekit.flows.nsf",
     "RealNVP": "densekit.flows.realnvp",
+    "TransformFlow": "densekit.flows.transform_flow",
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
 import numpy as np
@@ -77,6 +76,12 @@ class DensityTags(Tags):
     """scikit-learn's tags with a density estimator's capabilities beside them."""
 
     capabilities: Capabilities | None = None
+
+
+def _name_of(function: Any) -> str:
+    """Where a function is defined; of another callable, its class."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _has_density(estimator: "DensityEstimator") -> bool:
@@ -302,7 +307,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
         The file has a few rows drawn from the model with their scores, which are checked when it is
         loaded. A crash leaves the file that was there or the new one, and never half of one.
-        Callbacks and random generators are left out.
+        Callbacks and random generators are left out. So are functions that the model is made of,
+        which :func:`densekit.load` must then be given.
 
         Raises
         ------
@@ -330,17 +336,23 @@ class DensityEstimator(BaseEstimator, ABC):
         names = self._names()
         state = dict(self.__getstate__())  # type: ignore[call-overload]
         # Code and live generators do not travel: such parameters fall back to their default.
-        left_out = (np.random.RandomState, np.random.Generator, FunctionType)
+        left_out = (np.random.RandomState, np.random.Generator)
         parameters = {
             k: v
             for k, v in state.items()
-            if k in names and k != "callbacks" and not isinstance(v, left_out)
+            if k in names and k != "callbacks" and not isinstance(v, left_out) and not callable(v)
         }
+        # What the weights were built with: load must be given it, so the file says what it was.
+        built: dict[str, Any] = state.get("built_with_", {})
+        functions = {k: _name_of(v) for k, v in built.items() if callable(v)}
+        if functions:
+            state["built_with_"] = {k: v for k, v in built.items() if k not in functions}
         content = {
             "class": kind.__name__,
             "module": kind.__module__,
             "parameters": parameters,
             "fitted": {k: v for k, v in state.items() if k not in names and not k.startswith("_")},
+            "functions": functions,
             "schema_hash": files.digest(self.schema_),
             "probe": probes.make(self),
         }

@@ -4,9 +4,10 @@ Values of an estimator (plain ones, arrays, and the few state classes of the cod
 back. Knows no estimator: :mod:`densekit.persistence` does, and has the compatibility policy.
 
 The specification has ``format``, ``densekit`` (the version that wrote it), ``class`` and ``module``,
-``parameters``, ``fitted``, ``schema_hash``, ``probe`` (:mod:`densekit.probes`) and ``digest``, the
-SHA-256 of all the rest. The digest finds damage; it is no signature, since whoever changes a file on
-purpose can write a new one.
+``parameters``, ``fitted``, ``functions`` (names of those that the model was built with, and that it
+is given again), ``schema_hash``, ``probe`` (:mod:`densekit.probes`) and ``digest``, the SHA-256 of all
+the rest. The digest finds damage; it is no signature, since whoever changes a file on purpose can write
+a new one.
 """
 
 import contextlib

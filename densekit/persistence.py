@@ -15,7 +15,7 @@ releases to this.
 
 import importlib
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: str | Path, device: str = "auto", allow: Collection[str] = ()
+    path: str | Path,
+    device: str = "auto",
+    allow: Collection[str] = (),
+    parameters: Mapping[str, Callable[..., Any]] | None = None,
 ) -> "DensityEstimator":
     """Read an estimator that :meth:`~densekit.DensityEstimator.save` wrote.
 
@@ -44,13 +47,18 @@ def load(
     allow : collection of str
         Names of modules, such as ``("my_models",)``, whose estimators may be loaded too. A module
         is imported only if the file names it and it is in here: importing runs its code.
+    parameters : mapping of str to callable, optional
+        Functions that the model was built with, by hyper-parameter, such as
+        ``{"transforms": factory}`` of a ``TransformFlow``: a file holds no code. That they are those
+        of the saved model is seen by its weights, which must fit, and its probe rows.
 
     Raises
     ------
     FileNotFoundError
         No such file.
     ValueError
-        Not a densekit file, a damaged one, one of another format, or a class that is not allowed.
+        Not a densekit file, a damaged one, one of another format, or a class that is not allowed;
+        ``parameters`` that are lacking, or others than the file asks for.
 
     Examples
     --------
@@ -68,19 +76,47 @@ def load(
     target = str(resolve_device(device))
     content = files.read(path)
     kind = _class(path, content["class"], content["module"], allow)
+    given = dict(parameters or {})
     with files.refusing(path):
-        estimator = _fill(kind, content, Path(path).stat().st_size)
-        probes.check(estimator, content["probe"])
+        _check_given(path, given, content.get("functions", {}))
+        try:
+            estimator = _fill(kind, content, given, Path(path).stat().st_size)
+            probes.check(estimator, content["probe"])
+        except (ValueError, RuntimeError) as error:
+            if not given:
+                raise
+            raise ValueError(
+                f"or parameters= is not what the model was built with: {error}"
+            ) from error
     if target != "cpu":
         state: Any = estimator.__getstate__()
         estimator.__setstate__({**state, "device_": target})  # type: ignore[attr-defined]
     return estimator
 
 
-def _fill(kind: type, content: dict[str, Any], size: int) -> "DensityEstimator":
+def _check_given(path: str | Path, given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    lacking, needless = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if lacking:
+        were = ", ".join(f"{name} was {str(wanted[name])[:80]!r}" for name in lacking)
+        raise files.BadFileError(
+            f"{path}: the model was built with functions, which a file does not hold ({were}): give "
+            f"them, as in parameters={{{lacking[0]!r}: the_function}}"
+        )
+    if needless:
+        raise files.BadFileError(
+            f"{path}: parameters= gives {', '.join(needless)}, which the file does not ask for: only "
+            "functions that the model was built with are given"
+        )
+
+
+def _fill(
+    kind: type, content: dict[str, Any], given: dict[str, Any], size: int
+) -> "DensityEstimator":
     """An estimator on the CPU with what the file says, checked as far as it can be unrun."""
     fitted = content["fitted"]
-    estimator: DensityEstimator = kind(**content["parameters"])
+    if given:
+        fitted["built_with_"] |= given
+    estimator: DensityEstimator = kind(**{**given, **content["parameters"]})
     check_parameters(estimator)
     for name in fitted:
         # An attribute of the class that is shadowed would be a method that is no longer there.

@@ -114,6 +114,8 @@ class ConditionedTransform(Transform):
 class Stack(ColumnTransform):
     """Transforms one after another; the first is the nearest to the data.
 
+    The context goes to those that take one.
+
     Examples
     --------
     >>> import torch
@@ -134,7 +136,7 @@ class Stack(ColumnTransform):
         """Data to noise, and log|dz/dx|."""
         total = x.new_zeros(x.shape[1])
         for transform in self._parts():
-            x, ladj = transform.to_noise(x, context)
+            x, ladj = transform.to_noise(x, context if transform.n_context else None)
             total = total + ladj
         return x, total
 
@@ -142,7 +144,7 @@ class Stack(ColumnTransform):
         """Noise to data, and log|dx/dz|."""
         total = z.new_zeros(z.shape[1])
         for transform in reversed(self._parts()):
-            z, ladj = transform.to_data(z, context)
+            z, ladj = transform.to_data(z, context if transform.n_context else None)
             total = total + ladj
         return z, total
 

@@ -1,0 +1,193 @@
+"""Transforms of nflows as transforms of columns.
+
+Needs nflows: ``pip install 'densekit[nflows]'``. The package is of 2020 and calls functions that torch
+has deprecated or removed since; those calls are replaced here, in the objects that are handed over and
+not in nflows.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densekit.transforms.columns import ColumnTransform, to_columns
+
+try:
+    from nflows import transforms as theirs
+except ImportError as error:
+    raise ImportError(
+        "transforms of nflows need the package nflows: pip install 'densekit[nflows]'"
+    ) from error
+
+
+class FromNflows(ColumnTransform):
+    r"""A transform of nflows on vectors or images.
+
+    What nflows calls forward goes from data to noise, and inverse from noise to data:
+
+    .. math:: z = \mathtt{forward}(x; c), \qquad x = \mathtt{inverse}(z; c)
+
+    Parameters
+    ----------
+    transform : nflows.transforms.Transform
+        Is taken over and not copied: layers of its that call what torch no longer has become
+        layers that do not (``LULinear``, ``NaiveLinear``, ``QRLinear``, ``OneByOneConvolution``,
+        and ``ActNorm``, which would put its first values beside the weights that are trained),
+        and caches of weights are switched off.
+    shape : int or sequence of int
+        What one row is: D numbers, or an image (channels, height, width) whose entries are the D
+        columns in that order. What the transform makes of an image may have another shape (that of
+        a squeeze, or a vector): noise is that, flattened.
+    n_context : int
+        C; the transform is given contexts (N, C).
+
+    Raises
+    ------
+    NotImplementedError
+        When it is run: nflows has not the way that was asked for.
+
+    Examples
+    --------
+    >>> from nflows.transforms import SqueezeTransform
+    >>> transform = FromNflows(SqueezeTransform(), (1, 2, 4))
+    >>> transform.inv(torch.arange(8.0)).tolist()
+    [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
+    """
+
+    def __init__(
+        self, transform: theirs.Transform, shape: int | Sequence[int], n_context: int = 0
+    ) -> None:
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        super().__init__(math.prod(self.shape), n_context)
+        for module in transform.modules():
+            module.__class__ = _CURRENT.get(type(module), type(module))
+            if isinstance(module, theirs.linear.Linear):
+                module.use_cache(False)
+        self.transform = transform
+        self.noise_shape = self._shape_of_noise()
+
+    def _shape_of_noise(self) -> tuple[int, ...]:
+        if len(self.shape) == 1:
+            return self.shape
+        # As it scores: while it trains, the first rows that a layer sees may set its weights.
+        ways = {module: module.training for module in self.transform.modules()}
+        self.transform.eval()
+        with torch.no_grad():
+            like = next(self.transform.parameters(), torch.zeros(()))
+            context = like.new_zeros(1, self.n_context) if self.n_context else None
+            z, _ = self.transform(like.new_zeros(1, *self.shape), context)
+        for module, training in ways.items():
+            module.training = training
+        return tuple(z.shape[1:])
+
+    def _run(self, way: Any, rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        try:
+            after, ladj = way(rows, None if context is None else context.t())
+        except (NotImplementedError, theirs.InverseNotAvailable) as error:
+            needed = "sample" if way == self.transform.inverse else "learn or score"
+            raise NotImplementedError(
+                f"{type(self.transform).__name__} of nflows has no {way.__name__}, which is needed to "
+                f"{needed}: take a transform with both ways, or InverseTransform of it where the other "
+                "way is enough"
+            ) from error
+        return to_columns(after.reshape(len(rows), -1)), ladj.to(rows)
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to noise, and log|dz/dx|."""
+        rows = x.t().reshape(-1, *self.shape).contiguous()
+        return self._run(self.transform.forward, rows, context)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz|."""
+        rows = z.t().reshape(-1, *self.noise_shape).contiguous()
+        return self._run(self.transform.inverse, rows, context)
+
+
+class _Triangles:
+    """``LULinear`` without ``torch.triangular_solve``."""
+
+    def inverse_no_cache(self: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = self._create_lower_upper()
+        half = torch.linalg.solve_triangular(
+            lower, (inputs - self.bias).t(), upper=False, unitriangular=True
+        )
+        outputs = torch.linalg.solve_triangular(upper, half, upper=True).t()
+        return outputs, -self.logabsdet() * inputs.new_ones(len(inputs))
+
+
+class _LULinear(_Triangles, theirs.LULinear):
+    pass
+
+
+class _OneByOneConvolution(_Triangles, theirs.OneByOneConvolution):
+    pass
+
+
+class _QRLinear(theirs.QRLinear):
+    """``QRLinear`` without ``torch.triangular_solve``."""
+
+    def inverse_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        turned, _ = self.orthogonal.inverse(inputs - self.bias)
+        outputs = torch.linalg.solve_triangular(self._create_upper(), turned.t(), upper=True).t()
+        return outputs, -self.logabsdet() * inputs.new_ones(len(inputs))
+
+
+class NaiveLinear(theirs.NaiveLinear):
+    """nflows' ``NaiveLinear`` without ``torch.solve``, which is gone, and ``torch.qr``.
+
+    nflows calls the latter when it makes one with its default ``orthogonal_initialization=True``:
+    make this one instead. What is made otherwise may be nflows' own.
+
+    Parameters
+    ----------
+    features : int
+        D.
+    orthogonal_initialization : bool
+        Start with a random rotation.
+
+    Examples
+    --------
+    >>> layer = FromNflows(NaiveLinear(3), 3)
+    >>> bool(layer.to_noise(torch.randn(3, 5))[1].abs().max() < 1e-5)
+    True
+    """
+
+    def __init__(self, features: int, orthogonal_initialization: bool = True) -> None:
+        super().__init__(features, orthogonal_initialization=False)
+        if orthogonal_initialization:
+            rotation, _ = torch.linalg.qr(torch.randn(features, features))
+            with torch.no_grad():
+                self._weight.copy_(rotation)
+
+    def inverse_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz|; inputs (N, D)."""
+        outputs = torch.linalg.solve(self._weight, (inputs - self.bias).t()).t()
+        return outputs, -self.logabsdet() * inputs.new_ones(len(inputs))
+
+
+class _ActNorm(theirs.ActNorm):
+    """``ActNorm`` that sets its weights in place: nflows' gives them other storage, which the running
+    average of the weights would not see, and that of the CPU."""
+
+    def _initialize(self, inputs: Tensor) -> None:
+        over = [axis for axis in range(inputs.dim()) if axis != 1]
+        with torch.no_grad():
+            many = inputs.numel() > inputs.shape[1]
+            scale = inputs.std(over, correction=int(many))
+            # A feature that does not vary, or a single row: there is nothing to scale by.
+            scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+            self.log_scale.copy_(-scale.log())
+            self.shift.copy_(-inputs.mean(over) / scale)
+            self.initialized.fill_(True)
+
+
+_CURRENT: dict[type, type] = {
+    theirs.LULinear: _LULinear,
+    theirs.OneByOneConvolution: _OneByOneConvolution,
+    theirs.QRLinear: _QRLinear,
+    theirs.NaiveLinear: NaiveLinear,
+    theirs.ActNorm: _ActNorm,
+}
+"""nflows' classes, and what their objects become."""
