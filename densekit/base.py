@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, dataclass_transform
 
 import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from sklearn.base import BaseEstimator
-from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -27,56 +26,14 @@ from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.params import Interval, OneOf, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
-
-DensityKind = Literal["exact", "lower_bound", "estimate", "none"]
+from densekit.tags import Capabilities as Capabilities
+from densekit.tags import DensityKind, DensityTags
 
 _CODECS: dict[str, type[codecs.Codec]] = {
     c.modality: c for c in (codecs.TableCodec, codecs.ImageCodec, codecs.TextCodec)
 }
 _ENCODE_ENTRIES = 2**20
 """Entries encoded at a time when scoring, so that a million rows need no second copy of the data."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a model can do, as data: readable without fitting it.
-
-    ``density`` is the kind of its score over the events it is given; the codec may lower it
-    (dequantised pixels turn exact into a lower bound), so ``density_kind_`` after fit is the last word.
-    """
-
-    density: DensityKind
-    view: Literal["typed", "relaxed"]
-    modalities: tuple[str, ...]
-    context: Literal["none", "features", "prompt"] = "none"
-    flat: bool = True
-    """Whether events come as vectors, images too."""
-    missing: bool = False
-    score_batch: int = 1024
-    """Rows scored at a time: small enough that a network's activations stay in cache."""
-    sample_batch: int = 8192
-
-    @property
-    def scores(self) -> bool:
-        """Whether there is a density, of whatever kind."""
-        return self.density != "none"
-
-    @property
-    def samples(self) -> bool:
-        """Whether it samples: every model does."""
-        return True
-
-    @property
-    def conditions(self) -> bool:
-        """Whether it takes a context."""
-        return self.context != "none"
-
-
-@dataclass(slots=True)
-class DensityTags(Tags):
-    """scikit-learn's tags with a density estimator's capabilities beside them."""
-
-    capabilities: Capabilities | None = None
 
 
 def _has_density(estimator: "DensityEstimator") -> bool:
