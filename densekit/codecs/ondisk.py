@@ -1,6 +1,7 @@
 """Rows in a file that may be larger than memory: read a few at a time, and encoded when asked for."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -9,10 +10,24 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.base import Codec
-from densekit.codecs.columns import PIECE
+from densekit.codecs.learning import PIECE
 
 
-class RowsOnDisk:
+class RowsInPieces(ABC):
+    """Rows that are read a few at a time: what a codec learns from without having them all."""
+
+    shape: tuple[int, int]
+    ndim = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Any]:
+        """All rows in their order, ``densekit.codecs.learning.PIECE`` at a time."""
+
+
+class RowsOnDisk(RowsInPieces):
     """A matrix of floats in a file. What is read is a copy, and read without a map, of which all
     pages once touched (and their neighbours) would count as memory of the process.
 
@@ -25,8 +40,6 @@ class RowsOnDisk:
     offset : int
         Bytes before the first.
     """
-
-    ndim = 2
 
     def __init__(self, file: str, dtype: np.dtype, shape: tuple[int, int], offset: int):
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
@@ -56,9 +69,6 @@ class RowsOnDisk:
         ahead = X.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         shape = (int(X.shape[0]), int(X.shape[1]))
         return cls(str(X.filename), X.dtype, shape, int(whole.offset) + ahead)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
         if isinstance(index, slice):
@@ -91,7 +101,6 @@ class RowsOnDisk:
         )
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """All rows in their order, some thousands at a time."""
         for start in range(0, len(self), PIECE):
             yield self[start : start + PIECE]
 
