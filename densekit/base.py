@@ -1,5 +1,6 @@
 """The estimator contract: fit, sample, score_samples, score, save, once for every model."""
 
+import contextlib
 import copy
 import dataclasses
 import sys
@@ -19,9 +20,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from densekit import codecs, files, probes
-from densekit.codecs.context import ContextCodec, names_columns, split_columns
+from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
-from densekit.codecs.ondisk import EncodedRows, RowsOnDisk
+from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
+from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.params import Interval, OneOf, check_parameters
@@ -132,6 +134,8 @@ class DensityEstimator(BaseEstimator, ABC):
         Parameters
         ----------
         X : array, DataFrame, images or list of str
+            A ``pyarrow.parquet.ParquetFile``, a ``pyarrow.dataset`` of such files and a
+            ``numpy.memmap`` of numbers are not loaded by models that train by batches.
         y : ignored
         context : array, DataFrame, list of column names of X, or list of prompts
             Learn p(x given context) instead; only models whose capabilities say so.
@@ -164,7 +168,10 @@ class DensityEstimator(BaseEstimator, ABC):
         std : (n,), only with ``return_std``
             Standard error of each score; zeros where exact.
         """
-        X, context = self._check_rows(codecs.for_scoring(X), context, reset=False)
+        X = codecs.for_scoring(X)
+        if (pieces := ParquetRows.of(X)) is not None:
+            return self._score_pieces(pieces, context, return_std)
+        X, context = self._check_rows(X, context, reset=False)
         encoded = self._encode_context(context, codecs.n_rows(X))
         n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
         scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
@@ -310,12 +317,25 @@ class DensityEstimator(BaseEstimator, ABC):
         for name in [k for k in vars(self) if k.endswith("_") and not k.startswith("_")]:
             delattr(self, name)
         device, seed = resolve_device(self.device), resolve_seed(self.random_state)
-        on_disk = RowsOnDisk.of(X) if self._learns_in_batches and not self.kinds else None
+        in_pieces = ParquetRows.of(X) if self._learns_in_batches else None
+        rows: Any = RowsOnDisk.of(X) if self._learns_in_batches else None
+        X = X if in_pieces is None else in_pieces.head()
         X, context = self._check_rows(X, context, reset=True)
         codec = self._codec_for(X)
-        rows = X if on_disk is None or codec.modality != "table" else on_disk
-        typed = self._encode_all(codec.fit(rows), rows)
-        self.codec_, self.device_, self.dtype_ = codec, str(device), self.dtype
+        if in_pieces is not None:
+            if self.context_names_:
+                context = in_pieces.only(self.context_names_).read()
+            rows = in_pieces.without(self.context_names_)
+        elif rows is None or codec.modality != "table":
+            rows = X
+        self.dtype_ = self.dtype
+        with self._encoded(codec.fit(rows), rows) as typed:
+            self._fit_events(codec, typed, context, device, seed)
+
+    def _fit_events(
+        self, codec: codecs.Codec, typed: Any, context: Any, device: torch.device, seed: int
+    ) -> None:
+        self.codec_, self.device_ = codec, str(device)
         self.schema_ = codec.schema.flat() if self._capabilities.flat else codec.schema
         encoded = None
         if context is not None:
@@ -323,7 +343,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 self.context_codec_ = ContextCodec(self.context_names_).fit(context)
             else:
                 self.context_codec_ = codec
-            encoded = self._encode_context(context, codecs.n_rows(X))
+            encoded = self._encode_context(context, len(typed))
         with seeded(seed, device):
             events = self._events(typed)
             if self._capabilities.view == "relaxed" and not self._relaxes_itself:
@@ -333,9 +353,16 @@ class DensityEstimator(BaseEstimator, ABC):
         self.base_measure_ = self.schema_.base_measure
         self.density_kind_ = self._kind_of_scores(self.schema_)
 
-    def _encode_all(self, codec: codecs.Codec, X: Any) -> Any:
+    @contextlib.contextmanager
+    def _encoded(self, codec: codecs.Codec, X: Any) -> Iterator[Any]:
+        """Typed events of all rows; on disk where the rows are."""
         if isinstance(X, RowsOnDisk):
-            return EncodedRows(X, codec)
+            yield EncodedRows(X, codec)
+            return
+        if isinstance(X, RowsInPieces):
+            with spooled(X, codec, self._torch_dtype) as events:
+                yield events
+            return
         typed, ladj = codec.encode(X)
         if not torch.isfinite(ladj).all():
             row = int((~torch.isfinite(ladj)).nonzero()[0])
@@ -343,7 +370,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"row {row} of X lies outside the support it was given (support={self.support!r}); "
                 "drop it or widen the support"
             )
-        return typed
+        yield typed
 
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
@@ -371,6 +398,7 @@ class DensityEstimator(BaseEstimator, ABC):
     def _check_rows(self, X: Any, context: Any, reset: bool) -> tuple[Any, Any]:
         """X and context as the codecs take them; context columns split off; attributes set that
         say what came."""
+        X, context = in_memory(X), in_memory(context)
         if not reset:
             check_is_fitted(self)
         if reset:
@@ -447,6 +475,7 @@ class DensityEstimator(BaseEstimator, ABC):
             return validate_data(self, rows, reset=reset, skip_check_array=True)
 
     def _check_sample_context(self, context: Any) -> Any:
+        context = in_memory(context)
         if self._capabilities.context == "none" and context is not None:
             raise ValueError(f"{type(self).__name__} was fitted without a context and takes none")
         if self._capabilities.context == "features":
@@ -510,6 +539,17 @@ class DensityEstimator(BaseEstimator, ABC):
             dist = self._over_typed(given) if shared is None else shared
             logp, error = log_prob_and_error(dist, padded(typed[i : i + batch]))
             yield logp[:n], error[:n]
+
+    def _score_pieces(self, pieces: RowsInPieces, context: Any, return_std: bool) -> Any:
+        """Scores of rows that are read a few at a time."""
+        check_is_fitted(self)
+        context, n, done = in_memory(context), len(pieces), 0
+        scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
+        for X in pieces.pieces():
+            piece = slice(done, done := done + len(X))
+            given = part_of(context, n, piece.start, piece.stop)
+            scores[piece], errors[piece] = self.score_samples(X, context=given, return_std=True)
+        return (scores, errors) if return_std else scores
 
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
         batch = self._capabilities.sample_batch

@@ -1,8 +1,13 @@
 """Rows in a file that may be larger than memory: read a few at a time, and encoded when asked for."""
 
+import contextlib
 import copy
+import errno
+import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -106,9 +111,16 @@ class RowsOnDisk(RowsInPieces):
 
 
 class EncodedRows:
-    """Events of rows in a file: indexed as the tensor of all events would be, with the same values."""
+    """Events of rows in a file: indexed as the tensor of all events would be, with the same values.
 
-    def __init__(self, rows: RowsOnDisk, codec: Codec):
+    Parameters
+    ----------
+    rows : RowsOnDisk
+    codec : Codec, optional
+        None where the rows are events already.
+    """
+
+    def __init__(self, rows: RowsOnDisk, codec: Codec | None = None):
         self.rows, self.codec = rows, codec
         self.device, self.dtype = torch.device("cpu"), torch.float64
 
@@ -129,4 +141,43 @@ class EncodedRows:
         return (self._encode(piece) for piece in self.rows.pieces())
 
     def _encode(self, rows: np.ndarray) -> Tensor:
-        return self.codec.encode(rows)[0].to(self.device, self.dtype)
+        events = torch.from_numpy(rows) if self.codec is None else self.codec.encode(rows)[0]
+        return events.to(self.device, self.dtype)
+
+
+@contextlib.contextmanager
+def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[EncodedRows]:
+    """Events of rows that can only be read in their order, in a temporary file for the time of a
+    ``with`` block: n_dims numbers of ``dtype`` a row.
+
+    Raises
+    ------
+    OSError
+        The disk of the temporary folder is too small.
+    ValueError
+        Rows that do not go with what the codec learnt of them.
+    """
+    n, d, width = len(rows), codec.schema.n_dims, dtype.itemsize
+    with tempfile.TemporaryDirectory(prefix="densekit-", ignore_cleanup_errors=True) as folder:
+        need, free = n * d * width, shutil.disk_usage(folder).free
+        if need > free:
+            raise OSError(
+                errno.ENOSPC,
+                f"the encoded rows of X take {need:,} bytes ({n:,} rows of {d} entries), and the "
+                f"temporary folder has {free:,}: make room, or set TMPDIR to a folder on a larger disk",
+                tempfile.gettempdir(),
+            )
+        path, done = Path(folder, "events"), 0
+        with path.open("wb") as file:
+            for piece in rows.pieces():
+                events, ladj = codec.encode(piece)
+                if not torch.isfinite(ladj).all():
+                    row = done + int((~torch.isfinite(ladj)).nonzero()[0])
+                    raise ValueError(
+                        f"row {row} of X is not what it was when its columns were learnt: leave its "
+                        "file alone until the fit is done"
+                    )
+                file.write(events.to(dtype).contiguous().numpy().data)
+                done += len(events)
+        numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
+        yield EncodedRows(RowsOnDisk(str(path), numpy_dtype, (n, d), 0))
