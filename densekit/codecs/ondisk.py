@@ -33,7 +33,7 @@ class RowsInPieces(ABC):
 
 
 class RowsOnDisk(RowsInPieces):
-    """A matrix of floats in a file. What is read is a copy, and read without a map, of which all
+    """A matrix of numbers in a file. What is read is a copy, and read without a map, of which all
     pages once touched (and their neighbours) would count as memory of the process.
 
     Parameters
@@ -65,7 +65,7 @@ class RowsOnDisk(RowsInPieces):
         """
         if not isinstance(X, np.memmap) or X.filename is None or X.mode == "c":
             return None
-        if X.ndim != 2 or X.dtype.kind != "f" or not X.size or not X.flags.c_contiguous:
+        if X.ndim != 2 or X.dtype.kind not in "fiub" or not X.size or not X.flags.c_contiguous:
             return None
         whole: Any = X
         while isinstance(whole.base, np.ndarray):
@@ -157,17 +157,11 @@ def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[En
     ValueError
         Rows that do not go with what the codec learnt of them.
     """
-    n, d, width = len(rows), codec.schema.n_dims, dtype.itemsize
+    n, d = len(rows), codec.schema.n_dims
     with tempfile.TemporaryDirectory(prefix="densekit-", ignore_cleanup_errors=True) as folder:
-        need, free = n * d * width, shutil.disk_usage(folder).free
-        if need > free:
-            raise OSError(
-                errno.ENOSPC,
-                f"the encoded rows of X take {need:,} bytes ({n:,} rows of {d} entries), and the "
-                f"temporary folder has {free:,}: make room, or set TMPDIR to a folder on a larger disk",
-                tempfile.gettempdir(),
-            )
-        path, done = Path(folder, "events"), 0
+        path, need, done = Path(folder, "events"), n * d * dtype.itemsize, 0
+        if (free := shutil.disk_usage(folder).free) < need:
+            raise _no_room(need, f"there are {free:,} bytes left")
         with path.open("wb") as file:
             for piece in rows.pieces():
                 events, ladj = codec.encode(piece)
@@ -177,7 +171,19 @@ def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[En
                         f"row {row} of X is not what it was when its columns were learnt: leave its "
                         "file alone until the fit is done"
                     )
-                file.write(events.to(dtype).contiguous().numpy().data)
+                try:
+                    file.write(events.to(dtype).contiguous().numpy().data)
+                except OSError as error:
+                    raise _no_room(need, str(error)) from error
                 done += len(events)
-        numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
-        yield EncodedRows(RowsOnDisk(str(path), numpy_dtype, (n, d), 0))
+        numbers = torch.empty(0, dtype=dtype).numpy().dtype
+        yield EncodedRows(RowsOnDisk(str(path), numbers, (n, d), 0))
+
+
+def _no_room(need: int, why: str) -> OSError:
+    return OSError(
+        errno.ENOSPC,
+        f"the encoded rows of X take {need:,} bytes of the temporary folder, and {why}: make room, or "
+        "set TMPDIR to a folder on a larger disk",
+        tempfile.gettempdir(),
+    )

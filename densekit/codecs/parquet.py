@@ -11,6 +11,9 @@ from densekit.codecs.frames import check_labels
 from densekit.codecs.learning import PIECE
 from densekit.codecs.ondisk import RowsInPieces
 
+_BUFFER = 2**18
+"""Bytes of a column read at a time from a file that we open: without a buffer, all of a row group."""
+
 
 @dataclass
 class _File:
@@ -29,7 +32,8 @@ class ParquetRows(RowsInPieces):
     """The rows of a ``pyarrow.parquet.ParquetFile``, or of a ``pyarrow.dataset`` of such files, as
     DataFrames with the columns and dtypes that ``densekit.formats.read`` gives.
 
-    In memory are one row group as it lies in the file, and a piece.
+    In memory are a piece, and one row group as it lies in the file; of files that were opened with
+    a ``buffer_size`` and ``pre_buffer=False``, and of datasets, only parts of its columns.
     """
 
     def __init__(self, files: Sequence[_File], schema: Any):
@@ -212,7 +216,7 @@ def _files_of(dataset: Any) -> list[_File]:
 def _open(part: Any) -> Any:
     from pyarrow import parquet
 
-    return parquet.ParquetFile(part.open(), pre_buffer=False)
+    return parquet.ParquetFile(part.open(), pre_buffer=False, buffer_size=_BUFFER)
 
 
 def _check_present(name: str, batch: Any, before: int) -> None:
