@@ -3,11 +3,11 @@
     python benchmarks/processes.py
     python benchmarks/processes.py --steps 20 --rounds 1 --dry    # does it run? writes nothing
 
-The same fit with ``devices=1`` and ``devices=2`` on the CPU, by turns, each round with a seed of its own.
-Two processes share the threads of one, and have one each where it has one (OMP_NUM_THREADS=1).
-``fit_seconds`` is the whole call, with the start of the second process; ``steps_per_second`` is that of the
-training loop alone. Ratios are medians over the rounds of one process' seconds divided by two's, so above 1
-two are faster. Writes results/processes.json.
+The same fit with ``devices=1`` and ``devices=2`` on the CPU, by turns, each round with a seed of its
+own. Two processes share the threads of one, and have one each where it has one (OMP_NUM_THREADS=1).
+``fit_seconds`` is the whole call, with the start of the second process; ``steps_per_second`` is that of
+the training loop alone. Ratios are medians over the rounds of one process' seconds divided by two's, so
+above 1 two are faster. Writes results/processes.json.
 """
 
 import argparse
