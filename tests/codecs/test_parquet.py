@@ -408,7 +408,7 @@ def test_a_value_outside_the_support_in_the_last_rows_is_found(tmp_path):
 
 
 def test_a_constant_outside_the_support_until_the_last_row_counts(tmp_path):
-    with pq.ParquetFile(written(tmp_path, {"x": [-1.0] * (N - 1) + [2.0]})) as file:
+    with pq.ParquetFile(written(tmp_path, {"x": [-1.0] * (2 * PIECE) + [2.0]})) as file:
         rows = ParquetRows.of(file)
         with pytest.raises(ValueError, match=r"support of column 'x'.* for example -1\.0"):
             TableCodec(support="positive").fit(rows)
