@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 # One line for each public name: where it lives. A test fails if an estimator is missing here.
 _EXPORTS = {
-    "Capabilities": "densekit.base",
+    "Capabilities": "densekit.tags",
     "DensityEstimator": "densekit.base",
     "NeuralDensity": "densekit.neural",
     "all_estimators": "densekit.discovery",

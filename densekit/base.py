@@ -1,81 +1,39 @@
 """The estimator contract: fit, sample, score_samples, score, save, once for every model."""
 
-import copy
+import contextlib
 import dataclasses
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, dataclass_transform
 
 import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from sklearn.base import BaseEstimator
-from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from densekit import codecs, files, probes
-from densekit.codecs.context import ContextCodec, names_columns, split_columns
+from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
-from densekit.codecs.ondisk import EncodedRows, RowsOnDisk
+from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
+from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.params import Interval, OneOf, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
-
-DensityKind = Literal["exact", "lower_bound", "estimate", "none"]
+from densekit.tags import Capabilities as Capabilities
+from densekit.tags import DensityKind, DensityTags
 
 _CODECS: dict[str, type[codecs.Codec]] = {
     c.modality: c for c in (codecs.TableCodec, codecs.ImageCodec, codecs.TextCodec)
 }
 _ENCODE_ENTRIES = 2**20
 """Entries encoded at a time when scoring, so that a million rows need no second copy of the data."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a model can do, as data: readable without fitting it.
-
-    ``density`` is the kind of its score over the events it is given; the codec may lower it
-    (dequantised pixels turn exact into a lower bound), so ``density_kind_`` after fit is the last word.
-    """
-
-    density: DensityKind
-    view: Literal["typed", "relaxed"]
-    modalities: tuple[str, ...]
-    context: Literal["none", "features", "prompt"] = "none"
-    flat: bool = True
-    """Whether events come as vectors, images too."""
-    missing: bool = False
-    score_batch: int = 1024
-    """Rows scored at a time: small enough that a network's activations stay in cache."""
-    sample_batch: int = 8192
-
-    @property
-    def scores(self) -> bool:
-        """Whether there is a density, of whatever kind."""
-        return self.density != "none"
-
-    @property
-    def samples(self) -> bool:
-        """Whether it samples: every model does."""
-        return True
-
-    @property
-    def conditions(self) -> bool:
-        """Whether it takes a context."""
-        return self.context != "none"
-
-
-@dataclass(slots=True)
-class DensityTags(Tags):
-    """scikit-learn's tags with a density estimator's capabilities beside them."""
-
-    capabilities: Capabilities | None = None
 
 
 def _name_of(function: Any) -> str:
@@ -180,6 +138,8 @@ class DensityEstimator(BaseEstimator, ABC):
         Parameters
         ----------
         X : array, DataFrame, images or list of str
+            A ``pyarrow.parquet.ParquetFile``, a ``pyarrow.dataset`` of such files and a
+            ``numpy.memmap`` of numbers are not loaded by models that train by batches.
         y : ignored
         context : array, DataFrame, list of column names of X, or list of prompts
             Learn p(x given context) instead; only models whose capabilities say so.
@@ -212,7 +172,10 @@ class DensityEstimator(BaseEstimator, ABC):
         std : (n,), only with ``return_std``
             Standard error of each score; zeros where exact.
         """
-        X, context = self._check_rows(codecs.for_scoring(X), context, reset=False)
+        X = codecs.for_scoring(X)
+        if (pieces := ParquetRows.of(X)) is not None:
+            return self._score_pieces(pieces, context, return_std)
+        X, context = self._check_rows(X, context, reset=False)
         encoded = self._encode_context(context, codecs.n_rows(X))
         n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
         scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
@@ -365,12 +328,25 @@ class DensityEstimator(BaseEstimator, ABC):
         for name in [k for k in vars(self) if k.endswith("_") and not k.startswith("_")]:
             delattr(self, name)
         device, seed = resolve_device(self.device), resolve_seed(self.random_state)
-        on_disk = RowsOnDisk.of(X) if self._learns_in_batches and not self.kinds else None
+        in_pieces = ParquetRows.of(X) if self._learns_in_batches else None
+        rows: Any = RowsOnDisk.of(X) if self._learns_in_batches else None
+        X = X if in_pieces is None else in_pieces.head()
         X, context = self._check_rows(X, context, reset=True)
         codec = self._codec_for(X)
-        rows = X if on_disk is None or codec.modality != "table" else on_disk
-        typed = self._encode_all(codec.fit(rows), rows)
-        self.codec_, self.device_, self.dtype_ = codec, str(device), self.dtype
+        if in_pieces is not None:
+            if self.context_names_:
+                context = in_pieces.only(self.context_names_).read()
+            rows = in_pieces.without(self.context_names_)
+        elif rows is None or codec.modality != "table":
+            rows = X
+        self.dtype_ = self.dtype
+        with self._encoded(codec.fit(rows), rows) as typed:
+            self._fit_events(codec, typed, context, device, seed)
+
+    def _fit_events(
+        self, codec: codecs.Codec, typed: Any, context: Any, device: torch.device, seed: int
+    ) -> None:
+        self.codec_, self.device_ = codec, str(device)
         self.schema_ = codec.schema.flat() if self._capabilities.flat else codec.schema
         encoded = None
         if context is not None:
@@ -378,7 +354,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 self.context_codec_ = ContextCodec(self.context_names_).fit(context)
             else:
                 self.context_codec_ = codec
-            encoded = self._encode_context(context, codecs.n_rows(X))
+            encoded = self._encode_context(context, len(typed))
         with seeded(seed, device):
             events = self._events(typed)
             if self._capabilities.view == "relaxed" and not self._relaxes_itself:
@@ -388,9 +364,16 @@ class DensityEstimator(BaseEstimator, ABC):
         self.base_measure_ = self.schema_.base_measure
         self.density_kind_ = self._kind_of_scores(self.schema_)
 
-    def _encode_all(self, codec: codecs.Codec, X: Any) -> Any:
+    @contextlib.contextmanager
+    def _encoded(self, codec: codecs.Codec, X: Any) -> Iterator[Any]:
+        """Typed events of all rows; on disk where the rows are."""
         if isinstance(X, RowsOnDisk):
-            return EncodedRows(X, codec)
+            yield EncodedRows(X, codec)
+            return
+        if isinstance(X, RowsInPieces):
+            with spooled(X, codec, self._torch_dtype) as events:
+                yield events
+            return
         typed, ladj = codec.encode(X)
         if not torch.isfinite(ladj).all():
             row = int((~torch.isfinite(ladj)).nonzero()[0])
@@ -398,7 +381,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"row {row} of X lies outside the support it was given (support={self.support!r}); "
                 "drop it or widen the support"
             )
-        return typed
+        yield typed
 
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
@@ -426,6 +409,7 @@ class DensityEstimator(BaseEstimator, ABC):
     def _check_rows(self, X: Any, context: Any, reset: bool) -> tuple[Any, Any]:
         """X and context as the codecs take them; context columns split off; attributes set that
         say what came."""
+        X, context = in_memory(X), in_memory(context)
         if not reset:
             check_is_fitted(self)
         if reset:
@@ -502,6 +486,7 @@ class DensityEstimator(BaseEstimator, ABC):
             return validate_data(self, rows, reset=reset, skip_check_array=True)
 
     def _check_sample_context(self, context: Any) -> Any:
+        context = in_memory(context)
         if self._capabilities.context == "none" and context is not None:
             raise ValueError(f"{type(self).__name__} was fitted without a context and takes none")
         if self._capabilities.context == "features":
@@ -566,6 +551,17 @@ class DensityEstimator(BaseEstimator, ABC):
             logp, error = log_prob_and_error(dist, padded(typed[i : i + batch]))
             yield logp[:n], error[:n]
 
+    def _score_pieces(self, pieces: RowsInPieces, context: Any, return_std: bool) -> Any:
+        """Scores of rows that are read a few at a time."""
+        check_is_fitted(self)
+        context, n, done = in_memory(context), len(pieces), 0
+        scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
+        for X in pieces.pieces():
+            piece = slice(done, done := done + len(X))
+            given = part_of(context, n, piece.start, piece.stop)
+            scores[piece], errors[piece] = self.score_samples(X, context=given, return_std=True)
+        return (scores, errors) if return_std else scores
+
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
         batch = self._capabilities.sample_batch
         shared = self._over_typed(None) if context is None else None
@@ -600,13 +596,4 @@ class DensityEstimator(BaseEstimator, ABC):
         return "density_kind_" in vars(self)
 
     def __sklearn_tags__(self) -> DensityTags:
-        inherited = super().__sklearn_tags__()
-        shallow = {f.name: getattr(inherited, f.name) for f in dataclasses.fields(inherited)}
-        tags = DensityTags(**shallow, capabilities=self._capabilities)
-        modalities = self._capabilities.modalities
-        tags.estimator_type = "density_estimator"
-        tags.input_tags = copy.copy(tags.input_tags)
-        tags.input_tags.two_d_array = "table" in modalities
-        tags.input_tags.three_d_array = "image" in modalities
-        tags.input_tags.string = "text" in modalities
-        return tags
+        return DensityTags.beside(super().__sklearn_tags__(), self._capabilities)

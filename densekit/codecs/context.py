@@ -1,6 +1,6 @@
 """Contexts: what a conditional density is conditioned on, as numbers a network takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import narwhals as nw
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.codecs.frames import check_unicode
+from densekit.codecs.frames import check_unicode, n_rows, take
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
 
@@ -176,3 +176,29 @@ def split_columns(X: Any, names: Any) -> tuple[Any, Any]:
     if not rest:
         raise ValueError("context names every column of X; nothing is left to model")
     return frame.select(rest).to_native(), frame.select(listed).to_native()
+
+
+def part_of(context: Any, n: int, start: int, stop: int) -> Any:
+    """Rows ``start`` to ``stop`` of a context of n rows; what is one context for all stays as it is.
+
+    >>> part_of({"sex": ["f", "m", "f"], "year": 2020}, 3, 1, 3)
+    {'sex': ['m', 'f'], 'year': 2020}
+
+    Raises
+    ------
+    ValueError
+        It has neither one row nor n.
+    """
+    if isinstance(context, Mapping):
+        return {k: part_of(v, n, start, stop) if _is_listed(v) else v for k, v in context.items()}
+    if not _is_listed(context):
+        return context
+    have = n_rows(context)
+    if have == n:
+        return take(context, start, stop)
+    one_row = isinstance(context, list | tuple) and all(np.ndim(v) == 0 for v in context)
+    if have != 1 and not one_row:
+        raise ValueError(
+            f"context has {have} rows and X has {n}: give one for all rows, or one a row"
+        )
+    return context

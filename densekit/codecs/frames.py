@@ -86,9 +86,9 @@ def reject_unreadable(X: Any) -> None:
         raise TypeError("X is a LazyFrame, whose rows are not there yet; pass X.collect().")
     if type(X).__module__.startswith(("pyarrow.parquet", "pyarrow._dataset")):
         raise TypeError(
-            f"X is a {type(X).__name__}, whose rows are not there yet; pass a table. What is larger "
-            "than memory is learnt from as a numpy.memmap of floats, which a Parquet file fills by "
-            "row groups (how-to, Large data)."
+            f"X is a {type(X).__name__}, whose rows are not there yet; pass a table. Estimators learn "
+            "from, and score, a pyarrow.parquet.ParquetFile and a pyarrow.dataset.dataset of Parquet "
+            "files without loading them (how-to, Large data)."
         )
     if hasattr(X, "toarray") and hasattr(X, "nnz"):
         raise TypeError(
@@ -175,7 +175,7 @@ def modality_of(X: Any, image_shape: tuple[int, ...] | None = None) -> Modality:
     if is_text(X):
         return "text"
     if container_of(X) != "numpy" and hasattr(X, "columns"):
-        _check_labels(_labels(X))
+        check_labels(_labels(X))
         if image_shape is not None:
             raise ValueError(
                 f"image_shape={image_shape} goes with arrays; X is a {container_of(X)} frame: "
@@ -230,7 +230,7 @@ def read(X: Any) -> Frame:
     if container == "numpy" or not hasattr(X, "columns"):
         return _read_array(X)
     labels = _labels(X)
-    _check_labels(labels)
+    check_labels(labels)
     if not labels or not len(X):
         raise ValueError(
             f"X is empty: {len(X)} sample(s) and {len(labels)} feature(s) (shape={X.shape}); at "
@@ -246,7 +246,8 @@ def _labels(X: Any) -> list[Any]:
     return list(X.column_names if hasattr(X, "column_names") else X.columns)
 
 
-def _check_labels(labels: list[Any]) -> None:
+def check_labels(labels: Sequence[Any]) -> None:
+    """Raise ValueError where names of columns are not names, or are not distinct."""
     seen: set[Any] = set()
     for label in labels:
         if not isinstance(label, (str, int, np.integer)):

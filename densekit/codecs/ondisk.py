@@ -1,7 +1,13 @@
 """Rows in a file that may be larger than memory: read a few at a time, and encoded when asked for."""
 
+import contextlib
 import copy
+import errno
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -9,11 +15,25 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.base import Codec
-from densekit.codecs.columns import PIECE
+from densekit.codecs.learning import PIECE
 
 
-class RowsOnDisk:
-    """A matrix of floats in a file. What is read is a copy, and read without a map, of which all
+class RowsInPieces(ABC):
+    """Rows that are read a few at a time: what a codec learns from without having them all."""
+
+    shape: tuple[int, int]
+    ndim = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Any]:
+        """All rows in their order, ``densekit.codecs.learning.PIECE`` at a time."""
+
+
+class RowsOnDisk(RowsInPieces):
+    """A matrix of numbers in a file. What is read is a copy, and read without a map, of which all
     pages once touched (and their neighbours) would count as memory of the process.
 
     Parameters
@@ -25,8 +45,6 @@ class RowsOnDisk:
     offset : int
         Bytes before the first.
     """
-
-    ndim = 2
 
     def __init__(self, file: str, dtype: np.dtype, shape: tuple[int, int], offset: int):
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
@@ -47,7 +65,7 @@ class RowsOnDisk:
         """
         if not isinstance(X, np.memmap) or X.filename is None or X.mode == "c":
             return None
-        if X.ndim != 2 or X.dtype.kind != "f" or not X.size or not X.flags.c_contiguous:
+        if X.ndim != 2 or X.dtype.kind not in "fiub" or not X.size or not X.flags.c_contiguous:
             return None
         whole: Any = X
         while isinstance(whole.base, np.ndarray):
@@ -56,9 +74,6 @@ class RowsOnDisk:
         ahead = X.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         shape = (int(X.shape[0]), int(X.shape[1]))
         return cls(str(X.filename), X.dtype, shape, int(whole.offset) + ahead)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
         if isinstance(index, slice):
@@ -91,15 +106,21 @@ class RowsOnDisk:
         )
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """All rows in their order, some thousands at a time."""
         for start in range(0, len(self), PIECE):
             yield self[start : start + PIECE]
 
 
 class EncodedRows:
-    """Events of rows in a file: indexed as the tensor of all events would be, with the same values."""
+    """Events of rows in a file: indexed as the tensor of all events would be, with the same values.
 
-    def __init__(self, rows: RowsOnDisk, codec: Codec):
+    Parameters
+    ----------
+    rows : RowsOnDisk
+    codec : Codec, optional
+        None where the rows are events already.
+    """
+
+    def __init__(self, rows: RowsOnDisk, codec: Codec | None = None):
         self.rows, self.codec = rows, codec
         self.device, self.dtype = torch.device("cpu"), torch.float64
 
@@ -120,4 +141,49 @@ class EncodedRows:
         return (self._encode(piece) for piece in self.rows.pieces())
 
     def _encode(self, rows: np.ndarray) -> Tensor:
-        return self.codec.encode(rows)[0].to(self.device, self.dtype)
+        events = torch.from_numpy(rows) if self.codec is None else self.codec.encode(rows)[0]
+        return events.to(self.device, self.dtype)
+
+
+@contextlib.contextmanager
+def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[EncodedRows]:
+    """Events of rows that can only be read in their order, in a temporary file for the time of a
+    ``with`` block: n_dims numbers of ``dtype`` a row.
+
+    Raises
+    ------
+    OSError
+        The disk of the temporary folder is too small.
+    ValueError
+        Rows that do not go with what the codec learnt of them.
+    """
+    n, d = len(rows), codec.schema.n_dims
+    with tempfile.TemporaryDirectory(prefix="densekit-", ignore_cleanup_errors=True) as folder:
+        path, need, done = Path(folder, "events"), n * d * dtype.itemsize, 0
+        if (free := shutil.disk_usage(folder).free) < need:
+            raise _no_room(need, f"there are {free:,} bytes left")
+        with path.open("wb") as file:
+            for piece in rows.pieces():
+                events, ladj = codec.encode(piece)
+                if not torch.isfinite(ladj).all():
+                    row = done + int((~torch.isfinite(ladj)).nonzero()[0])
+                    raise ValueError(
+                        f"row {row} of X is not what it was when its columns were learnt: leave its "
+                        "file alone until the fit is done"
+                    )
+                try:
+                    file.write(events.to(dtype).contiguous().numpy().data)
+                except OSError as error:
+                    raise _no_room(need, str(error)) from error
+                done += len(events)
+        numbers = torch.empty(0, dtype=dtype).numpy().dtype
+        yield EncodedRows(RowsOnDisk(str(path), numbers, (n, d), 0))
+
+
+def _no_room(need: int, why: str) -> OSError:
+    return OSError(
+        errno.ENOSPC,
+        f"the encoded rows of X take {need:,} bytes of the temporary folder, and {why}: make room, or "
+        "set TMPDIR to a folder on a larger disk",
+        tempfile.gettempdir(),
+    )

@@ -4,8 +4,9 @@ import difflib
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,17 +16,16 @@ from torch import Tensor
 from densekit.codecs import frames
 from densekit.codecs.base import Codec
 from densekit.codecs.columns import (
-    RealColumn,
     constant_values,
     decode_column,
     describe_unseen,
     encode_column,
-    fit_column,
     shorten,
     step_of,
 )
 from densekit.codecs.frames import RawColumn
-from densekit.codecs.ondisk import RowsOnDisk
+from densekit.codecs.learning import learner
+from densekit.codecs.ondisk import RowsInPieces
 from densekit.codecs.schema import Column, Modality, Schema
 
 
@@ -87,8 +87,8 @@ class TableCodec(Codec):
         self.kinds = kinds
 
     def fit(self, X: Any) -> "TableCodec":
-        """Learn kinds, levels, location and scale of every column; those of rows on disk
-        (``densekit.codecs.ondisk.RowsOnDisk``) are read once, in pieces, and are all real.
+        """Learn kinds, levels, location and scale of every column; those of
+        :class:`~densekit.codecs.ondisk.RowsInPieces` are read once.
 
         Raises
         ------
@@ -96,21 +96,28 @@ class TableCodec(Codec):
             X is not a table of readable columns (see ``densekit.codecs.frames.read``),
             ``support`` or ``kinds`` name no column or do not fit it, or every column is constant.
         """
-        pieces = X.pieces() if isinstance(X, RowsOnDisk) else None
-        frame = frames.read(X if pieces is None else X[:1])
+        pieces = map(frames.read, X.pieces() if isinstance(X, RowsInPieces) else [X])
+        frame = next(pieces)
         labels = [c.label for c in frame.columns]
-        named = frame.container != "numpy"
+        prefix = "x" if frame.container == "numpy" else ""
         kinds = _by_label(self.kinds or {}, labels, "kinds")
         support = self.support
         supports = _by_label(support, labels, "support") if isinstance(support, Mapping) else {}
         everywhere = None if isinstance(support, Mapping) else support
-        columns = []
-        if pieces is not None:
-            columns = _columns_of_floats(pieces, frame, supports, everywhere)
-        for raw in frame.columns if pieces is None else ():
-            kind, own = kinds.get(raw.label), supports.get(raw.label)
-            column = fit_column(raw, kind, own, everywhere)
-            columns.append(column if named else replace(column, name=f"x{raw.label}"))
+        learners = [
+            learner(
+                raw,
+                f"{prefix}{raw.label}",
+                kinds.get(raw.label),
+                supports.get(raw.label),
+                everywhere,
+            )
+            for raw in frame.columns
+        ]
+        for piece in chain([frame], pieces):
+            for raw, one in zip(piece.columns, learners, strict=True):
+                one.add(raw)
+        columns = tuple(one.column() for one in learners)
         if all(c.kind == "constant" for c in columns):
             raise ValueError(
                 f"Every column of X is constant ({len(columns)} column(s), {frames.n_rows(X)} "
@@ -124,10 +131,11 @@ class TableCodec(Codec):
         self.container = frame.container
         self.dtype = frame.dtype
         self.labels = labels
-        self.schema = _schema(tuple(columns))
+        self.schema = _schema(columns)
         if self.schema.cardinality.any():
-            codes, _ = self._columns(frame.columns)
-            self.schema = replace(self.schema, edges=_edges(codes, self.schema.cardinality))
+            varying = ((c, one) for c, one in zip(columns, learners, strict=True) if not _still(c))
+            counts = [one.counts(c) if c.levels else None for c, one in varying]
+            self.schema = replace(self.schema, edges=_edges(counts))
         return self
 
     # -------------------------------------------------------------------------------- encode
@@ -171,7 +179,7 @@ class TableCodec(Codec):
 
     @property
     def _varying(self) -> list[Column]:
-        return [c for c in self.schema.columns if c.kind != "constant"]
+        return [c for c in self.schema.columns if not _still(c)]
 
     def _plain(self, X: np.ndarray) -> bool:
         """Whether X is a finite matrix of columns that are all real on the whole line."""
@@ -212,7 +220,7 @@ class TableCodec(Codec):
         for column, raw in zip(self.schema.columns, raws, strict=True):
             y, term = encode_column(column, raw)
             ladj += term
-            if column.kind == "constant":
+            if _still(column):
                 continue
             if column.levels and np.isneginf(term).any():
                 unseen += describe_unseen(raw, np.isneginf(term))
@@ -235,7 +243,7 @@ class TableCodec(Codec):
         values = []
         j = 0
         for column in self.schema.columns:
-            if column.kind == "constant":
+            if _still(column):
                 values.append(constant_values(column, len(z)))
                 continue
             values.append(decode_column(column, z[:, j]))
@@ -269,38 +277,26 @@ def _by_label(given: Any, labels: list[Any], parameter: str) -> dict[Any, Any]:
     return out
 
 
-def _columns_of_floats(
-    pieces: Iterable[np.ndarray],
-    frame: frames.Frame,
-    supports: Mapping[Any, Any],
-    everywhere: Any,
-) -> list[Column]:
-    """The columns of a matrix of floats that comes in pieces; all are real."""
-    learnt = [
-        RealColumn(c.label, c.dtype, f"x{c.label}", supports.get(c.label, everywhere))
-        for c in frame.columns
-    ]
-    for piece in pieces:
-        for raw, column in zip(frames.read(piece).columns, learnt, strict=True):
-            column.add(raw.values)
-    return [column.column() for column in learnt]
-
-
-def _edges(codes: np.ndarray, cardinality: np.ndarray) -> np.ndarray:
-    """For each entry the cumulative shares of its codes, from 0 to 1, filled up with ones.
+def _edges(counts: Sequence[np.ndarray | None]) -> np.ndarray:
+    """For each entry the cumulative shares of its codes, from 0 to 1, filled up with ones; from the
+    rows that each code has, None where the entry is no code.
 
     Shares are those of the rows with one imagined row for each code, so that none is zero.
     """
-    edges = np.ones((len(cardinality), int(cardinality.max()) + 1))
-    for j, k in enumerate(cardinality):
-        if k:
-            counts = 1 + np.bincount(codes[:, j].astype(int), minlength=k)
-            edges[j, : k + 1] = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+    widest = max(len(n) for n in counts if n is not None)
+    edges = np.ones((len(counts), widest + 1))
+    for j, n in enumerate(counts):
+        if n is not None:
+            edges[j, : len(n) + 1] = np.concatenate([[0.0], np.cumsum(n + 1) / (n + 1).sum()])
     return edges
 
 
+def _still(column: Column) -> bool:
+    return column.kind == "constant"
+
+
 def _schema(columns: tuple[Column, ...]) -> Schema:
-    varying = [c for c in columns if c.kind != "constant"]
+    varying = [c for c in columns if not _still(c)]
     d = len(varying)
     return Schema(
         modality="table",

@@ -347,7 +347,7 @@ def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -
     strides = ((raw.shape[0] + 1) // 3, raw.stride(1) if raw.ndim == 3 else 0, raw.stride(0))
     parts = max(1, min(torch.get_num_threads(), x.numel() // _SHARE, n // _W))
     cuts = [round(i * n / parts / _W) * _W for i in range(parts)] + [n]
-    given = (_flat(x), _flat(raw), n, *strides, _F(bound))
+    given: tuple[Any, ...] = (_flat(x), _flat(raw), n, *strides, _F(bound))
     if parts == 1:
         loop(*given, 0, n, *others)
         return

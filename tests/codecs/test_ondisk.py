@@ -6,14 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from densekit import VAE, Gaussian, RealNVP
 from densekit.codecs import TableCodec
-from densekit.codecs.columns import PIECE
+from densekit.codecs.learning import PIECE
 from densekit.codecs.ondisk import RowsOnDisk
 
 SMALL = {"max_steps": 20, "device": "cpu", "random_state": 3, "hidden_sizes": (8,)}
@@ -134,13 +132,16 @@ def test_a_fit_on_disk_that_was_cut_goes_on(rows, on_disk, tmp_path):
     assert torch.equal(weights(resumed), weights(RealNVP(**settings).fit(on_disk)))
 
 
-def test_a_parquet_file_that_is_not_read_is_refused_with_the_way_to_go(rows, tmp_path):
-    pq.write_table(pa.table({"a": rows[:9, 0], "b": rows[:9, 1]}), tmp_path / "rows.parquet")
-    with (
-        pq.ParquetFile(tmp_path / "rows.parquet") as file,
-        pytest.raises(TypeError, match=r"X is a ParquetFile.*numpy.memmap.*by row groups"),
-    ):
-        RealNVP(**SMALL).fit(file)
+@pytest.mark.parametrize("dtype", ["i2", "u8", "?"])
+def test_integers_and_kinds_of_a_map_are_read_in_pieces(dtype, tmp_path):
+    X = np.random.default_rng(0).poisson(1, (2 * PIECE + 77, 2)).astype(dtype)
+    np.save(tmp_path / "rows.npy", X)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    kinds = {1: "categorical"}
+    assert RowsOnDisk.of(mapped) is not None
+    disk, memory = (RealNVP(kinds=kinds, **SMALL).fit(rows) for rows in (mapped, X))
+    assert disk.schema_.columns == memory.schema_.columns
+    assert torch.equal(weights(disk), weights(memory))
 
 
 MEASURE = """
