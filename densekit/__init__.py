@@ -22,7 +22,10 @@ _EXPORTS = {
     "KernelDensity": "densekit.classical.kde",
     # flows
     "NeuralSplineFlow": "densekit.flows.nsf",
+    "PlanarFlow": "densekit.flows.planar",
+    "RadialFlow": "densekit.flows.radial",
     "RealNVP": "densekit.flows.realnvp",
+    "SylvesterFlow": "densekit.flows.sylvester",
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive
