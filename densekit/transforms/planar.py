@@ -9,6 +9,9 @@ from densekit.nets.amortised import Amortised
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.step import above_minus_one, finite, limited, log_slope, solve_step
 
+_LEAST_SQUARE = 1e-12
+"""Of the length of w: no plane is to be seen below, and its direction is not divided by more."""
+
 
 class PlanarTransform(ColumnTransform):
     r"""A step along one direction, across a plane.
@@ -41,7 +44,7 @@ class PlanarTransform(ColumnTransform):
 
     Notes
     -----
-    The 2 D + 1 raw numbers are w, u and b; entries of w and u are kept within 20. It starts as the
+    The 2 D + 1 raw numbers are the entries of w, u and b, each kept within 20. It starts as the
     identity (u = 0), across a plane with a random direction that cuts a standard normal.
 
     Examples
@@ -67,14 +70,13 @@ class PlanarTransform(ColumnTransform):
 
     def weights(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         r"""w and :math:`\hat u`, (D, N), and b and c, (N,); N is 1 where there is no context."""
-        raw = self.raw(context)
-        D = self.n_features
-        w, u, b = limited(raw[:D]), limited(raw[D : 2 * D]), raw[2 * D]
-        along = (w * u).sum(0)
-        c = above_minus_one(along)
-        # c and not w.u_hat, which would be rounded, is what the other formulas go by.
-        u_hat = u + w * ((c - along) / w.square().sum(0).clamp_min(torch.finfo(w.dtype).tiny))
-        return w, u_hat, b, c
+        D, raw = self.n_features, limited(self.raw(context))
+        w, u, b = raw[:D], raw[D : 2 * D], raw[2 * D]
+        along, square = (w * u).sum(0), w.square().sum(0)
+        c, floor = above_minus_one(along), square.clamp_min(_LEAST_SQUARE)
+        u_hat = u + w * ((c - along) / floor)
+        # And not the product of w and u_hat, which is rounded.
+        return w, u_hat, b, torch.lerp(along, c, square / floor)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""

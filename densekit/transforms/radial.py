@@ -43,8 +43,8 @@ class RadialTransform(ColumnTransform):
 
     Notes
     -----
-    The D + 2 raw numbers are :math:`x_0`, kept within 20, the logarithm of :math:`\alpha`, kept in
-    [1/20, 20], and b. It starts as the identity, around a point drawn from a standard normal. At
+    The D + 2 raw numbers are :math:`x_0`, the logarithm of :math:`\alpha` and b, kept within 20;
+    :math:`\alpha` itself lies between 1/20 and 20. It starts as the identity, around a point drawn from a standard normal. At
     :math:`x_0` the log-determinant has a kink.
 
     Examples
@@ -68,9 +68,9 @@ class RadialTransform(ColumnTransform):
 
     def weights(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         r""":math:`x_0`, (D, N), :math:`\alpha` and :math:`\beta`, (N,); N is 1 without a context."""
-        raw = self.raw(context)
+        raw = limited(self.raw(context))
         alpha = positive(raw[-2])
-        return limited(raw[:-2]), alpha, alpha * above_minus_one(raw[-1])
+        return raw[:-2], alpha, alpha * above_minus_one(raw[-1])
 
     def _radius(self, difference: Tensor) -> Tensor:
         near = difference.clamp(-_FAR, _FAR)

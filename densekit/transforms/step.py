@@ -5,7 +5,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from densekit.transforms.bracket import invert
 
@@ -13,23 +12,29 @@ MIN_SLOPE = 0.05
 """No step is flatter: an error of its value is at most twenty times as large in its argument."""
 LIMIT = 20.0
 """No weight grows beyond it, and no scale beyond it or its inverse."""
-_AT_ZERO = math.log(math.expm1(1 - MIN_SLOPE))
+_Q = -math.expm1(MIN_SLOPE - 1)
 _FAR = 1e30
 
 
 def above_minus_one(raw: Tensor) -> Tensor:
-    """Any number to one above MIN_SLOPE - 1, increasing, 0 to 0: softplus, moved.
+    r"""Any number to one above MIN_SLOPE - 1, increasing, 0 to 0: a softplus, moved and raised,
+
+    .. math:: m(a) = \log(1 + q (e^a - 1)), \quad q = 1 - e^{\mathrm{MIN\_SLOPE} - 1},
+
+    in a form that is exact near 0.
 
     Examples
     --------
     >>> above_minus_one(torch.tensor([-1e6, 0.0, 1e6]))
-    tensor([-9.5000e-01,  ...,  1.0000e+06])
+    tensor([-9.5000e-01,  0.0000e+00,  1.0000e+06])
     """
-    return softplus(raw + _AT_ZERO) + (MIN_SLOPE - 1)
+    low = torch.log1p(_Q * torch.expm1(raw.clamp_max(1.0)))
+    high = raw + torch.log(_Q + (1 - _Q) * torch.exp(-raw.clamp_min(1.0)))
+    return torch.where(raw < 1.0, low, high)
 
 
 def limited(raw: Tensor) -> Tensor:
-    """Any number to one within LIMIT; small ones stay nearly as they are."""
+    """Any number to one within LIMIT, increasing; small ones stay nearly as they are."""
     return LIMIT * torch.tanh(raw / LIMIT)
 
 
@@ -40,8 +45,8 @@ def positive(raw: Tensor) -> Tensor:
 
 
 def finite(x: Tensor) -> Tensor:
-    """Sums that overflowed as numbers that no step reaches, so that they go both ways."""
-    return torch.nan_to_num(x, nan=0.0, posinf=_FAR, neginf=-_FAR)
+    """Numbers within 1e30, overflowed sums too: no step reaches there, and products stay finite."""
+    return torch.nan_to_num(x, nan=0.0).clamp(-_FAR, _FAR)
 
 
 def log_slope(s: Tensor, c: Tensor) -> Tensor:

@@ -54,9 +54,9 @@ class SylvesterTransform(ColumnTransform):
 
     Notes
     -----
-    The raw numbers are b and a and the logarithms of :math:`\tilde R`'s diagonal, M each, and the
-    M (M - 1) / 2 entries above each diagonal, kept within 20. It starts as the identity, in a
-    random subspace.
+    The raw numbers are b, a and the logarithms of :math:`\tilde R`'s diagonal, M each, and the
+    M (M - 1) / 2 entries above each diagonal; all are kept within 20, and :math:`\tilde R`'s
+    diagonal between 1/20 and 20. It starts as the identity, in a random subspace.
 
     Examples
     --------
@@ -100,7 +100,7 @@ class SylvesterTransform(ColumnTransform):
 
         N is 1 where there is no context.
         """
-        raw = self.raw(context)
+        raw = limited(self.raw(context))
         M, n = self.n_units, len(self.above)
         b, a, log_scale, outer, inner = raw.split([M, M, M, n, n])
         c, scale = above_minus_one(a), positive(log_scale)
@@ -109,7 +109,7 @@ class SylvesterTransform(ColumnTransform):
     def _triangle(self, above: Tensor, diagonal: Tensor) -> Tensor:
         M, n = diagonal.shape
         full = diagonal.new_zeros(M * M, n)
-        full = full.index_copy(0, self.above, limited(above))
+        full = full.index_copy(0, self.above, above)
         return full.view(M, M, n) + torch.diag_embed(diagonal.t()).permute(1, 2, 0)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
