@@ -44,8 +44,8 @@ class RadialTransform(ColumnTransform):
     Notes
     -----
     The D + 2 raw numbers are :math:`x_0`, the logarithm of :math:`\alpha` and b, kept within 20;
-    :math:`\alpha` itself lies between 1/20 and 20. It starts as the identity, around a point drawn from a standard normal. At
-    :math:`x_0` the log-determinant has a kink.
+    :math:`\alpha` itself lies between 1/20 and 20. It starts as the identity, around a point drawn
+    from a standard normal. At :math:`x_0` the log-determinant has a kink.
 
     Examples
     --------

@@ -75,7 +75,9 @@ def test_a_step_is_undone_over_the_whole_line(c, dtype, atol):
 def test_log_slope_is_that_of_autodiff(c):
     s = torch.linspace(-40, 40, 81, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad((s + c * torch.tanh(s)).sum(), s)
-    torch.testing.assert_close(log_slope(s, torch.tensor(c, dtype=s.dtype)), slope.log(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        log_slope(s, torch.tensor(c, dtype=s.dtype)), slope.log(), atol=1e-12, rtol=0
+    )
     assert slope.min() > MIN_SLOPE * (1 - 1e-12)
 
 
