@@ -23,8 +23,11 @@ _EXPORTS = {
     # flows
     "MaskedAutoregressiveFlow": "densekit.flows.maf",
     "NeuralSplineFlow": "densekit.flows.nsf",
+    "PlanarFlow": "densekit.flows.planar",
+    "RadialFlow": "densekit.flows.radial",
     "RealNVP": "densekit.flows.realnvp",
     "TransformFlow": "densekit.flows.transform_flow",
+    "SylvesterFlow": "densekit.flows.sylvester",
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive

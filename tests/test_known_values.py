@@ -29,10 +29,13 @@ from densekit import (
     NeuralSplineFlow,
     NGram,
     NoiseConditionalScore,
+    PlanarFlow,
+    RadialFlow,
     RealNVP,
+    SylvesterFlow,
     TransformerLanguageModel,
 )
-from densekit.transforms.linear import Diagonal
+from densekit.transforms.linear import Diagonal, LULinear
 from densekit.transforms.spline_plain import MIN_SLOPE
 
 MEAN = np.array([0.3, -0.5])
@@ -280,6 +283,88 @@ def test_a_flow_with_set_weights_is_that_of_pyro_both_ways(name, monkeypatch):
             data = t(data)
     np.testing.assert_allclose(flow.score_samples(X), truth - np.log(scale).sum(), rtol=1e-6)
     torch.testing.assert_close(flow.module_.transform(noise), data, atol=1e-6, rtol=1e-6)
+
+
+def one_way(layer, x):
+    """A planar or radial layer's noise and log-determinant at rows x, by Pyro, which has no way back;
+    an affine layer's by its matrix."""
+    if isinstance(layer, Diagonal | LULinear):
+        zero = torch.zeros(3, 1, dtype=x.dtype)
+        shift = layer.to_noise(zero)[0]
+        matrix = layer.to_noise(torch.eye(3, dtype=x.dtype))[0] - shift
+        return x @ matrix.T + shift[:, 0], torch.linalg.slogdet(matrix)[1].expand(len(x))
+    numbers = [t[..., 0] for t in layer.weights()]
+    if len(numbers) == 4:
+        w, u_hat, b, c = numbers
+        made = transforms.Planar(3).double()
+        # Pyro's u, of which it makes u_hat.
+        u = u_hat + ((1 + c).expm1().log() - c) * w / (w @ w)
+        values = {"w": w, "u": u, "bias": b[None]}
+    else:
+        x0, alpha, beta = numbers
+        made = transforms.Radial(3).double()
+        values = {
+            "x0": x0,
+            "alpha_prime": alpha.expm1().log()[None],
+            "beta_prime": (alpha + beta).expm1().log()[None],
+        }
+    made.load_state_dict(values)
+    z = [made(row) for row in x]
+    ladj = [made.log_abs_det_jacobian(row, made(row)) for row in x]
+    return torch.stack(z), torch.stack(ladj).reshape(-1)
+
+
+@pytest.mark.parametrize("kind", [PlanarFlow, RadialFlow])
+def test_a_flow_that_pyro_has_one_way_is_pyros_there_and_undoes_it(kind):
+    X = rows(n_columns=3)
+    flow = kind(n_transforms=3, max_steps=1, device="cpu", dtype="float64", random_state=0).fit(X)
+    generator = torch.Generator().manual_seed(1)
+    for p in flow.module_.parameters():
+        p.copy_(0.7 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    scale, loc = units(X)
+    with torch.no_grad():
+        z, truth = torch.tensor((X - loc) / scale), -np.log(scale).sum()
+        for layer in flow.module_.transform.transforms:
+            z, ladj = one_way(layer, z)
+            truth = truth + ladj.numpy()
+        back = flow.module_.transform(z).numpy() * scale + loc
+    truth = truth + stats.norm.logpdf(z).sum(1)
+    np.testing.assert_allclose(flow.score_samples(X), truth, rtol=1e-9)
+    np.testing.assert_allclose(back, X, rtol=1e-7)
+
+
+def test_a_sylvester_flow_is_the_paper_with_matrices_and_autodiff():
+    """Pyro's log-determinant of Sylvester layers is not that of its map (1.9.2) unless Q is 1."""
+    X = rows(n_columns=3)
+    flow = SylvesterFlow(
+        n_transforms=2, n_units=2, max_steps=1, device="cpu", dtype="float64", random_state=0
+    ).fit(X)
+    generator = torch.Generator().manual_seed(1)
+    for p in flow.module_.parameters():
+        p.copy_(0.7 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+
+    def to_noise(x):
+        for layer in flow.module_.transform.transforms:
+            if isinstance(layer, Diagonal | LULinear):
+                x = layer.to_noise(x[:, None])[0][:, 0]
+                continue
+            Q = torch.eye(3, dtype=x.dtype)
+            for v in layer.reflections.vectors:
+                Q = (torch.eye(3) - 2 * torch.outer(v, v) / (v @ v)) @ Q
+            R, inner, b, _ = (t[..., 0] for t in layer.weights())
+            x = x + Q[:, :2] @ R @ torch.tanh(inner @ Q[:, :2].T @ x + b)
+        return x
+
+    scale, loc = units(X)
+    z = torch.tensor((X - loc) / scale)
+    truth = np.array(
+        [
+            stats.norm.logpdf(to_noise(row)).sum()
+            + torch.linalg.slogdet(torch.autograd.functional.jacobian(to_noise, row))[1]
+            for row in z
+        ]
+    )
+    np.testing.assert_allclose(flow.score_samples(X), truth - np.log(scale).sum(), rtol=1e-9)
 
 
 # Text.

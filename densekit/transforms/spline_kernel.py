@@ -69,7 +69,7 @@ def _exp(x: Any) -> Any:
 @numba.njit(fastmath=_MATH, error_model="numpy")
 def _log(x: Any) -> Any:
     """Of a positive normal number."""
-    bits = _as_int(x)
+    bits: Any = _as_int(x)
     # The exponent that leaves a number between the square roots of a half and of two.
     e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
     m = _as_float(np.int32(bits - np.int32(e << np.int32(23)))) - _F(1.0)

@@ -1,0 +1,44 @@
+import pyro.distributions.transforms as theirs
+import pytest
+import torch
+
+from densekit.transforms.linear import Householder
+
+
+def test_householder_is_pyros():
+    ours, made = Householder(4, 3).double(), theirs.Householder(4, count_transforms=3).double()
+    with torch.no_grad():
+        made.u_unnormed.copy_(ours.vectors)
+    z = torch.randn(10, 4, dtype=torch.float64)
+    torch.testing.assert_close(ours(z), made(z), atol=1e-12, rtol=0)
+    x = ours(z).detach().clone()
+    torch.testing.assert_close(ours.inv(x), made.inv(x), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("n_reflections", [1, 2, 5])
+def test_householder_is_orthogonal_and_turned_over_by_each_reflection(n_reflections):
+    matrix = torch.autograd.functional.jacobian(
+        Householder(3, n_reflections).double(), torch.zeros(3, dtype=torch.float64)
+    )
+    torch.testing.assert_close(matrix @ matrix.t(), torch.eye(3).double(), atol=1e-12, rtol=0)
+    assert torch.linalg.det(matrix) == pytest.approx((-1) ** n_reflections)
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-20, 1.0, 1e20, 3e38])
+def test_householder_sees_only_the_direction_of_its_vectors(size):
+    rotation = Householder(2, 1)
+    with torch.no_grad():
+        rotation.vectors.copy_(torch.tensor([[1.0, 1.0]]) * size)
+    y = rotation(torch.tensor([[2.0, 5.0]]))
+    torch.testing.assert_close(y, torch.tensor([[-5.0, -2.0]]))
+    y.sum().backward()
+    if size > 1e-30:
+        assert torch.isfinite(rotation.vectors.grad).all()
+
+
+def test_householder_of_a_zero_vector_reflects_nothing():
+    rotation = Householder(2, 1)
+    with torch.no_grad():
+        rotation.vectors.zero_()
+    x = torch.tensor([[2.0, 5.0]])
+    assert torch.equal(rotation(x), x)
