@@ -21,6 +21,8 @@ _EXPORTS = {
     "GaussianMixture": "densekit.classical.mixture",
     "KernelDensity": "densekit.classical.kde",
     # flows
+    "GaussianizationFlow": "densekit.flows.gaussianization",
+    "NeuralAutoregressiveFlow": "densekit.flows.naf",
     "NeuralSplineFlow": "densekit.flows.nsf",
     "RealNVP": "densekit.flows.realnvp",
     # vaes
