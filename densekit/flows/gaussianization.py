@@ -36,7 +36,7 @@ class GaussianizationFlow(NeuralDensity):
     n_transforms : int
         Number of layers.
     n_components : int
-        Kernels of each coordinate in each layer.
+        Kernels of each coordinate in each layer; one makes the layers affine.
     n_reflections : int
         Reflections of each rotation; D of them, which is the most that are taken, make any rotation.
     hidden_sizes : tuple of int
@@ -62,11 +62,11 @@ class GaussianizationFlow(NeuralDensity):
     """
 
     n_transforms: Annotated[int, Interval(ge=1)] = 8
-    n_components: Annotated[int, Interval(ge=2)] = 16
+    n_components: Annotated[int, Interval(ge=1)] = 16
     n_reflections: Annotated[int, Interval(ge=1)] = 16
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (64, 64)
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
-    learning_rate: Annotated[float, Interval(gt=0)] = 1e-2
+    learning_rate: Annotated[float, Interval(gt=0)] = 2e-2
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="relaxed", modalities=("table", "image"), context="features"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from densekit.nets.residual import ResidualNet
@@ -34,6 +33,7 @@ class ElementwiseTransform(ColumnTransform):
 
     Examples
     --------
+    >>> import torch
     >>> from densekit.transforms.monotone import MonotoneElement
     >>> ElementwiseTransform(2, MonotoneElement())(torch.tensor([1.0, 2.0])).detach().round()
     tensor([1., 2.])
@@ -51,7 +51,9 @@ class ElementwiseTransform(ColumnTransform):
         self.element = element
         self.raw = nn.Parameter(element.start()[:, None, None].repeat(1, n_features, 1))
         n_out = element.n_params * n_features
-        self.net = ResidualNet(0, n_out, hidden_sizes, n_context, activation) if n_context else None
+        self.net = (
+            ResidualNet(0, n_out, hidden_sizes, n_context, activation) if n_context else None
+        )
 
     def _parameters_given(self, columns: Tensor, context: Tensor | None) -> Tensor:
         """(P, D, 1), or (P, D, N) where there is a context."""

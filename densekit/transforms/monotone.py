@@ -91,7 +91,7 @@ class MonotoneElement:
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""
         ramps = _Ramps(self, raw)
-        x = invert(lambda x: ramps.evaluate(x)[0], z)
+        x = invert(ramps.value, z)
         return x, -ramps.evaluate(x)[1]
 
 
@@ -124,22 +124,32 @@ class _Ramps:
         # What a window's two sigmoids differ by, apart from their own values.
         self.mass = self.slope * -torch.expm1(-self.width / self.smooth)
 
-    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and log-slope at x, S."""
-        m = self.middle
-        y = torch.addcmul(self.shift - self.at, x, self.scale)
-        r = y - self.knots  # (K + 1, *S)
+    def _places(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances from the knots, the same in transition widths, and exp(-|those|)."""
+        r = torch.addcmul(self.shift - self.at, x, self.scale) - self.knots  # (K + 1, *S)
         u = r / self.smooth
-        e = torch.exp(-u.abs())
-        near, far = 1 / (1 + e), e / (1 + e)
-        above, below = torch.where(u > 0, near, far), torch.where(u > 0, far, near)
+        return r, u, torch.exp(-u.abs())
+
+    def _integral(self, r: Tensor, e: Tensor) -> Tensor:
+        m = self.middle
         corner = self.smooth * torch.log1p(e)  # a soft ramp less the hard one, at each knot
         turn = corner[:-1] - corner[1:]
         down = torch.maximum(r[1 : m + 1], -self.width[:m]).clamp(max=0) + turn[:m]
         up = torch.minimum(r[m:-1], self.width[m:]).clamp(min=0) + turn[m:]
         z = self.left * (r[0].clamp(max=0) - corner[0])
         z = z + (self.slope[:m] * down).sum(0) + (self.slope[m:] * up).sum(0)
-        z = z + self.right * (r[-1].clamp(min=0) + corner[-1])
+        return z + self.right * (r[-1].clamp(min=0) + corner[-1]) + self.at
+
+    def value(self, x: Tensor) -> Tensor:
+        """z at x, S: less work than with the slope, for who asks often."""
+        r, _, e = self._places(x)
+        return self._integral(r, e)
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z and the log-slope at x, S."""
+        r, u, e = self._places(x)
+        near, far = 1 / (1 + e), e / (1 + e)
+        above, below = torch.where(u > 0, near, far), torch.where(u > 0, far, near)
         slope = (self.mass * above[:-1] * below[1:]).sum(0)
         slope = slope + self.left * below[0] + self.right * above[-1]
-        return z + self.at, slope.log() + self.log_scale
+        return self._integral(r, e), slope.log() + self.log_scale

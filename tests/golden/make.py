@@ -51,6 +51,16 @@ def models():
             ["kind"],
         ),
         "realnvp": (d.RealNVP(n_transforms=2, dtype="float64", **net), plane, None),
+        "naf": (
+            d.NeuralAutoregressiveFlow(n_transforms=2, n_bins=4, dtype="float64", **net),
+            plane,
+            None,
+        ),
+        "gaussianization": (
+            d.GaussianizationFlow(n_transforms=3, n_components=4, **net),
+            mixed,
+            ["kind"],
+        ),
         "vae": (d.VAE(latent_dim=2, n_importance=8, **net), mixed, None),
         "ngram": (d.NGram(order=3, **seed), lines, None),
         "transformer": (
