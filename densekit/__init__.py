@@ -22,6 +22,8 @@ _EXPORTS = {
     "KernelDensity": "densekit.classical.kde",
     # flows
     "MaskedAutoregressiveFlow": "densekit.flows.maf",
+    "GaussianizationFlow": "densekit.flows.gaussianization",
+    "NeuralAutoregressiveFlow": "densekit.flows.naf",
     "NeuralSplineFlow": "densekit.flows.nsf",
     "PlanarFlow": "densekit.flows.planar",
     "RadialFlow": "densekit.flows.radial",

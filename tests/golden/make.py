@@ -55,6 +55,16 @@ def models():
         "sylvester": (d.SylvesterFlow(n_transforms=2, **net), plane, None),
         "realnvp": (d.RealNVP(n_transforms=2, dtype="float64", **net), plane, None),
         "transforms": (d.TransformFlow(**SMALL), plane, None),
+        "naf": (
+            d.NeuralAutoregressiveFlow(n_transforms=2, n_bins=4, dtype="float64", **net),
+            plane,
+            None,
+        ),
+        "gaussianization": (
+            d.GaussianizationFlow(n_transforms=3, n_components=4, **net),
+            mixed,
+            ["kind"],
+        ),
         "vae": (d.VAE(latent_dim=2, n_importance=8, **net), mixed, None),
         "ngram": (d.NGram(order=3, **seed), lines, None),
         "transformer": (

@@ -6,7 +6,9 @@ from densekit.transforms.affine import AffineElement
 from densekit.transforms.autoregressive import AutoregressiveTransform
 from densekit.transforms.columns import Stack
 from densekit.transforms.coupling import CouplingTransform, binary_split
+from densekit.transforms.elementwise import ElementwiseTransform
 from densekit.transforms.linear import Diagonal, Householder, LULinear, Reverse
+from densekit.transforms.monotone import MonotoneElement
 from densekit.transforms.planar import PlanarTransform
 from densekit.transforms.radial import RadialTransform
 from densekit.transforms.spline import SplineElement
@@ -17,6 +19,10 @@ KINDS = {
     "spline autoregressive": lambda d, c: AutoregressiveTransform(d, SPLINE, WIDE, c),
     "reversed": lambda d, c: AutoregressiveTransform(d, SPLINE, (16, 12), c, reverse=True),
     "narrow": lambda d, c: AutoregressiveTransform(d, SPLINE, (2,), c),
+    "monotone autoregressive": lambda d, c: AutoregressiveTransform(
+        d, MonotoneElement(4), WIDE, c
+    ),
+    "elementwise": lambda d, c: ElementwiseTransform(d, MonotoneElement(4), WIDE, c),
     "affine autoregressive": lambda d, c: AutoregressiveTransform(d, AFFINE, WIDE, c),
     "spline coupling": lambda d, c: CouplingTransform(binary_split(d, 0), SPLINE, WIDE, c),
     "affine coupling": lambda d, c: CouplingTransform(binary_split(d, 1), AFFINE, WIDE, c),

@@ -42,3 +42,14 @@ def test_householder_of_a_zero_vector_reflects_nothing():
         rotation.vectors.zero_()
     x = torch.tensor([[2.0, 5.0]])
     assert torch.equal(rotation(x), x)
+
+
+def test_reflections_make_the_matrix_of_their_formula():
+    torch.manual_seed(0)
+    rotation, unit = Householder(4, 3).double(), torch.eye(4, dtype=torch.float64)
+    truth = unit
+    for v in rotation.vectors.detach():
+        truth = truth @ (unit - 2 * torch.outer(v, v) / (v @ v))
+    made = rotation.to_noise(unit)[0].detach()
+    torch.testing.assert_close(made, truth)
+    torch.testing.assert_close(truth @ truth.T, unit)
