@@ -23,6 +23,7 @@ _EXPORTS = {
     # flows
     "NeuralSplineFlow": "densekit.flows.nsf",
     "RealNVP": "densekit.flows.realnvp",
+    "TarFlow": "densekit.flows.tarflow",
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive
