@@ -17,10 +17,11 @@ class CausalNet(Decoder):
     r"""Parameters of each of T tokens, vectors of P numbers, that depend on the tokens before it.
 
     .. math:: h_t = A \operatorname{asinh}(x_{t-1}) + p_t + V \operatorname{asinh}(c), \qquad
-              \theta_t = W\, \text{decoder}(h_{\le t})
+              \theta_t = W_t\, \text{decoder}(h_{\le t}) + b_t
 
-    with a learnt vector p per place, since columns and patches are no sequence that could be moved,
-    and nothing in the place of :math:`x_0`: the first parameters depend on the context alone.
+    with a vector p and a matrix W of each place, since columns and patches are no sequence that could
+    be moved (one W for all costs a table of nine columns half a nat), and nothing in the place of
+    :math:`x_0`: the first parameters depend on the context alone.
 
     Parameters
     ----------
@@ -54,11 +55,10 @@ class CausalNet(Decoder):
         n_context: int = 0,
     ) -> None:
         super().__init__(nn.Linear(n_numbers, width, bias=False), width, n_layers, n_heads)
-        self.n_params = n_params
         self.place = nn.Parameter(torch.randn(n_tokens, width))
         self.context = uniform_weight(width, n_context, n_context)
-        self.last = nn.Parameter(torch.zeros(n_params, width))
-        self.last_bias = nn.Parameter(torch.zeros(n_params))
+        self.last = nn.Parameter(torch.zeros(n_tokens, width, n_params))
+        self.last_bias = nn.Parameter(torch.zeros(n_tokens, 1, n_params))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Tokens (N, T, P) and context (N, C) to parameters (N, T, n_params)."""
@@ -67,9 +67,9 @@ class CausalNet(Decoder):
             return torch.cat([self(a, c) for a, c in zip(x.split(at_once), given, strict=False)])
         before = self.embed(self._squash(x[:, :-1]))
         h = torch.nn.functional.pad(before, (0, 0, 1, 0)) + self._base(context)
-        at = Layout.full(*h.shape[:2], h.device)
-        hidden, _ = self.read(h.flatten(0, 1), at)
-        return self._write(hidden).view(*h.shape[:2], self.n_params)
+        hidden, _ = self.read(h.flatten(0, 1), Layout.full(*h.shape[:2], h.device))
+        by_place = hidden.view(h.shape).transpose(0, 1)
+        return torch.baddbmm(self.last_bias, by_place, self.last).transpose(0, 1)
 
     def solve(
         self, step: Callable[[int, Tensor], Tensor], n: int, context: Tensor | None = None
@@ -85,7 +85,8 @@ class CausalNet(Decoder):
             h = base[:, t].expand(n, -1)
             if found:
                 h = h + self.embed(self._squash(found[-1]))
-            found.append(step(t, self._write(self.advance(h, cache))))
+            hidden = self.advance(h, cache)
+            found.append(step(t, torch.addmm(self.last_bias[t], hidden, self.last[t])))
         return torch.stack(found, 1)
 
     @property
@@ -101,6 +102,3 @@ class CausalNet(Decoder):
         if context is None:
             return self.place[None]
         return self.place + (self._squash(context) @ self.context.t())[:, None]
-
-    def _write(self, hidden: Tensor) -> Tensor:
-        return torch.nn.functional.linear(hidden, self.last, self.last_bias)
