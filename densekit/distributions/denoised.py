@@ -6,8 +6,6 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-_ROWS_AT_ONCE = 128
-
 
 class Denoised(TorchDistribution):
     r"""Draws y of a law of data plus Gaussian noise, each moved to what it was probably made of.

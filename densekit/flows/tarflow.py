@@ -88,13 +88,13 @@ class TarFlow(NeuralDensity):
     """
 
     patch_size: Annotated[int, Interval(ge=1)] = 4
-    n_transforms: Annotated[int, Interval(ge=1)] = 6
-    width: Annotated[int, Interval(ge=4)] = 64
+    n_transforms: Annotated[int, Interval(ge=1)] = 8
+    width: Annotated[int, Interval(ge=4)] = 32
     n_layers: Annotated[int, Interval(ge=1)] = 1
     n_heads: Annotated[int, Interval(ge=1)] = 2
     noise_std: Annotated[float, Interval(ge=0)] = 0.0
     denoise: bool = False
-    learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Interval(gt=0)] = 5e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
@@ -102,7 +102,7 @@ class TarFlow(NeuralDensity):
         view="relaxed",
         modalities=("table", "image"),
         context="features",
-        sample_batch=1024,
+        sample_batch=512,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
