@@ -39,6 +39,7 @@ SETTINGS = {
     "RealNVP": {**NET, "n_transforms": 4},
     "TransformFlow": {"device": "cpu"},
     "SylvesterFlow": {**NET, "n_transforms": 8},
+    "TarFlow": {"n_transforms": 4, "width": 16, "device": "cpu"},
     "VAE": {**NET, "n_importance": 32},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "device": "cpu"},

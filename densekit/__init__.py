@@ -30,6 +30,7 @@ _EXPORTS = {
     "RealNVP": "densekit.flows.realnvp",
     "TransformFlow": "densekit.flows.transform_flow",
     "SylvesterFlow": "densekit.flows.sylvester",
+    "TarFlow": "densekit.flows.tarflow",
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive

@@ -65,6 +65,7 @@ def models():
             mixed,
             ["kind"],
         ),
+        "tarflow": (d.TarFlow(n_transforms=2, width=8, n_heads=2, **SMALL), images, None),
         "vae": (d.VAE(latent_dim=2, n_importance=8, **net), mixed, None),
         "ngram": (d.NGram(order=3, **seed), lines, None),
         "transformer": (

@@ -1,0 +1,104 @@
+"""A transformer that gives each of a row of vectors parameters from those before it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from densekit.nets.residual import squash, uniform_weight
+from densekit.nets.transformer import Decoder, Layout
+
+_FARTHEST = 100.0
+"""No finite number is squashed to more; infinities, which overflow can make, are cut to it."""
+_TOKENS_AT_ONCE = 2**14
+
+
+class CausalNet(Decoder):
+    r"""Parameters of each of T tokens, vectors of P numbers, that depend on the tokens before it.
+
+    .. math:: h_t = A \operatorname{asinh}(x_{t-1}) + p_t + V \operatorname{asinh}(c), \qquad
+              \theta_t = W_t\, \text{decoder}(h_{\le t}) + b_t
+
+    with a vector p and a matrix W of each place, since columns and patches are no sequence that could
+    be moved (one W for all costs a table of nine columns half a nat), and nothing in the place of
+    :math:`x_0`: the first parameters depend on the context alone.
+
+    Parameters
+    ----------
+    n_tokens, n_numbers : int
+        T and P.
+    n_params : int
+        Numbers per token that come out.
+    width, n_layers, n_heads : int
+        As in :class:`~densekit.nets.transformer.Transformer`.
+    n_context : int
+        Number of context features, seen at every place.
+
+    Notes
+    -----
+    Tokens (N, T, P) and context (N, C) to (N, T, n_params). The last layer starts at zero.
+
+    Examples
+    --------
+    >>> CausalNet(3, 2, 4, width=16, n_layers=1, n_heads=2)(torch.ones(10, 3, 2)).shape
+    torch.Size([10, 3, 4])
+    """
+
+    def __init__(
+        self,
+        n_tokens: int,
+        n_numbers: int,
+        n_params: int,
+        width: int,
+        n_layers: int,
+        n_heads: int,
+        n_context: int = 0,
+    ) -> None:
+        super().__init__(nn.Linear(n_numbers, width, bias=False), width, n_layers, n_heads)
+        self.place = nn.Parameter(torch.randn(n_tokens, width))
+        self.context = uniform_weight(width, n_context, n_context)
+        self.last = nn.Parameter(torch.zeros(n_tokens, width, n_params))
+        self.last_bias = nn.Parameter(torch.zeros(n_tokens, 1, n_params))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Tokens (N, T, P) and context (N, C) to parameters (N, T, n_params)."""
+        if not torch.is_grad_enabled() and len(x) > (at_once := self._rows_at_once):
+            given = [None] * len(x) if context is None else context.split(at_once)
+            return torch.cat([self(a, c) for a, c in zip(x.split(at_once), given, strict=False)])
+        before = self.embed(self._squash(x[:, :-1]))
+        h = torch.nn.functional.pad(before, (0, 0, 1, 0)) + self._base(context)
+        hidden, _ = self.read(h.flatten(0, 1), Layout.full(*h.shape[:2], h.device))
+        by_place = hidden.view(h.shape).transpose(0, 1)
+        return torch.baddbmm(self.last_bias, by_place, self.last).transpose(0, 1)
+
+    def solve(
+        self, step: Callable[[int, Tensor], Tensor], n: int, context: Tensor | None = None
+    ) -> Tensor:
+        """Tokens (n, T, P) found one after another, keys and values of those before in a cache.
+
+        ``step(t, parameters)`` is called with the parameters (n, n_params) of token t and returns
+        that token, (n, P). Gradients flow where they are wanted.
+        """
+        base, cache = self._base(context), self.begin(n, len(self.place))
+        found: list[Tensor] = []
+        for t in range(len(self.place)):
+            h = base[:, t].expand(n, -1)
+            if found:
+                h = h + self.embed(self._squash(found[-1]))
+            hidden = self.advance(h, cache)
+            found.append(step(t, torch.addmm(self.last_bias[t], hidden, self.last[t])))
+        return torch.stack(found, 1)
+
+    @property
+    def _rows_at_once(self) -> int:
+        """Rows whose activations stay small where none are kept; multiples of 32 round alike."""
+        return 32 * max(1, _TOKENS_AT_ONCE // (32 * len(self.place)))
+
+    def _squash(self, x: Tensor) -> Tensor:
+        return squash(x).clamp(-_FARTHEST, _FARTHEST)
+
+    def _base(self, context: Tensor | None) -> Tensor:
+        """What is known of each place beforehand, (N or 1, T, width)."""
+        if context is None:
+            return self.place[None]
+        return self.place + (self._squash(context) @ self.context.t())[:, None]
