@@ -21,6 +21,7 @@ _EXPORTS = {
     "GaussianMixture": "densekit.classical.mixture",
     "KernelDensity": "densekit.classical.kde",
     # flows
+    "ContinuousFlow": "densekit.flows.continuous",
     "NeuralSplineFlow": "densekit.flows.nsf",
     "RealNVP": "densekit.flows.realnvp",
     # vaes
