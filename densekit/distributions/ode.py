@@ -8,7 +8,6 @@ from torch import Tensor
 
 from densekit.distributions.flow import FlowDistribution, FlowModule
 from densekit.distributions.montecarlo import MonteCarloDistribution
-from densekit.nets.velocity import VelocityNet
 from densekit.transforms.columns import to_columns
 from densekit.transforms.ode import ContinuousTransform
 
@@ -64,9 +63,9 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
         x = to_columns(value.expand(*shape, value.shape[-1]))
         z, ladj = self.transform.estimates(x, self._context(shape), self._probes(x))
         norm = 0.5 * math.log(2 * math.pi) * len(z)
-        logp = torch.sub(ladj.mean(0), (z * z).sum(0), alpha=0.5).sub(norm)
-        k = len(ladj)
-        error = ladj.std(0) / k**0.5 if k > 1 else torch.zeros_like(logp)
+        mean, k = ladj.mean(0), len(ladj)
+        logp = torch.sub(mean, (z * z).sum(0), alpha=0.5).sub(norm)
+        error = (ladj - mean).square().sum(0).div(k * max(1, k - 1)).sqrt()
         return logp.reshape(shape), error.reshape(shape)
 
     def _probes(self, x: Tensor) -> Tensor | None:

@@ -27,8 +27,8 @@ class ContinuousFlow(NeuralDensity):
               + \sum_d \log \frac{\cosh y_d(1)}{\cosh y_d(0)}
 
     where asinh, which leaves numbers near zero alone, lets outliers move in proportion and keeps all
-    finite. Place and integral go by Runge-Kutta's rule of order four (torchdiffeq), and the gradient back
-    through its steps.
+    finite. Place and integral go by Runge-Kutta's rule of order four (torchdiffeq), and the gradient
+    back through its steps.
 
     **What a score is.** Up to ``exact_dims`` dimensions the trace is exact, and so is the score but for
     the error of the solver, which is no chance and falls with ``n_steps`` ** -4: after a default fit
@@ -66,7 +66,7 @@ class ContinuousFlow(NeuralDensity):
     """
 
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (64, 64)
-    n_steps: Annotated[int, Interval(ge=1)] = 8
+    n_steps: Annotated[int, Interval(ge=1)] = 6
     exact_dims: Annotated[int, Interval(ge=0)] = 64
     n_probes: Annotated[int, Interval(ge=2)] = 16
     learning_rate: Annotated[float, Interval(gt=0)] = 5e-3

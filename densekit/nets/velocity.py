@@ -29,9 +29,9 @@ class VelocityNet(nn.Module):
     factors go round, so that for two layers it is
 
     .. math:: \operatorname{tr} \frac{\partial v}{\partial y}
-              = \operatorname{diag}(D_2)^\top \big(W_2 \odot (W_1 W_3)^\top\big) \operatorname{diag}(D_1),
+              = d_2^\top \big(W_2 \odot (W_1 W_3)^\top\big)\, d_1, \qquad D_l = \operatorname{diag}(d_l),
 
-    one product more for a batch, whatever D, and for one layer :math:`\sum_i (W_1 W_2)_{ii} D_{1,i}`.
+    one product more for a batch, whatever D, and for one layer :math:`\sum_i (W_1 W_2)_{ii}\, d_{1,i}`.
     Three and more take a product of the hidden layers for each of D directions, or of a few probes.
 
     Parameters
@@ -108,9 +108,9 @@ class VelocityNet(nn.Module):
         times = torch.cos(t * math.pi * torch.arange(_N_TIMES, dtype=y.dtype, device=y.device))
         bias = (self.bias @ times)[:, None].split(self.hidden_sizes)
         gain = (self.gain @ times).split(self.hidden_sizes)
-        after = [*self.weights[1:], self.last]
-        weights = [self.weights[0], *(w * g for w, g in zip(after, gain, strict=True))]
-        h = torch.addmm(bias[0], weights[0], y)
+        first, *after = [*self.weights, self.last]
+        weights = [first, *(w * g for w, g in zip(after, gain, strict=True))]
+        h = torch.addmm(bias[0], first, y)
         if context is not None:
             h = torch.addmm(h, self.context, squash(context))
         units = [torch.tanh(h)]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class ContinuousTransform(ColumnTransform):
     .. math:: y(0) = \operatorname{asinh}(x), \qquad \frac{dy}{dt} = v(y, t, c), \qquad
               z = \sinh(y(1))
 
-    .. math:: \log\left|\frac{dz}{dx}\right| = \int_0^1 \operatorname{tr} \frac{\partial v}{\partial y}\, dt
+    .. math:: \log\left|\frac{dz}{dx}\right|
+              = \int_0^1 \operatorname{tr} \frac{\partial v}{\partial y}\, dt
               + \sum_d \log\cosh y_d(1) - \sum_d \log\cosh y_d(0)
 
     Chen et al., Neural Ordinary Differential Equations (2018); Grathwohl et al., FFJORD (2019). The
@@ -70,10 +71,11 @@ class ContinuousTransform(ColumnTransform):
     """
 
     def __init__(
-        self, velocity: nn.Module, n_features: int, n_context: int = 0, n_steps: int = 8
+        self, velocity: nn.Module, n_features: int, n_context: int = 0, n_steps: int = 6
     ) -> None:
         super().__init__(n_features, n_context)
-        self.velocity, self.n_steps = velocity, n_steps
+        self.velocity: Any = velocity
+        self.n_steps = n_steps
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx| with the divergence exact at each place."""
