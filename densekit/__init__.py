@@ -21,16 +21,17 @@ _EXPORTS = {
     "GaussianMixture": "densekit.classical.mixture",
     "KernelDensity": "densekit.classical.kde",
     # flows
-    "MaskedAutoregressiveFlow": "densekit.flows.maf",
+    "ContinuousFlow": "densekit.flows.continuous",
     "GaussianizationFlow": "densekit.flows.gaussianization",
+    "MaskedAutoregressiveFlow": "densekit.flows.maf",
     "NeuralAutoregressiveFlow": "densekit.flows.naf",
     "NeuralSplineFlow": "densekit.flows.nsf",
     "PlanarFlow": "densekit.flows.planar",
     "RadialFlow": "densekit.flows.radial",
     "RealNVP": "densekit.flows.realnvp",
-    "TransformFlow": "densekit.flows.transform_flow",
     "SylvesterFlow": "densekit.flows.sylvester",
     "TarFlow": "densekit.flows.tarflow",
+    "TransformFlow": "densekit.flows.transform_flow",
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive

@@ -1,4 +1,4 @@
-"""A decoder-only transformer, over token ids or whatever else is read as vectors, with a key-value cache."""
+"""A decoder-only transformer, over token ids or whatever else is read as vectors, with a cache."""
 
 import math
 from collections.abc import Callable

@@ -53,6 +53,12 @@ def models():
         "planar": (d.PlanarFlow(n_transforms=3, **net), mixed, ["kind"]),
         "radial": (d.RadialFlow(n_transforms=3, **net), plane, None),
         "sylvester": (d.SylvesterFlow(n_transforms=2, **net), plane, None),
+        "maf": (d.MaskedAutoregressiveFlow(n_transforms=2, **net), mixed, ["kind"]),
+        "iaf": (
+            d.MaskedAutoregressiveFlow(n_transforms=2, direction="sample", **net),
+            plane,
+            None,
+        ),
         "realnvp": (d.RealNVP(n_transforms=2, dtype="float64", **net), plane, None),
         "transforms": (d.TransformFlow(**SMALL), plane, None),
         "naf": (
@@ -66,6 +72,7 @@ def models():
             ["kind"],
         ),
         "tarflow": (d.TarFlow(n_transforms=2, width=8, n_heads=2, **SMALL), images, None),
+        "continuous": (d.ContinuousFlow(exact_dims=1, n_steps=3, **net), plane, None),
         "vae": (d.VAE(latent_dim=2, n_importance=8, **net), mixed, None),
         "ngram": (d.NGram(order=3, **seed), lines, None),
         "transformer": (

@@ -1,0 +1,104 @@
+"""A continuous flow whose divergence is estimated: a density with a standard error."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densekit.distributions.flow import FlowDistribution, FlowModule
+from densekit.distributions.montecarlo import MonteCarloDistribution
+from densekit.transforms.columns import to_columns
+from densekit.transforms.ode import ContinuousTransform
+
+
+class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
+    r"""The law of x = T(z) for standard normal z, T a continuous flow with probes for its divergence.
+
+    .. math:: \log p(x) \approx \log N(z; 0, I) + \frac1k \sum_{i=1}^k \ell_i(x), \qquad
+              \ell_i = \int_0^1 e_i^\top \frac{\partial v}{\partial y} e_i\, dt + \dots
+
+    (:meth:`~densekit.transforms.ode.ContinuousTransform.estimates`). The place z does not depend on
+    the probes. The mean is unbiased over probes of random signs, and its standard error is
+    :math:`s_\ell / \sqrt k`. All rows share the probes, so that a row scores the same in any company
+    and errors of rows are not independent: the error does not shrink when scores are averaged.
+
+    In training mode there is no bank: the divergence is exact where the network has it in closed
+    form, else of one probe for each row, drawn anew, and the error is zero.
+
+    Parameters
+    ----------
+    transform : ContinuousTransform
+        T, noise to data.
+    probes : Tensor
+        (D, k), entries +1 and -1, k at least 2.
+    context : Tensor, optional
+        (\*batch_shape, C).
+
+    Examples
+    --------
+    >>> transform = ContinuousTransform(VelocityNet(2, (8, 8)), 2).eval()
+    >>> flow = HutchinsonFlow(transform, random_signs(2, 4))
+    >>> [t.shape for t in flow.log_prob_and_error(torch.zeros(3, 2))]
+    [torch.Size([3]), torch.Size([3])]
+    """
+
+    transform: ContinuousTransform
+
+    def __init__(
+        self, transform: ContinuousTransform, probes: Tensor, context: Tensor | None = None
+    ) -> None:
+        super().__init__(transform, context, like=probes)
+        self.probes = probes
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "HutchinsonFlow":
+        """The distribution with its batch shape expanded."""
+        new = HutchinsonFlow(self.transform, self.probes, self.context)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates of the log-density of values (..., D), and their standard errors."""
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        x = to_columns(value.expand(*shape, value.shape[-1]))
+        z, ladj = self.transform.estimates(x, self._context(shape), self._probes(x))
+        norm = 0.5 * math.log(2 * math.pi) * len(z)
+        mean, k = ladj.mean(0), len(ladj)
+        logp = torch.sub(mean, (z * z).sum(0), alpha=0.5).sub(norm)
+        error = (ladj - mean).square().sum(0).div(k * max(1, k - 1)).sqrt()
+        return logp.reshape(shape), error.reshape(shape)
+
+    def _probes(self, x: Tensor) -> Tensor | None:
+        if not self.transform.training:
+            return self.probes[..., None]
+        if getattr(self.transform.velocity, "is_closed", False):
+            return None
+        return random_signs(*x.shape).to(x)[:, None]
+
+
+class HutchinsonModule(FlowModule):
+    """A network that is a :class:`HutchinsonFlow`, with a bank of probes drawn when it is built.
+
+    Parameters
+    ----------
+    transform : ContinuousTransform
+        Noise to data.
+    n_probes : int
+        k.
+    """
+
+    transform: ContinuousTransform
+    probes: Tensor
+
+    def __init__(self, transform: ContinuousTransform, n_probes: int) -> None:
+        super().__init__(transform)
+        self.register_buffer("probes", random_signs(transform.n_features, n_probes))
+
+    def forward(self, context: Tensor | None = None) -> HutchinsonFlow:
+        """Event shape (D,), batch shape () or (n,)."""
+        return HutchinsonFlow(self.transform, self.probes, context)
+
+
+def random_signs(*shape: int) -> Tensor:
+    """+1 and -1 with equal chances."""
+    return 2.0 * torch.randint(2, shape) - 1
