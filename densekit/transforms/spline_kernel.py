@@ -71,9 +71,9 @@ def _log(x: Any) -> Any:
     """Of a positive normal number."""
     bits: Any = _as_int(x)
     # The exponent that leaves a number between the square roots of a half and of two.
-    e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
-    m = _as_float(np.int32(bits - np.int32(e << np.int32(23)))) - _F(1.0)
-    e = _F(e)
+    place = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
+    m = _as_float(np.int32(bits - np.int32(place << np.int32(23)))) - _F(1.0)
+    e = _F(place)
     z = m * m
     p = _F(7.0376836292e-2)
     p = p * m + _F(-1.1514610310e-1)
@@ -351,11 +351,9 @@ def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -
     if parts == 1:
         loop(*given, 0, n, *others)
         return
-    rest = [
-        _pool(parts - 1).submit(loop, *given, start, stop, *others)
-        for start, stop in pairwise(cuts[1:])
-    ]
-    loop(*given, cuts[0], cuts[1], *others)
+    calls = [(*given, start, stop, *others) for start, stop in pairwise(cuts)]
+    rest = [_pool(parts - 1).submit(loop, *call) for call in calls[1:]]
+    loop(*calls[0])
     for part in rest:
         part.result()
 
