@@ -21,6 +21,7 @@ _EXPORTS = {
     "GaussianMixture": "densekit.classical.mixture",
     "KernelDensity": "densekit.classical.kde",
     # flows
+    "Glow": "densekit.flows.glow",
     "NeuralSplineFlow": "densekit.flows.nsf",
     "RealNVP": "densekit.flows.realnvp",
     # vaes
