@@ -44,7 +44,7 @@ class Glow(NeuralDensity):
 
     def _level(self, shape: tuple[int, int, int], n_context: int, n_levels: int) -> Stack:
         squeeze = Squeeze(shape)
-        shape = channels, height, width = squeeze.to
+        shape = channels, height, width = squeeze.noise_shape
         n_pixels = height * width
         element: Element = AffineElement()
         if self.coupling == "spline":

@@ -103,6 +103,4 @@ class ConvNet(nn.Module):
         for weight, bias in zip(self.hidden, self.bias[1:], strict=True):
             step = F.conv2d(self.activation(h), weight[:, :, None, None], bias[:, 0])
             h = h + step if h.shape == step.shape else step
-        return F.conv2d(
-            self.activation(h), self.last, self.last_bias[:, 0], padding=self.padding
-        )
+        return F.conv2d(self.activation(h), self.last, self.last_bias[:, 0], padding=self.padding)

@@ -48,7 +48,7 @@ class Squeeze(ColumnTransform):
     Examples
     --------
     >>> squeeze = Squeeze((1, 2, 4))
-    >>> squeeze.to, squeeze.inv(torch.arange(8.0)).tolist()
+    >>> squeeze.noise_shape, squeeze.inv(torch.arange(8.0)).tolist()
     ((4, 1, 2), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0])
     """
 
@@ -61,7 +61,7 @@ class Squeeze(ColumnTransform):
                 f"size={(f, g)} does not divide the image, {H} x {W}: leave size out, or take "
                 "divisors of the two"
             )
-        self.to = (C * f * g, H // f, W // g)
+        self.noise_shape = (C * f * g, H // f, W // g)
         self._apart = (C, H // f, f, W // g, g)
         self._joined = (C, f, g, H // f, W // g)
 
