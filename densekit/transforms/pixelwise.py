@@ -1,6 +1,5 @@
 """One transform of channels at every pixel."""
 
-import torch
 from torch import Tensor
 
 from densekit.transforms.columns import ColumnTransform

@@ -1,6 +1,5 @@
 """The squeeze of images: pixels become channels."""
 
-import torch
 from torch import Tensor
 
 from densekit.transforms.columns import ColumnTransform
