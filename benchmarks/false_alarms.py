@@ -33,6 +33,7 @@ SETTINGS = {
     "GaussianMixture": {},
     "NeuralSplineFlow": {**NET, "n_transforms": 2},
     "RealNVP": {**NET, "n_transforms": 4},
+    "Glow": {**NET, "n_transforms": 2},
     "VAE": {**NET, "n_importance": 32},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "device": "cpu"},

@@ -25,6 +25,7 @@ class Pixelwise(ColumnTransform):
 
     Examples
     --------
+    >>> import torch
     >>> from densekit.transforms.linear import Reverse
     >>> Pixelwise(Reverse(2), 3)(torch.tensor([1.0, 2.0, 3.0, 7.0, 8.0, 9.0])).tolist()
     [7.0, 8.0, 9.0, 1.0, 2.0, 3.0]

@@ -46,6 +46,7 @@ class Squeeze(ColumnTransform):
 
     Examples
     --------
+    >>> import torch
     >>> squeeze = Squeeze((1, 2, 4))
     >>> squeeze.noise_shape, squeeze.inv(torch.arange(8.0)).tolist()
     ((4, 1, 2), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0])

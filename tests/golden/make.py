@@ -51,6 +51,7 @@ def models():
             ["kind"],
         ),
         "realnvp": (d.RealNVP(n_transforms=2, dtype="float64", **net), plane, None),
+        "glow": (d.Glow(n_transforms=1, coupling="spline", **net), images, None),
         "vae": (d.VAE(latent_dim=2, n_importance=8, **net), mixed, None),
         "ngram": (d.NGram(order=3, **seed), lines, None),
         "transformer": (
