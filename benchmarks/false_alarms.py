@@ -42,6 +42,7 @@ SETTINGS = {
     "SylvesterFlow": {**NET, "n_transforms": 8},
     "TarFlow": {"n_transforms": 4, "width": 16, "device": "cpu"},
     "ContinuousFlow": {**NET, "n_steps": 4},
+    "Glow": {**NET, "n_transforms": 2},
     "VAE": {**NET, "n_importance": 32},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "device": "cpu"},

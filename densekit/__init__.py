@@ -23,6 +23,7 @@ _EXPORTS = {
     # flows
     "ContinuousFlow": "densekit.flows.continuous",
     "GaussianizationFlow": "densekit.flows.gaussianization",
+    "Glow": "densekit.flows.glow",
     "MaskedAutoregressiveFlow": "densekit.flows.maf",
     "NeuralAutoregressiveFlow": "densekit.flows.naf",
     "NeuralSplineFlow": "densekit.flows.nsf",
@@ -41,6 +42,8 @@ _EXPORTS = {
     "GAN": "densekit.gans.gan",
     # score
     "NoiseConditionalScore": "densekit.score.ncsn",
+    # compose
+    "distill": "densekit.compose.distillation",
 }
 __all__ = ["__version__", *_EXPORTS]
 

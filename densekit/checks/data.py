@@ -192,6 +192,34 @@ def images(seed: int = 0) -> Data:
 
 
 @functools.lru_cache(maxsize=4)
+def shades(seed: int = 0) -> Data:
+    """Float images of 1 x 2 pixels in (0, 1): one is dark where the other is bright, or the other way
+    round. Their density is known, falls to zero at the edges, and two numbers can be integrated over."""
+    rng = np.random.default_rng(21 + 100 * seed)
+    means, scale = np.array([[-0.6, 0.5], [0.5, -0.4]]), 0.35
+
+    def draw(n: int) -> np.ndarray:
+        return means[rng.integers(0, 2, n)] + rng.normal(0, scale, (n, 2))
+
+    v, new = draw(N_FIT), draw(N_NEW)
+    each = _log_normal(new[:, None], means, scale).sum(-1)
+    # With x the normal probability of v, dx/dv is the normal density at v.
+    truth = special.logsumexp(each, axis=1) - math.log(2) - _log_normal(new, 0.0, 1.0).sum(1)
+    X, new = (special.ndtr(a).reshape(-1, 1, 2) for a in (v, new))
+    return Data("shades", "image", X, new, truth)
+
+
+@functools.lru_cache(maxsize=4)
+def lit(seed: int = 0) -> Data:
+    """Float images of 1 x 2 pixels given c, uniform on [-1, 1]: the normal quantiles of both are
+    N(c, 0.5)."""
+    rng = np.random.default_rng(22 + 100 * seed)
+    c = rng.uniform(-1, 1, (600, 1))
+    X = special.ndtr(c + rng.normal(0, 0.5, (600, 2))).reshape(-1, 1, 2)
+    return Data("lit", "image", X, X, context=c)
+
+
+@functools.lru_cache(maxsize=4)
 def strings(seed: int = 0) -> Data:
     """Strings of a and b, at most three long: a Markov chain that is made to stop at three.
 
@@ -229,5 +257,18 @@ def conditional(seed: int = 0) -> Data:
 
 SETS: dict[str, Callable[..., Data]] = {
     f.__name__: f  # type: ignore[attr-defined]
-    for f in (line, plane, positive, unit, cells, counts, mixed, images, strings, conditional)
+    for f in (
+        line,
+        plane,
+        positive,
+        unit,
+        cells,
+        counts,
+        mixed,
+        images,
+        shades,
+        lit,
+        strings,
+        conditional,
+    )
 }

@@ -76,7 +76,7 @@ def _bin_line(grid: Grid, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.histogram(draws[:, 0], edges)[0], mass
 
 
-def _bin_plane(grid: Grid, draws: np.ndarray, k: int = 6) -> tuple[np.ndarray, np.ndarray]:
+def bin_plane(grid: Grid, draws: np.ndarray, k: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """Blocks of whole quadrature boxes, k to a side, of equal mass along each axis."""
     edges = []
     boxes = grid.masses.reshape(len(grid.edges[0]) - 1, -1)
@@ -116,7 +116,7 @@ def draws_follow_scores_on_a_plane(subject: Subject) -> None:
     data = subject.load("plane")
     fitted = subject.fitted(data, MANY)
     grid = quadrature(subject, fitted, data)
-    counts, mass = _bin_plane(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
+    counts, mass = bin_plane(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
     expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
 
 

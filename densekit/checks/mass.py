@@ -255,6 +255,7 @@ def never_beats_the_truth(subject: Subject) -> None:
     names = ["plane"] if subject.takes("table") else []
     names += ["line", "cells", "counts"] if _our_tables(subject) else []
     names += ["images"] if subject.takes("image") else []
+    names += ["shades"] if subject.only_images else []
     names += ["strings"] if subject.takes("text") else []
     for name in names:
         data = subject.load(name)

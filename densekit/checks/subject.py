@@ -140,6 +140,11 @@ class Subject:
         return modality in self.modalities
 
     @property
+    def only_images(self) -> bool:
+        """Whether it takes images and no tables, so that the checks on tables cannot speak for it."""
+        return self.ours and self.takes("image") and not self.takes("table")
+
+    @property
     def data(self) -> Data:
         """The data for checks that care for none in particular."""
         return self.each_modality[0]

@@ -203,12 +203,14 @@ def modality_of(X: Any, image_shape: tuple[int, ...] | None = None) -> Modality:
 
 
 def _pixels(x: np.ndarray) -> bool:
-    """Whether the values are 0..255 integers, booleans or floats in [0, 1]."""
+    """Whether the values are 0..255 integers, booleans or floats in [0, 1], NaN left aside: the codec
+    says better what to do about it."""
     if x.dtype in (np.uint8, np.bool_):
         return True
     if x.dtype.kind not in "biuf" or not x.size:
         return False
-    return bool(x.min() >= 0 and x.max() <= (1 if x.dtype.kind == "f" else 255))
+    low, high = np.fmin.reduce(x, axis=None), np.fmax.reduce(x, axis=None)
+    return bool(low >= 0 and high <= (1 if x.dtype.kind == "f" else 255))
 
 
 # ---------------------------------------------------------------------------------------- reading

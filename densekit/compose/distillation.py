@@ -24,8 +24,8 @@ def distill(
     .. math:: \min_q\ \mathrm{KL}(q \,\|\, p) = E_{z \sim N(0, I)}\big[\log q(T(z)) - \log p(T(z))\big]
 
     with q the student, whose map T from noise gives a draw and its log-density in one pass, and p the
-    teacher, whose score of that draw is differentiated through. No data are needed. It is how a model that scores in one pass and
-    draws one feature after another (:class:`~densekit.MaskedAutoregressiveFlow`,
+    teacher, whose score of that draw is differentiated. No data are needed. So a model that scores in
+    one pass and draws one feature after another (:class:`~densekit.MaskedAutoregressiveFlow`,
     :class:`~densekit.NeuralSplineFlow`) becomes one that draws in one pass
     (``MaskedAutoregressiveFlow(direction="sample")``). Van den Oord et al., Parallel WaveNet (2018).
 
@@ -57,8 +57,8 @@ def distill(
 
     Notes
     -----
-    The divergence is the one that leaves out what it cannot follow: a mode of the teacher that the student's
-    draws never reach costs nothing. Compare ``student.score`` with ``teacher.score`` on held-out rows.
+    This divergence leaves out what it cannot follow: a mode of the teacher that the student's draws
+    never reach costs nothing. Compare ``student.score`` with ``teacher.score`` on held-out rows.
 
     Examples
     --------
@@ -82,7 +82,9 @@ def distill(
             encoded = student._encode_context(given, None)
             n = n_rows if encoded is None else len(encoded)
             # What is drawn depends on the number of rows alone: these are never looked at.
-            rows = torch.zeros(n, student.schema_.n_dims, dtype=student._torch_dtype, device=device)
+            rows = torch.zeros(
+                n, student.schema_.n_dims, dtype=student._torch_dtype, device=device
+            )
             module = teacher.module_.to(device, student._torch_dtype)
             student._loss = functools.partial(_divergence, module)  # type: ignore[method-assign]
             student._view = lambda typed: typed  # type: ignore[method-assign]
@@ -131,12 +133,12 @@ def _adopt(teacher: NeuralDensity, student: NeuralDensity, device: str) -> None:
     student.device_, student.dtype_ = device, student.dtype
 
 
-def _divergence(
-    teacher: Any, module: Any, events: Tensor, context: Tensor | None
-) -> Tensor:
+def _divergence(teacher: Any, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
     """Estimate of KL(student || teacher) from as many draws as there are events."""
     student: TorchDistribution = module(context)
     if not isinstance(student, FlowDistribution):
-        raise TypeError("the student must be a flow: a map from noise that gives its log-density too")
+        raise TypeError(
+            "the student must be a flow: a map from noise that gives its log-density too"
+        )
     draws, logq = student.rsample_and_log_prob(() if context is not None else (len(events),))
     return (logq - teacher(context).log_prob(draws)).mean()

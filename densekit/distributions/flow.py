@@ -1,6 +1,7 @@
 """A flow as a distribution: standard normal noise through an invertible transform."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,10 +27,12 @@ class FlowDistribution(TorchDistribution):
         (\*batch_shape, C).
     like : Tensor, optional
         Gives dtype and device; the transform's first parameter where not given.
+    event_shape : sequence of int, optional
+        Shape of an event of D numbers, of an image for example; (D,) where not given.
 
     Notes
     -----
-    Event shape (D,); batch shape that of the context without its last axis, else ().
+    Event shape (D,) or ``event_shape``; batch shape that of the context without its last axis, else ().
 
     Examples
     --------
@@ -40,7 +43,6 @@ class FlowDistribution(TorchDistribution):
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    support = constraints.real_vector
     has_rsample = True
 
     def __init__(
@@ -48,17 +50,24 @@ class FlowDistribution(TorchDistribution):
         transform: ColumnTransform,
         context: Tensor | None = None,
         like: Tensor | None = None,
+        event_shape: Sequence[int] | None = None,
     ) -> None:
         self.transform, self.context = transform, context
         self._like = next(transform.parameters()) if like is None else like
         batch_shape = torch.Size() if context is None else context.shape[:-1]
-        super().__init__(batch_shape, torch.Size([transform.n_features]), validate_args=False)
+        shape = torch.Size([transform.n_features] if event_shape is None else event_shape)
+        super().__init__(batch_shape, shape, validate_args=False)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> Any:
+        """All real events."""
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(
         self, batch_shape: Any, _instance: "FlowDistribution | None" = None
     ) -> "FlowDistribution":
         """The distribution with its batch shape expanded."""
-        new = FlowDistribution(self.transform, self.context, self._like)
+        new = FlowDistribution(self.transform, self.context, self._like, self.event_shape)
         new._batch_shape = torch.Size(batch_shape)
         return new
 
@@ -68,23 +77,38 @@ class FlowDistribution(TorchDistribution):
         return to_columns(self.context.expand(*batch_shape, self.context.shape[-1]))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, D), differentiable in the weights."""
+        """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape), differentiable in the weights."""
+        return self.rsample_and_log_prob(sample_shape)[0]
+
+    def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
+        """Draws and their log-density, from one pass; both are differentiable in the weights."""
         shape = torch.Size(sample_shape) + self.batch_shape
         z = torch.randn(
             shape.numel(),
             self.transform.n_features,
             dtype=self._like.dtype,
             device=self._like.device,
+        ).t()
+        x, ladj = self.transform.to_data(z, self._context(shape))
+        return to_rows(x, shape).reshape(shape + self.event_shape), _standard(z, -ladj).reshape(
+            shape
         )
-        return to_rows(self.transform.to_data(z.t(), self._context(shape))[0], shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of values (..., D), whose leading shape broadcasts with the batch shape."""
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        x = to_columns(value.expand(*shape, value.shape[-1]))
+        """Log-density of values (..., \\*event_shape), whose leading shape broadcasts with the batch
+        shape."""
+        lead = value.shape[: value.ndim - len(self.event_shape)]
+        shape = torch.broadcast_shapes(lead, self.batch_shape)
+        rows = value.reshape(*lead, self.transform.n_features)
+        x = to_columns(rows.expand(*shape, rows.shape[-1]))
         z, ladj = self.transform.to_noise(x, self._context(shape))
-        norm = 0.5 * math.log(2 * math.pi) * len(z)
-        return torch.sub(ladj, (z * z).sum(0), alpha=0.5).sub(norm).reshape(shape)
+        return _standard(z, ladj).reshape(shape)
+
+
+def _standard(z: Tensor, ladj: Tensor) -> Tensor:
+    """log N(z; 0, I) + log|dz/dx|, (N,), of noise (D, N)."""
+    norm = 0.5 * math.log(2 * math.pi) * len(z)
+    return torch.sub(ladj, (z * z).sum(0), alpha=0.5).sub(norm)
 
 
 class FlowModule(nn.Module):
@@ -94,12 +118,17 @@ class FlowModule(nn.Module):
     ----------
     transform : ColumnTransform
         Noise to data, usually a :class:`~densekit.transforms.columns.Stack`.
+    event_shape : sequence of int, optional
+        Shape of an event; (D,) where not given.
     """
 
-    def __init__(self, transform: ColumnTransform) -> None:
+    def __init__(
+        self, transform: ColumnTransform, event_shape: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.transform = transform
+        self.event_shape = (transform.n_features,) if event_shape is None else event_shape
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
-        """Event shape (D,), batch shape () or (n,)."""
-        return FlowDistribution(self.transform, context)
+        """Event shape (D,) or ``event_shape``, batch shape () or (n,)."""
+        return FlowDistribution(self.transform, context, event_shape=self.event_shape)

@@ -1,5 +1,6 @@
 """densekit's own models, broken: tables with support and categories, images, text, contexts."""
 
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
@@ -173,6 +174,55 @@ class SignedBytes(Gaussian):
         return X % 128 if X.dtype == np.uint8 else X
 
 
+# Images and no tables
+
+
+def only_images(kind):
+    """Claims of a model, with images alone."""
+    return dataclasses.replace(kind._capabilities, modalities=("image",))
+
+
+class ShadesWithoutJacobian(Gaussian):
+    _capabilities: ClassVar[Capabilities] = only_images(Gaussian)
+    score_samples = scored(lambda self, X, scores: scores - self.codec_.encode(X)[1].numpy())
+
+
+class Negatives(Gaussian):
+    _capabilities: ClassVar[Capabilities] = only_images(Gaussian)
+
+    def sample(self, n_samples=1, *, context=None, random_state=None):
+        return 1 - super().sample(n_samples, random_state=random_state)
+
+
+class NeverBlack(Gaussian):
+    _capabilities: ClassVar[Capabilities] = only_images(Gaussian)
+    score_samples = scored(lambda self, X, scores: np.where((X == 0).any((1, 2)), -np.inf, scores))
+
+
+class RangeIgnored(Gaussian):
+    _capabilities: ClassVar[Capabilities] = only_images(Gaussian)
+    score_samples = scored(lambda self, X, scores: np.maximum(scores, -50))
+
+
+class AnyImageWillDo(Gaussian):
+    _capabilities: ClassVar[Capabilities] = only_images(Gaussian)
+
+    def score_samples(self, X, *, context=None, return_std=False):
+        X = np.resize(X, (len(X), *self.codec_.row_shape))
+        return super().score_samples(X, return_std=return_std)
+
+
+class DistributionOfRelaxedImages(DistributionOfEvents):
+    _capabilities: ClassVar[Capabilities] = only_images(Gaussian)
+
+
+class ImagesWithoutContext(RealNVP):
+    _capabilities: ClassVar[Capabilities] = only_images(RealNVP)
+
+    def _distribution(self, context):
+        return super()._distribution(None if context is None else context * 0)
+
+
 # Text
 
 
@@ -241,6 +291,13 @@ MEANT = {
     SumOfWeights: "integrates_to_one_on_a_line",
     PixelsFromNoughtToOne: "sums_to_one_over_images",
     SignedBytes: "draws_follow_scores_over_images",
+    ShadesWithoutJacobian: "integrates_to_one_over_shades",
+    Negatives: "draws_follow_scores_over_shades",
+    NeverBlack: "black_and_white_have_finite_scores",
+    RangeIgnored: "minus_infinity_outside_the_range",
+    AnyImageWillDo: "other_images_are_refused",
+    DistributionOfRelaxedImages: "distribution_over_events_agrees",
+    ImagesWithoutContext: "images_follow_their_context",
     EndNotScored: "sums_to_one_over_strings",
     PerToken: "never_beats_the_truth",
     WholeUnknownMassForEach: "sums_to_one_over_strings",

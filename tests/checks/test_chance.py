@@ -37,7 +37,9 @@ def test_each_repetition_has_data_of_its_own(name):
     assert str(one.X) != str(two.X)
 
 
-@pytest.mark.parametrize("name", ["line", "plane", "positive", "cells", "counts", "strings"])
+@pytest.mark.parametrize(
+    "name", ["line", "plane", "positive", "cells", "counts", "shades", "strings"]
+)
 def test_rows_of_each_repetition_follow_the_stated_truth(name):
     # Minus the mean log-truth estimates the entropy: two halves of one law agree.
     one, two = (SETS[name](seed).truth for seed in (3, 4))

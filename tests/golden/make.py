@@ -73,6 +73,7 @@ def models():
         ),
         "tarflow": (d.TarFlow(n_transforms=2, width=8, n_heads=2, **SMALL), images, None),
         "continuous": (d.ContinuousFlow(exact_dims=1, n_steps=3, **net), plane, None),
+        "glow": (d.Glow(n_transforms=1, coupling="spline", **net), images, None),
         "vae": (d.VAE(latent_dim=2, n_importance=8, **net), mixed, None),
         "ngram": (d.NGram(order=3, **seed), lines, None),
         "transformer": (
