@@ -96,23 +96,20 @@ def distill(
         raise
     finally:
         for name in ("_loss", "_view"):
-            vars(student).pop(name, None)
+            student.__dict__.pop(name, None)
         teacher.module_.to(teacher.device_, teacher._torch_dtype)
     return student
 
 
 def _check(teacher: Any, student: Any, n_rows: int) -> None:
     check_is_fitted(teacher)
-    capabilities = getattr(teacher, "_capabilities", None)
-    if not isinstance(teacher, NeuralDensity) or (capabilities.density, capabilities.view) != (
-        "exact",
-        "relaxed",
-    ):
+    kind = teacher._capabilities if isinstance(teacher, NeuralDensity) else None
+    if kind is None or (kind.density, kind.view) != ("exact", "relaxed"):
         raise TypeError(
             f"teacher={type(teacher).__name__} must be a flow, whose exact score of continuous events "
             "can be differentiated"
         )
-    if not isinstance(student, NeuralDensity) or student._capabilities != capabilities:
+    if not isinstance(student, NeuralDensity) or student._capabilities != kind:
         raise TypeError(
             f"student={type(student).__name__} must be a flow that takes what "
             f"{type(teacher).__name__} takes; MaskedAutoregressiveFlow(direction='sample') draws "

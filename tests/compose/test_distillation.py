@@ -1,0 +1,120 @@
+"""A student knows what its teacher knows, drew nothing from data, and draws in one pass."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from densekit import (
+    Gaussian,
+    MaskedAutoregressiveFlow,
+    NeuralSplineFlow,
+    RealNVP,
+    TransformerLanguageModel,
+    distill,
+)
+
+SMALL = {"n_transforms": 4, "hidden_sizes": (32, 32), "random_state": 0, "device": "cpu"}
+
+
+def student(**more):
+    return MaskedAutoregressiveFlow(direction="sample", **SMALL | {"max_steps": 600} | more)
+
+
+@pytest.fixture(scope="module")
+def taught():
+    g = np.random.default_rng(0)
+    x = g.normal(size=3000)
+    X = 100 + 5 * np.c_[x, x**2 / 2 + 0.5 * g.normal(size=3000)]
+    teacher = MaskedAutoregressiveFlow(**SMALL, max_steps=600).fit(X)
+    return X, teacher, distill(teacher, student())
+
+
+def test_the_student_scores_as_the_teacher_does(taught):
+    X, teacher, learnt = taught
+    apart = teacher.score_samples(X) - learnt.score_samples(X)
+    # What is learnt is the mean over the student's own draws; over the data it comes near.
+    assert abs(apart.mean()) < 0.1
+    assert learnt.density_kind_ == "exact"
+    assert learnt.base_measure_ == "lebesgue"
+
+
+def test_the_divergence_is_what_draws_say(taught):
+    _, teacher, learnt = taught
+    drawn = learnt.sample(4000, random_state=0)
+    divergence = learnt.score(drawn) - teacher.score(drawn)
+    assert -0.02 < divergence < 0.1
+    assert divergence == pytest.approx(min(learnt.history_["valid_loss"]), abs=0.05)
+
+
+def test_draws_have_the_teachers_law(taught):
+    _, teacher, learnt = taught
+    ours, theirs = (est.sample(2000, random_state=1) for est in (learnt, teacher))
+    for column in (0, 1):
+        distance = stats.ks_2samp(ours[:, column], theirs[:, column]).statistic
+        assert distance < 0.08
+
+
+def test_a_context_is_learnt_too():
+    g = np.random.default_rng(0)
+    c = g.uniform(-2, 2, size=(2000, 1))
+    X = c + 0.3 * g.normal(size=(2000, 2))
+    teacher = NeuralSplineFlow(n_transforms=2, hidden_sizes=(32,), max_steps=300, random_state=0)
+    learnt = distill(teacher.fit(X, context=c), student(), context=c)
+    for value in (-1.0, 1.5):
+        drawn = learnt.sample(500, context=[[value]], random_state=0)
+        assert np.allclose(drawn.mean(0), value, atol=0.1)
+    with pytest.raises(ValueError, match="context"):
+        distill(teacher, student())
+
+
+def test_the_teacher_stays_as_it_is_and_the_seed_fixes_the_student(taught):
+    X, teacher, _ = taught
+    before, state = teacher.score_samples(X[:50]), torch.random.get_rng_state()
+    one, two = (distill(teacher, student(max_steps=20)) for _ in range(2))
+    assert np.array_equal(teacher.score_samples(X[:50]), before)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert np.array_equal(one.score_samples(X[:50]), two.score_samples(X[:50]))
+
+
+def test_a_student_is_saved_copied_and_fitted_like_any_flow(taught, tmp_path):
+    import pickle
+
+    import densekit
+
+    X, _, learnt = taught
+    learnt.save(tmp_path / "student.densekit")
+    again = densekit.load(tmp_path / "student.densekit")
+    assert np.allclose(again.score_samples(X[:20]), learnt.score_samples(X[:20]), atol=1e-5)
+    copy = pickle.loads(pickle.dumps(learnt)).set_params(max_steps=5)
+    assert copy.fit(X).n_iter_ == 5
+
+
+@pytest.mark.parametrize(
+    ("teacher", "pupil", "named"),
+    [
+        (Gaussian(), student(), "teacher=Gaussian must be a flow"),
+        (
+            MaskedAutoregressiveFlow(),
+            TransformerLanguageModel(),
+            "student=TransformerLanguageModel",
+        ),
+        (MaskedAutoregressiveFlow(), student(devices=2), "devices=2"),
+    ],
+)
+def test_who_cannot_teach_or_learn_is_named(teacher, pupil, named):
+    teacher.set_params(device="cpu")
+    if isinstance(teacher, MaskedAutoregressiveFlow):
+        teacher.set_params(max_steps=2, hidden_sizes=(8,))
+    teacher.fit(np.random.default_rng(0).normal(size=(50, 2)))
+    before = dict(vars(pupil))
+    with pytest.raises(TypeError, match=named):
+        distill(teacher, pupil)
+    assert vars(pupil) == before
+
+
+def test_a_teacher_that_is_not_fitted_is_named():
+    from sklearn.exceptions import NotFittedError
+
+    with pytest.raises(NotFittedError, match="RealNVP"):
+        distill(RealNVP(), student())
