@@ -13,6 +13,7 @@ from densekit.params import Interval, OneOf
 from densekit.transforms.autoregressive import AutoregressiveTransform
 from densekit.transforms.columns import ColumnTransform, Stack
 from densekit.transforms.coupling import CouplingTransform, binary_split
+from densekit.transforms.linear import LULinear
 from densekit.transforms.spline import SplineElement
 
 
@@ -44,8 +45,13 @@ class NeuralSplineFlow(NeuralDensity):
     tail_bound : float
         The splines act on [-tail_bound, tail_bound], in standard deviations of the data; beyond, a
         layer is the identity.
+    linear : bool
+        A learnt matrix (:class:`~densekit.transforms.linear.LULinear`) before each layer, which mixes
+        the features, as the paper's tables have it.
     activation : str
-        Activation of the networks.
+        Activation of the networks, whose layers of equal width are joined by residual sums.
+    dropout : float
+        Probability with which a hidden unit is left out while training.
 
     Notes
     -----
@@ -68,7 +74,9 @@ class NeuralSplineFlow(NeuralDensity):
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128)
     coupling: bool = False
     tail_bound: Annotated[float, Interval(gt=0)] = 5.0
+    linear: bool = False
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
@@ -78,13 +86,18 @@ class NeuralSplineFlow(NeuralDensity):
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         n_context = 0 if context_schema is None else context_schema.n_features
-        return FlowModule(
-            Stack(self._layer(i, schema.n_dims, n_context) for i in range(self.n_transforms))
-        )
+        layers: list[ColumnTransform] = []
+        for i in range(self.n_transforms):
+            if self.linear:
+                layers.append(LULinear(schema.n_dims))
+            layers.append(self._layer(i, schema.n_dims, n_context))
+        return FlowModule(Stack(layers))
 
     def _layer(self, i: int, n_features: int, n_context: int) -> ColumnTransform:
         element = SplineElement(self.n_bins, self.tail_bound)
         net = (element, self.hidden_sizes, n_context)
         if self.coupling:
-            return CouplingTransform(binary_split(n_features, i), *net, self.activation)
-        return AutoregressiveTransform(n_features, *net, i % 2 == 1, self.activation)
+            split = binary_split(n_features, i)
+            return CouplingTransform(split, *net, self.activation, self.dropout)
+        reverse = i % 2 == 1
+        return AutoregressiveTransform(n_features, *net, reverse, self.activation, self.dropout)

@@ -35,6 +35,8 @@ class MaskedNet(nn.Module):
         Take the features in reversed order.
     activation : str
         A name that :func:`densekit.nets.mlp.activation_layer` knows.
+    dropout : float
+        Probability with which a hidden unit is left out while training.
 
     Notes
     -----
@@ -58,6 +60,7 @@ class MaskedNet(nn.Module):
         n_context: int = 0,
         reverse: bool = False,
         activation: str = "silu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
@@ -86,7 +89,7 @@ class MaskedNet(nn.Module):
         known = [k for p in place.tolist() for k in [self._known[-1][p]] * n_params]
         self._last_stairs = stairs(known)
 
-        self.activation = activation_layer(activation)
+        self.activation = activation_layer(activation, dropout)
         fan_in = [mask.sum(1, keepdim=True) for mask in masks[:-1]]
         fan_in[0] += n_context
         self.weights = nn.ParameterList(

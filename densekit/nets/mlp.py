@@ -17,8 +17,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def activation_layer(name: str) -> nn.Module:
-    """The activation called ``name``, one of ``ACTIVATIONS``, as a fresh module.
+def activation_layer(name: str, dropout: float = 0.0) -> nn.Module:
+    """The activation called ``name``, one of ``ACTIVATIONS``, as a fresh module; behind it units are
+    left out with probability ``dropout`` while training.
 
     Raises
     ------
@@ -32,7 +33,8 @@ def activation_layer(name: str) -> nn.Module:
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation={name!r}: must be one of {sorted(ACTIVATIONS)}")
-    return ACTIVATIONS[name]()
+    layer = ACTIVATIONS[name]()
+    return nn.Sequential(layer, nn.Dropout(dropout)) if dropout else layer
 
 
 class MLP(nn.Module):
@@ -79,9 +81,7 @@ class MLP(nn.Module):
         sizes = (n_in, *hidden_sizes)
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(sizes):
-            layers += [_linear(fan_in, fan_out), activation_layer(activation)]
-            if dropout:
-                layers.append(nn.Dropout(dropout))
+            layers += [_linear(fan_in, fan_out), activation_layer(activation, dropout)]
         last = _linear(sizes[-1], n_out)
         if zero_last:
             nn.init.zeros_(last.weight)

@@ -71,6 +71,8 @@ class ResidualNet(nn.Module):
         Width of each hidden layer, one at least.
     activation : str
         A name that :func:`densekit.nets.mlp.activation_layer` knows.
+    dropout : float
+        Probability with which a hidden unit is left out while training.
 
     Examples
     --------
@@ -85,10 +87,11 @@ class ResidualNet(nn.Module):
         hidden_sizes: Sequence[int],
         n_context: int = 0,
         activation: str = "silu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
-        self.activation = activation_layer(activation)
+        self.activation = activation_layer(activation, dropout)
         fan_in = [n_in + n_context, *hidden_sizes[:-1]]
         self.first = uniform_weight(hidden_sizes[0], n_in, fan_in[0])
         self.context = uniform_weight(hidden_sizes[0], n_context, fan_in[0])

@@ -31,8 +31,8 @@ class AutoregressiveTransform(ColumnTransform):
         Number of context features.
     reverse : bool
         Take the features in reversed order.
-    activation : str
-        Activation of the network.
+    activation, dropout
+        Of the network: :class:`~densekit.nets.masked.MaskedNet`.
 
     Examples
     --------
@@ -52,11 +52,12 @@ class AutoregressiveTransform(ColumnTransform):
         n_context: int = 0,
         reverse: bool = False,
         activation: str = "silu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(n_features, n_context)
         self.element = element
         self.net = MaskedNet(
-            n_features, element.n_params, hidden_sizes, n_context, reverse, activation
+            n_features, element.n_params, hidden_sizes, n_context, reverse, activation, dropout
         )
         with torch.no_grad():
             self.net.last_bias.add_(element.start()[:, None, None])

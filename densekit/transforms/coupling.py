@@ -45,8 +45,8 @@ class CouplingTransform(ColumnTransform):
         Hidden layers of the network.
     n_context : int
         Number of context features.
-    activation : str
-        Activation of the network.
+    activation, dropout
+        Of the network: :class:`~densekit.nets.residual.ResidualNet`.
 
     Examples
     --------
@@ -67,6 +67,7 @@ class CouplingTransform(ColumnTransform):
         hidden_sizes: Sequence[int],
         n_context: int = 0,
         activation: str = "silu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(len(kept), n_context)
         if len(kept) == 1:
@@ -79,7 +80,7 @@ class CouplingTransform(ColumnTransform):
         self.register_buffer("back", order.argsort(), persistent=False)
         self.element = element
         n_out = element.n_params * len(self.moved)
-        self.net = ResidualNet(n_kept, n_out, hidden_sizes, n_context, activation)
+        self.net = ResidualNet(n_kept, n_out, hidden_sizes, n_context, activation, dropout)
         with torch.no_grad():
             start = element.start().repeat_interleave(len(self.moved))
             self.net.last_bias.add_(start[:, None])

@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from densekit.transforms.columns import ColumnTransform
 
+_SHORTEST = 1e-12
+"""A vector without a larger entry has no direction to speak of, nor a finite gradient."""
+
 
 class Reverse(ColumnTransform):
     """The features in reversed order; its log-determinant is 0."""
@@ -108,7 +111,7 @@ class Householder(ColumnTransform):
 
     Notes
     -----
-    It starts with random vectors; one that is zero reflects nothing.
+    It starts with random vectors. One whose entries are all below 1e-12 reflects nothing.
 
     Examples
     --------
@@ -123,11 +126,10 @@ class Householder(ColumnTransform):
         self.vectors = nn.Parameter(torch.randn(n_reflections, n_features))
 
     def _units(self) -> Tensor:
-        tiny = torch.finfo(self.vectors.dtype).tiny
-        # The largest entry first, so that no square overflows: the direction is what matters.
+        # By the largest entry first, so that no square overflows: the direction is what matters.
         largest = self.vectors.detach().abs().amax(1, keepdim=True)
-        v = self.vectors / largest.clamp_min(tiny)
-        return v / v.norm(dim=1, keepdim=True).clamp_min(tiny)
+        v = torch.where(largest < _SHORTEST, 0.0, self.vectors / largest.clamp_min(_SHORTEST))
+        return v / v.norm(dim=1, keepdim=True).clamp_min(_SHORTEST)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx| = 0."""

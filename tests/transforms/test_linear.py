@@ -24,7 +24,7 @@ def test_householder_is_orthogonal_and_turned_over_by_each_reflection(n_reflecti
     assert torch.linalg.det(matrix) == pytest.approx((-1) ** n_reflections)
 
 
-@pytest.mark.parametrize("size", [1e-42, 1e-20, 1.0, 1e20, 3e38])
+@pytest.mark.parametrize("size", [1e-10, 1.0, 1e20, 3e38])
 def test_householder_sees_only_the_direction_of_its_vectors(size):
     rotation = Householder(2, 1)
     with torch.no_grad():
@@ -32,16 +32,17 @@ def test_householder_sees_only_the_direction_of_its_vectors(size):
     y = rotation(torch.tensor([[2.0, 5.0]]))
     torch.testing.assert_close(y, torch.tensor([[-5.0, -2.0]]))
     y.sum().backward()
-    if size > 1e-30:
-        assert torch.isfinite(rotation.vectors.grad).all()
+    assert torch.isfinite(rotation.vectors.grad).all()
 
 
-def test_householder_of_a_zero_vector_reflects_nothing():
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-20])
+def test_householder_of_next_to_no_vector_reflects_nothing(size):
     rotation = Householder(2, 1)
     with torch.no_grad():
-        rotation.vectors.zero_()
+        rotation.vectors.fill_(size)
     x = torch.tensor([[2.0, 5.0]])
     assert torch.equal(rotation(x), x)
+<<<<<<< HEAD
 
 
 def test_reflections_make_the_matrix_of_their_formula():
@@ -53,3 +54,7 @@ def test_reflections_make_the_matrix_of_their_formula():
     made = rotation.to_noise(unit)[0].detach()
     torch.testing.assert_close(made, truth)
     torch.testing.assert_close(truth @ truth.T, unit)
+=======
+    rotation(x).sum().backward()
+    assert torch.isfinite(rotation.vectors.grad).all()
+>>>>>>> planar

@@ -78,6 +78,18 @@ def test_planar_without_a_plane_is_a_shift(length):
     assert torch.isfinite(layer.raw.values.grad).all()
 
 
+@pytest.mark.parametrize("length", [1e-2, 1e-6, 3e-7, 1e-7])
+def test_planar_determinant_is_that_of_the_map_also_where_w_vanishes(length):
+    layer = PlanarTransform(2).double()
+    with torch.no_grad():
+        layer.raw.values.copy_(torch.tensor([[length], [0], [-15.0], [1], [0.3]]))
+    jacobian = torch.autograd.functional.jacobian(layer.inv, torch.zeros(2).double())
+    expected = torch.linalg.slogdet(jacobian)[1]
+    found = layer.to_noise(torch.zeros(2, 1).double())[1][0]
+    torch.testing.assert_close(found, expected, atol=1e-14, rtol=1e-9)
+    assert expected < -length
+
+
 def test_planar_condition_of_invertibility_holds_for_the_weights_that_are_used():
     for seed in range(20):
         layer = moved(3, seed=seed)
