@@ -42,7 +42,8 @@ def test_householder_of_next_to_no_vector_reflects_nothing(size):
         rotation.vectors.fill_(size)
     x = torch.tensor([[2.0, 5.0]])
     assert torch.equal(rotation(x), x)
-<<<<<<< HEAD
+    rotation(x).sum().backward()
+    assert torch.isfinite(rotation.vectors.grad).all()
 
 
 def test_reflections_make_the_matrix_of_their_formula():
@@ -54,7 +55,3 @@ def test_reflections_make_the_matrix_of_their_formula():
     made = rotation.to_noise(unit)[0].detach()
     torch.testing.assert_close(made, truth)
     torch.testing.assert_close(truth @ truth.T, unit)
-=======
-    rotation(x).sum().backward()
-    assert torch.isfinite(rotation.vectors.grad).all()
->>>>>>> planar
