@@ -27,9 +27,7 @@ def patches(event_shape: Sequence[int], patch_size: int) -> Tensor:
         return torch.arange(event_shape[0])[:, None]
     channels, height, width = event_shape
     h, w = (_divisor(side, min(patch_size, max(1, side // 2))) for side in (height, width))
-    place = torch.arange(channels * height * width).view(
-        channels, height // h, h, width // w, w
-    )
+    place = torch.arange(channels * height * width).view(channels, height // h, h, width // w, w)
     return place.permute(1, 3, 0, 2, 4).reshape(-1, channels * h * w)
 
 

@@ -133,7 +133,13 @@ def test_tarflow_stays_finite_far_from_the_data():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("patch_size", 0), ("n_transforms", 0), ("width", 10), ("noise_std", -1.0), ("denoise", True)],
+    [
+        ("patch_size", 0),
+        ("n_transforms", 0),
+        ("width", 10),
+        ("noise_std", -1.0),
+        ("denoise", True),
+    ],
 )
 def test_tarflow_names_a_wrong_hyper_parameter(field, value):
     with pytest.raises(ValueError, match=field):
