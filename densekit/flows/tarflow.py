@@ -94,7 +94,7 @@ class TarFlow(NeuralDensity):
     n_heads: Annotated[int, Interval(ge=1)] = 2
     noise_std: Annotated[float, Interval(ge=0)] = 0.0
     denoise: bool = False
-    learning_rate: Annotated[float, Interval(gt=0)] = 5e-3
+    learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
     _capabilities: ClassVar[Capabilities] = Capabilities(

@@ -1,4 +1,4 @@
-"""A decoder-only transformer, over token ids or whatever else is read as vectors, with a cache."""
+"""A decoder-only transformer over token ids, or whatever is read as vectors, with a key-value cache."""
 
 import math
 from collections.abc import Callable
@@ -166,7 +166,7 @@ class Decoder(nn.Module):
                 f"width={width} must be a multiple of 2 * n_heads = {2 * n_heads}: rotary "
                 "positions turn pairs of entries within each head"
             )
-        self.embed = embed
+        self.embed, self.n_heads = embed, n_heads
         self.blocks = nn.ModuleList(Block(width, n_heads, dropout) for _ in range(n_layers))
         half = width // n_heads // 2
         self.register_buffer("speeds", 1e4 ** (-torch.arange(half) / half), persistent=False)
@@ -208,8 +208,8 @@ class Decoder(nn.Module):
 
     def begin(self, n_rows: int, capacity: int) -> Cache:
         """The cache of rows without a token yet; that many fit in before it grows."""
-        like, n_heads = self.speeds, len(self.blocks[0].sharpness)
-        empty = like.new_zeros(n_rows, n_heads, capacity, 2 * len(like))
+        like = self.speeds
+        empty = like.new_zeros(n_rows, self.n_heads, capacity, 2 * len(like))
         keys, values = ([empty.clone() for _ in self.blocks] for _ in range(2))
         lengths = torch.zeros(n_rows, dtype=torch.long, device=like.device)
         return Cache(keys, values, lengths, 0, ragged=False)
