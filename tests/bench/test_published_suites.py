@@ -1,0 +1,51 @@
+"""The suites under benchmarks/ work on the day someone has their files: each, on data of its shape."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densekit import datasets
+from densekit.bench import check, load_suite
+from densekit.bench.suite import resolve
+
+FILES = sorted((Path(__file__).parents[2] / "benchmarks" / "suites").glob("*.toml"))
+SHAPES = {
+    "power": (6,),
+    "gas": (8,),
+    "hepmass": (21,),
+    "miniboone": (43,),
+    "bsds300": (63,),
+    "mnist": (28, 28),
+    "fashion_mnist": (28, 28),
+}
+RUNS = {
+    f"{path.stem}-{run.data}-{run.label}": run
+    for path in FILES
+    for run in load_suite(str(path)).runs
+    if not run.baseline
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_suite_names_what_there_is(path):
+    suite = load_suite(str(path))
+    check(suite)
+    assert suite.description
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_fits_and_scores_rows_of_its_shape(name):
+    run = RUNS[name]
+    shape = SHAPES[run.data]
+    assert datasets.info(run.data).modality == ("table" if len(shape) == 1 else "image")
+    rng = np.random.default_rng(0)
+    if len(shape) == 1:
+        X = rng.normal(size=(600, *shape)).astype(np.float32)
+    else:
+        X = rng.integers(0, 256, size=(160, *shape)).astype(np.uint8)
+    settings = {**run.settings, "max_steps": 1, "dequantisation_draws": 2, "batch_size": 64}
+    model = resolve(run.model)(random_state=run.seed, **settings).fit(X)
+    assert model.n_iter_ == 1
+    assert np.isfinite(model.score_samples(X[:3])).all()
+    assert model.sample(2).shape == (2, *shape)
