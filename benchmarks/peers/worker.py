@@ -37,6 +37,11 @@ def main():
                 library.train(X, 3)
                 library.log_prob(X[:4096])
                 answer["parameters"] = int(library.n_parameters())
+            elif order["do"] == "quality":
+                library = LIBRARIES[order["library"]]()
+                parts = np.load(order["data"])
+                parts = [parts[name] for name in ("train", "valid", "test")]
+                answer["score"] = library.quality(*parts, order["seconds"], order["seed"])
             elif order["do"] == "train":
                 answer["seconds"] = library.train(X, order["n"])
             elif order["do"] == "score":
