@@ -23,6 +23,7 @@ class Whitening(nn.Module):
 
     Examples
     --------
+    >>> _ = torch.manual_seed(0)
     >>> x = torch.randn(1000, 1) + 0.1 * torch.randn(1000, 2)
     >>> w = Whitening(2)
     >>> w.fit(x)
