@@ -7,9 +7,9 @@ from densekit.distributions.denoised import Denoised
 
 
 def test_draws_are_the_posterior_mean_and_scores_the_noisy_ones():
-    # x ~ N(3, 4), noise of variance 1: y ~ N(3, 5) and E[x | y] = 3 + (y - 3) 4 / 5.
-    noisy = dist.Normal(torch.full((2,), 3.0), 5**0.5).to_event(1)
-    denoised = Denoised(noisy, 1.0)
+    # x ~ N(3, 1), noise of variance 1/4: y ~ N(3, 5/4) and E[x | y] = 3 + (y - 3) 4 / 5.
+    noisy = dist.Normal(torch.full((2,), 3.0), 1.25**0.5).to_event(1)
+    denoised = Denoised(noisy, 0.5)
     torch.manual_seed(0)
     y = noisy.sample((1000,))
     torch.manual_seed(0)
