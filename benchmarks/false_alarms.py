@@ -12,7 +12,7 @@ on different models (the one started last with all models writes the result). Li
 of another version are passed over; after a change to checks or models delete the log. Writes
 results/false_alarms.json.
 
-A seed of the first ten models takes about 50 seconds of one core, so 200 seeds take about three hours.
+A seed of all models takes about two minutes of one core.
 """
 
 import argparse
