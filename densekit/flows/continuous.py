@@ -53,7 +53,8 @@ class ContinuousFlow(NeuralDensity):
     Notes
     -----
     Events are vectors (D,), images too. Untrained it is the standard normal. A draw is the inverse of
-    the very map that is scored, to rounding. Integers, codes and pixels are dequantised, and an exact
+    the very map that is scored: to rounding, but for the few rows (0.3 % of eight gaussians) where the
+    velocity changes too fast for the grid; the remedy is a greater ``n_steps``. Integers, codes and pixels are dequantised, and an exact
     score is a lower bound then.
 
     Examples
@@ -66,7 +67,7 @@ class ContinuousFlow(NeuralDensity):
     """
 
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (64, 64)
-    n_steps: Annotated[int, Interval(ge=1)] = 6
+    n_steps: Annotated[int, Interval(ge=1)] = 8
     exact_dims: Annotated[int, Interval(ge=0)] = 64
     n_probes: Annotated[int, Interval(ge=2)] = 16
     learning_rate: Annotated[float, Interval(gt=0)] = 5e-3
