@@ -37,6 +37,7 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
 
     Examples
     --------
+    >>> from densekit.nets.velocity import VelocityNet
     >>> transform = ContinuousTransform(VelocityNet(2, (8, 8)), 2).eval()
     >>> flow = HutchinsonFlow(transform, random_signs(2, 4))
     >>> [t.shape for t in flow.log_prob_and_error(torch.zeros(3, 2))]

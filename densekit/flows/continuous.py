@@ -31,12 +31,12 @@ class ContinuousFlow(NeuralDensity):
     back through its steps.
 
     **What a score is.** Up to ``exact_dims`` dimensions the trace is exact, and so is the score but for
-    the error of the solver, which is no chance and falls with ``n_steps`` ** -4: after a default fit
-    about a thousandth of a nat a row, a few hundredths at worst, and the mass one within 0.001. In
-    more dimensions the score is an *estimate* (Hutchinson's) by ``n_probes`` fixed probes, with its
-    standard error, which all rows share: it does not shrink when scores are averaged. With one or two
-    hidden layers the exact trace costs the same in any dimension, less than a single probe, and
-    training always uses it: raise ``exact_dims`` to have it in scores as well.
+    the error of the solver, which is no chance and falls with ``n_steps`` ** -4: on two moons 0.0002
+    nats a row, 0.002 at worst among 5000, and a mass of 0.9999. In more dimensions the score is an
+    *estimate* (Hutchinson's) by ``n_probes`` fixed probes, with its standard error; all rows share the
+    probes, so that the error does not shrink when scores are averaged. With one or two hidden layers
+    the exact trace costs the same in any dimension, less than a single probe, and training always
+    uses it: raise ``exact_dims`` to have it in scores as well.
 
     Parameters
     ----------
@@ -53,8 +53,9 @@ class ContinuousFlow(NeuralDensity):
     Notes
     -----
     Events are vectors (D,), images too. Untrained it is the standard normal. A draw is the inverse of
-    the very map that is scored, to rounding. Integers, codes and pixels are dequantised, and an exact
-    score is a lower bound then.
+    the very map that is scored, to rounding, unless the velocity changes too fast for the grid; a
+    greater ``n_steps`` is the remedy, as it is of any error of the solver. Integers, codes and pixels
+    are dequantised, and an exact score is a lower bound then.
 
     Examples
     --------
@@ -66,7 +67,7 @@ class ContinuousFlow(NeuralDensity):
     """
 
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (64, 64)
-    n_steps: Annotated[int, Interval(ge=1)] = 6
+    n_steps: Annotated[int, Interval(ge=1)] = 8
     exact_dims: Annotated[int, Interval(ge=0)] = 64
     n_probes: Annotated[int, Interval(ge=2)] = 16
     learning_rate: Annotated[float, Interval(gt=0)] = 5e-3

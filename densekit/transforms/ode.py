@@ -72,7 +72,7 @@ class ContinuousTransform(ColumnTransform):
     """
 
     def __init__(
-        self, velocity: nn.Module, n_features: int, n_context: int = 0, n_steps: int = 6
+        self, velocity: nn.Module, n_features: int, n_context: int = 0, n_steps: int = 8
     ) -> None:
         super().__init__(n_features, n_context)
         self.velocity: Any = velocity
@@ -102,7 +102,8 @@ class ContinuousTransform(ColumnTransform):
 
         The equation solved backwards ends within the error of the grid. How far from z the way forth
         from there leads is added to where the way back begins, again and again: a column stops when
-        nothing is left to correct, or when a correction no longer halves what is left.
+        nothing is left to correct, or when a correction no longer takes a tenth off what is left.
+        That happens where the velocity changes too fast for the grid: more steps are the remedy.
         """
         end, grid = squash(z), self._even(z)
         start, ladj = self.integrate(self._begin(end, grid, context), grid.flip(0), context)
@@ -119,7 +120,7 @@ class ContinuousTransform(ColumnTransform):
             left = off.abs().amax(0)
             best = torch.where(left < least, begin, best)
             # Each column for itself: none depends on which others are beside it.
-            going = going & (left < least / 2) & (left > enough)
+            going = going & (left < 0.9 * least) & (left > enough)
             if not going.any():
                 break
             least = torch.minimum(left, least)
