@@ -53,7 +53,9 @@ def container_of(X: Any) -> str:
 def n_rows(X: Any) -> int:
     """Number of rows of an array, frame, table, series or list."""
     shape = getattr(X, "shape", None)
-    if isinstance(shape, tuple) and shape:
+    if shape == ():
+        raise ValueError("X has shape (): it is one number, and rows of an array are expected")
+    if isinstance(shape, tuple):
         return int(shape[0])
     return len(X) if hasattr(X, "__len__") else len(np.atleast_1d(np.asarray(X)))
 
