@@ -220,6 +220,8 @@ class NeuralDensity(DensityEstimator):
         with seeded(seed, device):
             encoded = self._encode_context(context, n)
             self._learn(self._events(typed), encoded, start)
+        # A hyper-parameter that was set since may have changed what a score is.
+        self.density_kind_ = self._kind_of_scores(self.schema_)
 
     def _fit(self, events: Events, context: Tensor | None) -> None:
         self._learn(events, context)

@@ -191,8 +191,14 @@ class Nflows(Torch):
             masked = {"hidden_features": 128, "num_blocks": 1, "use_residual_blocks": False}
             mask = [(i + d) % 2 for d in range(n_features)]
 
-            def net(a, b):
-                return nets.MLP((a,), (b,), list(HIDDEN), activation=F.relu)
+            class Net(nets.MLP):
+                def __init__(self, a, b):
+                    super().__init__((a,), (b,), list(HIDDEN), activation=F.relu)
+
+                def forward(self, inputs, context=None):
+                    return super().forward(inputs)
+
+            net = Net
 
             if model == "nsf_ar":
                 part = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform

@@ -1,5 +1,6 @@
 """Probability density distillation: a flow that draws fast learns what a flow that scores fast knows."""
 
+import copy
 import functools
 from typing import Any, TypeVar
 
@@ -50,10 +51,10 @@ def distill(
     Raises
     ------
     TypeError
-        A teacher without a density over continuous events, a student that is no flow, ``devices``
-        above one.
+        A teacher without a density over continuous events, a student that is no flow or takes other
+        data, ``devices`` above one.
     ValueError
-        Contexts where the teacher has none, or none where it has.
+        Contexts where the teacher has none, or none where it has; a ``checkpoint_dir``.
 
     Notes
     -----
@@ -77,6 +78,8 @@ def distill(
     before = dict(vars(student))
     try:
         _adopt(teacher, student, str(device))
+        # A copy: its weights are moved to where the student learns.
+        module = copy.deepcopy(teacher).module_.to(device, student._torch_dtype)
         with seeded(seed, device):
             given = teacher._check_sample_context(context)
             encoded = student._encode_context(given, None)
@@ -85,11 +88,11 @@ def distill(
             rows = torch.zeros(
                 n, student.schema_.n_dims, dtype=student._torch_dtype, device=device
             )
-            module = teacher.module_.to(device, student._torch_dtype)
             student._loss = functools.partial(_divergence, module)  # type: ignore[method-assign]
             student._view = lambda typed: typed  # type: ignore[method-assign]
             student._learn(rows, encoded)
-        student.base_measure_, student.density_kind_ = teacher.base_measure_, teacher.density_kind_
+        student.base_measure_ = teacher.base_measure_
+        student.density_kind_ = student._kind_of_scores(student.schema_)
     except BaseException:
         student.__dict__.clear()
         student.__dict__.update(before)
@@ -97,7 +100,6 @@ def distill(
     finally:
         for name in ("_loss", "_view"):
             student.__dict__.pop(name, None)
-        teacher.module_.to(teacher.device_, teacher._torch_dtype)
     return student
 
 
@@ -109,7 +111,7 @@ def _check(teacher: Any, student: Any, n_rows: int) -> None:
             f"teacher={type(teacher).__name__} must be a flow, whose exact score of continuous events "
             "can be differentiated"
         )
-    if not isinstance(student, NeuralDensity) or student._capabilities != kind:
+    if not isinstance(student, NeuralDensity) or _takes(student) != _takes(teacher):
         raise TypeError(
             f"student={type(student).__name__} must be a flow that takes what "
             f"{type(teacher).__name__} takes; MaskedAutoregressiveFlow(direction='sample') draws "
@@ -117,12 +119,25 @@ def _check(teacher: Any, student: Any, n_rows: int) -> None:
         )
     if student.devices not in (None, 1):
         raise TypeError(f"student has devices={student.devices!r}: distill trains in one process")
+    if student.checkpoint_dir is not None:
+        raise ValueError(
+            f"student has checkpoint_dir={student.checkpoint_dir!r}: a checkpoint knows the rows of a "
+            "fit and not a teacher; set it to None"
+        )
     if n_rows < 2:
         raise ValueError(f"n_rows={n_rows} must be at least 2")
 
 
+def _takes(flow: NeuralDensity) -> tuple[Any, ...]:
+    """What must agree for one flow to stand in for another."""
+    kind = flow._capabilities
+    return kind.density, kind.view, kind.modalities, kind.context, kind.flat
+
+
 def _adopt(teacher: NeuralDensity, student: NeuralDensity, device: str) -> None:
     """What fit learns of the data, from the teacher."""
+    for name in [k for k in vars(student) if k.endswith("_") and not k.startswith("_")]:
+        delattr(student, name)
     names = ("codec_", "schema_", "context_codec_", "context_names_", "n_features_in_")
     for name in (*names, "feature_names_in_"):
         if hasattr(teacher, name):

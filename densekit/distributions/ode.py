@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densekit.distributions.flow import FlowDistribution, FlowModule
 from densekit.distributions.montecarlo import MonteCarloDistribution
-from densekit.transforms.columns import to_columns
+from densekit.transforms.columns import to_columns, to_rows
 from densekit.transforms.ode import ContinuousTransform
 
 
@@ -57,6 +57,17 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
         new = HutchinsonFlow(self.transform, self.probes, self.context)
         new._batch_shape = torch.Size(batch_shape)
         return new
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws (\\*sample_shape, \\*batch_shape, D), without the trace that nobody asked for."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        z = torch.randn(
+            self.transform.n_features,
+            shape.numel(),
+            dtype=self._like.dtype,
+            device=self._like.device,
+        )
+        return to_rows(self.transform.place(z, self._context(shape)), shape)
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Estimates of the log-density of values (..., D), and their standard errors."""

@@ -161,13 +161,26 @@ class GaussianizeElement:
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
-        return _Kernels(self, raw).evaluate(x)
+        with _full(x):
+            x, raw = _float(x), _float(raw)
+            return _Kernels(self, raw).evaluate(x)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""
-        kernels = _Kernels(self, raw)
-        x = invert(kernels.value, z)
-        return x, -kernels.evaluate(x)[1]
+        with _full(z):
+            kernels = _Kernels(self, _float(raw))
+            x = invert(kernels.value, _float(z))
+            return x, -kernels.evaluate(x)[1]
+
+
+def _full(x: Tensor) -> torch.autocast:
+    """Without mixed precision: tails of half the digits are no log-densities."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _float(x: Tensor) -> Tensor:
+    """Half precision, which layers before may have made, as float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class _Kernels:

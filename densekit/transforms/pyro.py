@@ -150,6 +150,10 @@ class FromPyro(ColumnTransform):
 def _forget(part: Any, cache_size: int) -> None:
     """Empty the cache, and give it this size; ``with_cache`` is what most of Pyro's lack."""
     part._cache_size, part._cached_x_y = cache_size, (None, None)
+    # Beside it most keep a log-determinant or a scale of the last pass, with the graph behind it.
+    for name, value in list(vars(part).items()):
+        if name.startswith("_cache") and isinstance(value, Tensor):
+            setattr(part, name, None)
 
 
 def _log_det(part: Transform, x: Tensor, y: Tensor) -> Tensor:

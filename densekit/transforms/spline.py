@@ -44,8 +44,11 @@ def _kernel() -> ModuleType | None:
         return None
     try:
         from densekit.transforms import spline_kernel
-    except ImportError as error:  # a numba that does not fit the numpy beside it
-        _logger.warning("splines are computed in plain torch: numba does not import (%s)", error)
+    # A numba that does not fit the numpy beside it, or finds no folder that it may write to.
+    except (ImportError, RuntimeError) as error:
+        _logger.warning(
+            "splines are computed in plain torch: numba does not work here (%s)", error
+        )
         return None
     return spline_kernel
 

@@ -332,12 +332,13 @@ def _backward(
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "densekit-spline")
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "densekit-spline")
 
 
-# A forked process has no such threads, and would wait for them.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+if hasattr(os, "register_at_fork"):
+    # A forked process has no such threads, and would wait for them.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -> None:
@@ -352,7 +353,7 @@ def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -
         loop(*given, 0, n, *others)
         return
     calls = [(*given, start, stop, *others) for start, stop in pairwise(cuts)]
-    rest = [_pool(parts - 1).submit(loop, *call) for call in calls[1:]]
+    rest = [_pool().submit(loop, *call) for call in calls[1:]]
     loop(*calls[0])
     for part in rest:
         part.result()
@@ -366,6 +367,11 @@ def _flat(x: Tensor) -> np.ndarray:
 def _whole(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Detached and without gaps: x (D, N) or (N,) and raw (P, D, N) or (P, N), features and parameters
     in any order."""
+    if raw.shape[1:] != x.shape:
+        raise ValueError(
+            f"raw parameters of shape {tuple(raw.shape)} are not those of numbers of shape "
+            f"{tuple(x.shape)}: one set a number, {tuple(raw.shape[:1] + x.shape)}; expand them"
+        )
     x = x.detach().contiguous()
     raw = raw.detach().reshape(len(raw), -1, x.shape[-1]) if raw.ndim > 3 else raw.detach()
     if not (raw.is_contiguous() or raw.transpose(0, -2).is_contiguous()):

@@ -118,3 +118,40 @@ def test_a_teacher_that_is_not_fitted_is_named():
 
     with pytest.raises(NotFittedError, match="RealNVP"):
         distill(RealNVP(), student())
+
+
+def test_the_kind_of_a_score_is_the_students_own():
+    from densekit import ContinuousFlow
+
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    estimate = ContinuousFlow(hidden_sizes=(8,), n_steps=2, exact_dims=2, max_steps=2)
+    exact = MaskedAutoregressiveFlow(n_transforms=1, hidden_sizes=(8,), max_steps=2)
+    assert distill(exact.fit(X), estimate).density_kind_ == "estimate"
+    assert distill(estimate, exact).density_kind_ == "exact"
+
+
+def test_nothing_is_left_of_what_the_student_knew_before():
+    import pandas as pd
+
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 4)), columns=list("abcd"))
+    small = {"n_transforms": 1, "hidden_sizes": (8,), "max_steps": 2, "device": "cpu"}
+    pupil = MaskedAutoregressiveFlow(direction="sample", **small).fit(frame)
+    X = frame.to_numpy()[:, :3]
+    learnt = distill(MaskedAutoregressiveFlow(**small).fit(X), pupil)
+    assert not hasattr(learnt, "feature_names_in_")
+    assert learnt.score_samples(X).shape == (60,)
+
+
+def test_a_transformer_teaches_a_flow_that_draws_at_once():
+    from densekit import TarFlow
+
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    teacher = TarFlow(n_transforms=1, width=8, n_heads=2, max_steps=2, dtype="float64").fit(X)
+    before = teacher.score_samples(X)
+    distill(teacher, student(max_steps=2))
+    assert np.array_equal(teacher.score_samples(X), before)
+
+
+def test_a_checkpoint_is_refused(taught, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_dir"):
+        distill(taught[1], student(checkpoint_dir=str(tmp_path)))

@@ -120,3 +120,9 @@ def test_gaussianization_stays_finite_far_from_the_data():
 def test_gaussianization_names_a_wrong_hyper_parameter(field, value):
     with pytest.raises(ValueError, match=field):
         GaussianizationFlow(**{field: value}).fit(rng().normal(size=(20, 2)))
+
+
+def test_mixed_precision_leaves_the_tails_whole():
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    flow = GaussianizationFlow(n_transforms=2, n_components=4, max_steps=5, mixed_precision=True)
+    assert np.isfinite(flow.fit(X).score_samples(X)).all()

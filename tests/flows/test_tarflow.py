@@ -144,3 +144,11 @@ def test_tarflow_stays_finite_far_from_the_data():
 def test_tarflow_names_a_wrong_hyper_parameter(field, value):
     with pytest.raises(ValueError, match=field):
         TarFlow(**{"n_heads": 2, field: value}).fit(rng().normal(size=(20, 2)))
+
+
+def test_a_kind_that_a_hyper_parameter_changes_is_told_after_a_warm_start():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    flow = TarFlow(n_transforms=1, width=8, n_heads=2, max_steps=2).fit(X)
+    assert flow.density_kind_ == "exact"
+    flow.set_params(noise_std=0.1, denoise=True, warm_start=True).fit(X)
+    assert flow.density_kind_ == "estimate"

@@ -162,3 +162,9 @@ def test_one_line_says_that_numba_is_missing(monkeypatch, caplog):
     spline._kernel.cache_clear()
     assert caplog.text.count("plain torch") == 1
     assert "densekit[fast]" in caplog.text
+
+
+def test_parameters_of_another_shape_are_named():
+    x, raw = problem()
+    with pytest.raises(ValueError, match=r"shape \(23, 5, 1\).*\(23, 5, 200\)"):
+        kernel.forward(x, raw[..., :1], BOUND)
