@@ -150,7 +150,9 @@ def main():
     if not arguments.report:
         subprocess.run([arguments.peers, "-c", "import zuko, nflows"], check=True)
         measure(arguments)
-    record = {"environment": environment(), "seconds": arguments.seconds, "threads": 1}
+    about = environment()
+    about["command"] = about["command"].replace(arguments.peers, "peers/bin/python")
+    record = {"environment": about, "seconds": arguments.seconds, "threads": 1}
     write("quality", {**record, "tables": summary(arguments.seconds)})
 
 

@@ -174,7 +174,9 @@ def main():
         found = subprocess.run(
             [arguments.peers, "-c", code], capture_output=True, text=True, check=True
         )
-        record = {"environment": environment(), "peers": json.loads(found.stdout)}
+        about = environment()
+        about["command"] = about["command"].replace(arguments.peers, "peers/bin/python")
+        record = {"environment": about, "peers": json.loads(found.stdout)}
         write("peers", {**record, "batch": 512, "threads": 1, "models": results})
 
 
