@@ -57,7 +57,7 @@ class Learner(ABC):
 
     def counts(self, column: Column) -> np.ndarray:
         """Rows of each level of ``column``, which :meth:`column` gave."""
-        raise NotImplementedError
+        raise NotImplementedError(f"column {self.name!r} is of numbers, which have no levels")
 
     def _constant(self) -> Column:
         return Column(self.name, "constant", self.dtype, levels=(self.first,))
