@@ -23,7 +23,8 @@ from densekit.transforms.autoregressive import AutoregressiveTransform  # noqa: 
 from densekit.transforms.coupling import CouplingTransform, binary_split  # noqa: E402
 from densekit.transforms.linear import Diagonal, LULinear, Reverse  # noqa: E402
 from densekit.transforms.nflows import FromNflows  # noqa: E402
-from densekit.transforms.spline import MIN_SLOPE, SplineElement  # noqa: E402
+from densekit.transforms.spline import SplineElement  # noqa: E402
+from densekit.transforms.spline_plain import MIN_SLOPE  # noqa: E402
 
 UNIT_SLOPE = math.log(math.expm1(1 - MIN_SLOPE))
 """What nflows' raw slopes have more than ours, which are 1 at 0."""
