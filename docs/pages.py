@@ -431,6 +431,8 @@ The models themselves are :doc:`here </models/index>`.
 
 .. autofunction:: densekit.all_estimators
 
+.. autofunction:: densekit.distill
+
 .. autofunction:: densekit.capabilities
 
 .. autofunction:: densekit.load

@@ -88,7 +88,7 @@ class TableCodec(Codec):
 
     def fit(self, X: Any) -> "TableCodec":
         """Learn kinds, levels, location and scale of every column; those of
-        :class:`~densekit.codecs.ondisk.RowsInPieces` are read once.
+        ``RowsInPieces`` are read once.
 
         Raises
         ------

@@ -53,7 +53,7 @@ class TransformFlow(NeuralDensity):
         context is used; the second argument is given where it has no default or is called
         ``n_context``. It returns the list :math:`[T_1, \ldots, T_k]`, made anew at every call:
         noise to data in Pyro's order, whichever library they are of. None is
-        :func:`spline_transforms`.
+        ``spline_transforms``.
 
     Notes
     -----
