@@ -44,10 +44,10 @@ SETTINGS = {
     "TarFlow": {**EXACT, "n_transforms": 2, "width": 16},
     "ContinuousFlow": {**EXACT, "hidden_sizes": (16,), "n_steps": 4},
     "Glow": {**NET, "n_transforms": 2},
-    "VAE": {**NET, "n_importance": 32},
+    "VAE": {"hidden_sizes": (32,), "n_importance": 32, "device": "cpu"},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
-    "GAN": {"hidden_sizes": (32,), "device": "cpu"},
+    "GAN": {"hidden_sizes": (64, 64), "device": "cpu"},
     "NoiseConditionalScore": {"hidden_sizes": (32,), "device": "cpu"},
 }
 """Small, and yet able to learn the data of the checks."""
