@@ -96,7 +96,9 @@ class ConvNet(nn.Module):
         """Images (N, n_in, H, W) and rows (N, n_context) to (N, n_out, H, W)."""
         if self.n_in:
             # A matrix before may have made inf - inf of numbers near the largest float.
-            h = F.conv2d(squash(x).nan_to_num(), self.first, self.bias[0][:, 0], padding=self.padding)
+            h = F.conv2d(
+                squash(x).nan_to_num(), self.first, self.bias[0][:, 0], padding=self.padding
+            )
         else:
             h = self.bias[0].view(1, -1, 1, 1).expand(len(x), -1, *self.size)
         if context is not None:
