@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from densekit.nets.residual import squash, uniform_weight
+from densekit.nets.chain import squash
+from densekit.nets.residual import uniform_weight
 from densekit.nets.transformer import Decoder, Layout
 
 _FARTHEST = 100.0

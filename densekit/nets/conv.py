@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densekit.nets.chain import squash
 from densekit.nets.mlp import activation_layer
-from densekit.nets.residual import check_hidden, squash, uniform_weight
+from densekit.nets.residual import check_hidden, uniform_weight
 
 _IN_CACHE = 2**20
 """Hidden numbers at a time where no gradient is asked for, so that they stay in cache."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from densekit.nets.chain import Plan, chain, squash
 from densekit.nets.mlp import activation_layer
-from densekit.nets.residual import check_hidden, squash, uniform_weight
-from densekit.nets.triangular import masked_product, stairs
+from densekit.nets.residual import check_hidden, uniform_weight
+from densekit.nets.triangular import stairs
 
 
 class MaskedNet(nn.Module):
@@ -41,7 +42,7 @@ class MaskedNet(nn.Module):
     Notes
     -----
     Input (D, N) and context (C, N), output (P, D, N). The last layer starts at zero. The net reads
-    its input through :func:`~densekit.nets.residual.squash`.
+    its input through :func:`~densekit.nets.chain.squash`.
 
     Examples
     --------
@@ -64,7 +65,7 @@ class MaskedNet(nn.Module):
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
-        D, self.n_params = n_features, n_params
+        D, self.n_params, self.dropout = n_features, n_params, dropout
         place = torch.arange(D)
         order = place.flip(0) if reverse else place
         if reverse:
@@ -89,7 +90,7 @@ class MaskedNet(nn.Module):
         known = [k for p in place.tolist() for k in [self._known[-1][p]] * n_params]
         self._last_stairs = stairs(known)
 
-        self.activation = activation_layer(activation, dropout)
+        self.name, self.activation = activation, activation_layer(activation, dropout)
         fan_in = [mask.sum(1, keepdim=True) for mask in masks[:-1]]
         fan_in[0] += n_context
         self.weights = nn.ParameterList(
@@ -115,21 +116,18 @@ class MaskedNet(nn.Module):
 
         In memory the parameters of a feature lie together, (D, P, N): what they read makes stairs then.
         """
-        masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
-        h = torch.addmm(self._first_bias(context), self.weights[0] * masks[0], squash(x))
-        for weight, bias, mask, steps in zip(
-            self.weights[1:], self.bias[1:], masks[1:-1], self._stairs, strict=True
-        ):
-            step = masked_product(self.activation(h), weight, bias, mask, steps)
-            h = h + step if h.shape == step.shape else step
-        bias = self.last_bias.transpose(0, 1).flatten(0, 1)
-        out = masked_product(
-            self.activation(h),
-            self.last.transpose(0, 1),
-            bias,
-            masks[-1][:, None],
-            self._last_stairs,
-        )
+        # Looked up here and not kept: buffers move with the module.
+        first, *masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
+        masks = [first, *masks[:-1], masks[-1][:, None]]
+        steps = [None, *self._stairs, self._last_stairs]
+        plan = Plan(self.name, self.activation, self.dropout > 0 and self.training, masks, steps)
+        _, *biases = self.bias
+        biases = [
+            self._first_bias(context),
+            *biases,
+            self.last_bias.transpose(0, 1).flatten(0, 1),
+        ]
+        out = chain(x, [*self.weights, self.last.transpose(0, 1)], biases, plan)
         return out.view(-1, self.n_params, x.shape[1]).transpose(0, 1)
 
     def solve(

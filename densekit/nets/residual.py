@@ -2,11 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from densekit.nets.chain import Plan, chain, squash
 from densekit.nets.mlp import activation_layer
 
 
@@ -14,38 +14,6 @@ def check_hidden(hidden_sizes: Sequence[int]) -> None:
     """Raise a ValueError where there is no hidden layer."""
     if not hidden_sizes:
         raise ValueError("hidden_sizes=() must have one layer at least, as in hidden_sizes=(64,)")
-
-
-def squash(x: Tensor) -> Tensor:
-    """What a conditioner reads of its input: asinh, the number itself near 0 and its logarithm far out.
-
-    A network continues its last slope to infinity, so that an outlier in one feature would throw the
-    parameters of all others off; and any finite input now gives finite parameters.
-    """
-    y: Tensor = _Asinh.apply(x)
-    return y
-
-
-class _Asinh(torch.autograd.Function):
-    """torch's own takes a number at a time on a CPU; its parts come in vectors, ten times as fast."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        # Beyond this the square has no float, and the logarithm stands still.
-        t = x.abs().clamp(max=torch.finfo(x.dtype).max ** 0.5 / 2)
-        root = torch.mul(t, t).add_(1).sqrt_().add_(1)
-        return torch.mul(t, t).div_(root).add_(t).log1p_().copysign_(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return g * (x * x + 1).rsqrt()
 
 
 def uniform_weight(n_out: int, n_in: int, fan_in: Tensor | float) -> nn.Parameter:
@@ -91,6 +59,7 @@ class ResidualNet(nn.Module):
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
+        self.name, self.dropout = activation, dropout
         self.activation = activation_layer(activation, dropout)
         fan_in = [n_in + n_context, *hidden_sizes[:-1]]
         self.first = uniform_weight(hidden_sizes[0], n_in, fan_in[0])
@@ -106,10 +75,12 @@ class ResidualNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Columns (n_in, N) and (n_context, N) to (n_out, N)."""
-        h = torch.addmm(self.bias[0], self.first, squash(x))
+        first, *biases = self.bias
         if context is not None:
-            h = torch.addmm(h, self.context, squash(context))
-        for weight, bias in zip(self.hidden, self.bias[1:], strict=True):
-            step = torch.addmm(bias, weight, self.activation(h))
-            h = h + step if h.shape == step.shape else step
-        return torch.addmm(self.last_bias, self.last, self.activation(h))
+            first = torch.addmm(first, self.context, squash(context))
+        weights = [self.first, *self.hidden, self.last]
+        nothing = [None] * len(weights)
+        plan = Plan(
+            self.name, self.activation, self.dropout > 0 and self.training, nothing, nothing
+        )
+        return chain(x, weights, [first, *biases, self.last_bias], plan)

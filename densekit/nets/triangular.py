@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,8 @@ _ROWS = 64
 _STEPS = 4
 
 
-def stairs(reads: Sequence[int]) -> list[Step]:
-    """Steps over rows that read the first ``reads[r]`` columns each.
+def stairs(reads: Sequence[int]) -> list[Step] | None:
+    """Steps over rows that read the first ``reads[r]`` columns each; None where one is enough.
 
     Examples
     --------
@@ -23,66 +22,54 @@ def stairs(reads: Sequence[int]) -> list[Step]:
     [(0, 64, 1), (64, 128, 2)]
     """
     n = len(reads)
-    count = max(1, min(_STEPS, n // _ROWS))
+    count = min(_STEPS, n // _ROWS)
+    if count < 2:
+        return None
     edges = [round(n * i / count) for i in range(count + 1)]
     return [(a, b, max(reads[a:b])) for a, b in itertools.pairwise(edges)]
 
 
-def masked_product(
-    x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, steps: Sequence[Step]
-) -> Tensor:
-    r"""(W * mask) x + b, where ``steps`` cover all that the mask leaves.
-
-    Parameters
-    ----------
-    x : (K, N)
-    weight : (M, K) or (A, B, K), rows in the order of its shape, whatever that of its memory
-    bias : (A B, 1)
-    mask : broadcasts against weight
-    steps : as from :func:`stairs`, over the A B rows
-
-    Returns
-    -------
-    (M, N) or (A B, N), differentiable any number of times.
-    """
-    if (
-        len(steps) == 1
-        or x.device.type != "cpu"
-        or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
-    ):
-        return torch.addmm(bias, (weight * mask).flatten(0, -2), x)
-    y: Tensor = _Stairs.apply(x, weight, bias, mask, steps)
-    return y
-
-
-def _masked(weight: Tensor, mask: Tensor) -> Tensor:
-    """In rows that follow each other, with one pass over the numbers."""
+def whole(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """weight * mask in rows that follow each other, (A B, K), with one pass over the numbers."""
+    if mask is None:
+        return weight.flatten(0, -2)
     return torch.mul(weight, mask, out=weight.new_empty(weight.shape)).flatten(0, -2)
 
 
-class _Stairs(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor, steps: Sequence[Step]
-    ) -> Tensor:
-        w = _masked(weight, mask)
-        y = x.new_empty(len(w), x.shape[1])
-        for a, b, k in steps:
+def push(w: Tensor, bias: Tensor | None, x: Tensor, steps: Sequence[Step] | None) -> Tensor:
+    """w x + bias, where the steps cover all of w that is not zero; None takes the whole of it."""
+    if steps is None:
+        return w @ x if bias is None else torch.addmm(bias, w, x)
+    y = x.new_empty(len(w), x.shape[1])
+    for a, b, k in steps:
+        if bias is None:
+            torch.mm(w[a:b, :k], x[:k], out=y[a:b])
+        else:
             torch.addmm(bias[a:b], w[a:b, :k], x[:k], out=y[a:b])
-        ctx.save_for_backward(x, weight, mask, w)
-        ctx.steps = steps
-        return y
+    return y
 
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        x, weight, mask, w = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: what is returned is differentiated again
-            gx = (weight * mask).flatten(0, -2).t() @ g
-            return gx, (g @ x.t()).view(weight.shape) * mask, g.sum(1, keepdim=True), None, None
-        gw, gx = torch.zeros_like(w), torch.zeros_like(x)
-        for a, b, k in ctx.steps:
-            torch.mm(g[a:b], x[:k].t(), out=gw[a:b, :k])
-            gx[:k].addmm_(w[a:b, :k].t(), g[a:b])
-        gw = gw.view(weight.shape).mul_(mask)
-        return gx, gw, g.sum(1, keepdim=True), None, None
+
+def push_back(w: Tensor, g: Tensor, steps: Sequence[Step] | None) -> Tensor:
+    """w' g."""
+    if steps is None:
+        return w.t() @ g
+    y = g.new_empty(w.shape[1], g.shape[1])
+    filled = 0
+    for a, b, k in sorted(steps, key=lambda step: -step[2]):  # what is read furthest fills it
+        if filled:
+            y[:k].addmm_(w[a:b, :k].t(), g[a:b])
+        else:
+            torch.mm(w[a:b, :k].t(), g[a:b], out=y[:k])
+            y[k:], filled = 0, k
+    return y
+
+
+def pull(g: Tensor, x: Tensor, steps: Sequence[Step] | None) -> Tensor:
+    """g x', zero where the steps do not reach."""
+    if steps is None:
+        return g @ x.t()
+    w = g.new_empty(len(g), len(x))
+    for a, b, k in steps:
+        torch.mm(g[a:b], x[:k].t(), out=w[a:b, :k])
+        w[a:b, k:] = 0
+    return w

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from densekit.nets.residual import check_hidden, squash, uniform_weight
+from densekit.nets.chain import squash
+from densekit.nets.residual import check_hidden, uniform_weight
 
 _N_TIMES = 4
 """Functions of time, 1, cos(pi t), cos(2 pi t), ..., that biases and gains are made of."""

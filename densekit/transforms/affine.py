@@ -1,7 +1,40 @@
 """The affine element: a scale and a shift."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from densekit.nets.compiled import compiled
+
+_KERNEL = "densekit.transforms.affine_kernel"
+
+
+def _formula(x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    a = limit * torch.tanh(raw[0] / limit)
+    return torch.addcmul(raw[1], x, a.exp()), a
+
+
+class _Affine(torch.autograd.Function):
+    """The formula as one loop each way; as itself where it is differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, raw)
+        ctx.limit, ctx.loops = limit, compiled(_KERNEL, x, raw)
+        z, a = ctx.loops.forward(x, raw, limit)
+        return z, a
+
+    @staticmethod
+    def backward(ctx: Any, gz: Tensor, ga: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, raw = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return (*ctx.loops.backward(x, raw, gz, ga, ctx.limit), None)
+        wanted = [t for t, need in zip((x, raw), ctx.needs_input_grad, strict=False) if need]
+        value = _formula(x, raw, ctx.limit)
+        found = iter(torch.autograd.grad(value, wanted, (gz, ga), create_graph=True))
+        gx, graw = (next(found) if need else None for need in ctx.needs_input_grad[:2])
+        return gx, graw, None
 
 
 class AffineElement:
@@ -35,8 +68,10 @@ class AffineElement:
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
-        a = self.limit * torch.tanh(raw[0] / self.limit)
-        return torch.addcmul(raw[1], x, a.exp()), a
+        if raw.shape[1:] == x.shape and compiled(_KERNEL, x, raw):
+            z, a = _Affine.apply(x, raw, self.limit)
+            return z, a
+        return _formula(x, raw, self.limit)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torchdiffeq import odeint
 
-from densekit.nets.residual import squash
+from densekit.nets.chain import squash
 from densekit.transforms.columns import ColumnTransform
 
 _CORRECTIONS = 20

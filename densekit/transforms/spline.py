@@ -17,46 +17,17 @@ plain torch (``spline_plain.py``).
 """
 
 import functools
-import importlib.util
-import logging
 import math
-import os
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from densekit.nets.compiled import compiled
 from densekit.transforms import spline_plain
 from densekit.transforms.spline_plain import MIN_BIN
 
-_logger = logging.getLogger("densekit.transforms")
-_logger.addHandler(logging.NullHandler())
-
-
-@functools.cache
-def _kernel() -> ModuleType | None:
-    """The compiled loops; None without numba, or with ``DENSEKIT_KERNELS=0`` in the environment."""
-    if os.environ.get("DENSEKIT_KERNELS") == "0":
-        return None
-    if importlib.util.find_spec("numba") is None:
-        _logger.info("splines are computed in plain torch: pip install 'densekit[fast]' for numba")
-        return None
-    try:
-        from densekit.transforms import spline_kernel
-    # A numba that does not fit the numpy beside it, or finds no folder that it may write to.
-    except (ImportError, RuntimeError) as error:
-        _logger.warning(
-            "splines are computed in plain torch: numba does not work here (%s)", error
-        )
-        return None
-    return spline_kernel
-
-
-def _compiled(x: Tensor, raw: Tensor) -> ModuleType | None:
-    """The compiled loops, where they serve these numbers."""
-    fits = x.device.type == "cpu" and x.dtype == raw.dtype == torch.float32 and x.numel() > 0
-    return _kernel() if fits and not torch.compiler.is_compiling() else None
+_KERNEL = "densekit.transforms.spline_kernel"
 
 
 def _refuse_second_derivatives() -> None:
@@ -71,7 +42,7 @@ def _refuse_second_derivatives() -> None:
 class _Spline(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-        ctx.bound, ctx.compiled = bound, _compiled(x, raw)
+        ctx.bound, ctx.compiled = bound, compiled(_KERNEL, x, raw)
         if ctx.compiled:
             ctx.save_for_backward(x, raw)
             y, log_slope = ctx.compiled.forward(x, raw, bound)
@@ -94,7 +65,7 @@ class _InverseSpline(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-        x, log_slope = (_compiled(y, raw) or spline_plain).inverse(y, raw, bound)
+        x, log_slope = (compiled(_KERNEL, y, raw) or spline_plain).inverse(y, raw, bound)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x, raw, log_slope)
         ctx.bound = bound
@@ -105,9 +76,9 @@ class _InverseSpline(torch.autograd.Function):
         _refuse_second_derivatives()
         x, raw, log_slope = ctx.saved_tensors
         zero = torch.zeros_like(gx)
-        compiled = _compiled(x, raw)
-        if compiled:
-            pull = functools.partial(compiled.backward, x, raw)
+        loops = compiled(_KERNEL, x, raw)
+        if loops:
+            pull = functools.partial(loops.backward, x, raw)
         else:
             saved = tuple(spline_plain.forward(x, raw, ctx.bound)[2])
             pull = functools.partial(spline_plain.backward, saved)

@@ -2,95 +2,23 @@
 
 Plain torch makes some sixty passes over all numbers; here a block of samples stays in registers and the
 nearest cache from softmax to log-slope, and the backward pass computes the bin anew instead of reading
-what was saved of it. Numba compiles it (no compiler is needed), once a machine: it caches. Its
-exponential and logarithm are polynomials (Cephes, Moshier 1989), since calls of a library would keep the
-loops from being vectorised; their relative error is about 1e-7.
+what was saved of it. Numba compiles it (no compiler is needed), once a machine: it caches.
 
 Importing this module imports numba.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 from torch import Tensor
 
+from densekit.nets.loops import MATH, F, exp, flat, log, share_out, shares, softplus
 from densekit.transforms.spline_plain import MIN_BIN, MIN_SLOPE, UNIT_SLOPE
 
-_F = np.float32
 _W = 64
 """Samples of a block: sixteen registers of the widest kind, and all buffers within the first cache."""
-_SHARE = 16_384
-"""Numbers a thread must have before another one is worth its start."""
-_MATH = {"contract", "nsz", "arcp"}
-"""Fused and reordered only where NaN and infinity stay what they are."""
-
-
-@intrinsic
-def _as_float(_: Any, bits: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), code
-
-
-@intrinsic
-def _as_int(_: Any, number: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.int32(types.float32), code
-
-
-@numba.njit(fastmath=_MATH, error_model="numpy")
-def _exp(x: Any) -> Any:
-    x = min(max(x, _F(-87.0)), _F(88.0))
-    n = _F(np.floor(x * _F(1.44269504) + _F(0.5)))
-    r = x - n * _F(0.693359375)
-    r = r - n * _F(-2.12194440e-4)
-    p = _F(1.9875691500e-4)
-    p = p * r + _F(1.3981999507e-3)
-    p = p * r + _F(8.3334519073e-3)
-    p = p * r + _F(4.1665795894e-2)
-    p = p * r + _F(1.6666665459e-1)
-    p = p * r + _F(5.0000001201e-1)
-    y = p * r * r + r + _F(1.0)
-    return y * _as_float(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
-
-
-@numba.njit(fastmath=_MATH, error_model="numpy")
-def _log(x: Any) -> Any:
-    """Of a positive normal number."""
-    bits: Any = _as_int(x)
-    # The exponent that leaves a number between the square roots of a half and of two.
-    place = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
-    m = _as_float(np.int32(bits - np.int32(place << np.int32(23)))) - _F(1.0)
-    e = _F(place)
-    z = m * m
-    p = _F(7.0376836292e-2)
-    p = p * m + _F(-1.1514610310e-1)
-    p = p * m + _F(1.1676998740e-1)
-    p = p * m + _F(-1.2420140846e-1)
-    p = p * m + _F(1.4249322787e-1)
-    p = p * m + _F(-1.6668057665e-1)
-    p = p * m + _F(2.0000714765e-1)
-    p = p * m + _F(-2.4999993993e-1)
-    p = p * m + _F(3.3333331174e-1)
-    y = m * z * p + e * _F(-2.12194440e-4) - _F(0.5) * z
-    return m + y + e * _F(0.693359375)
-
-
-@numba.njit(fastmath=_MATH, error_model="numpy")
-def _softplus(x: Any) -> Any:
-    return max(x, _F(0.0)) + _log(_F(1.0) + _exp(-abs(x)))
 
 
 # Where the rows of a block's buffer begin. One array with constant places: the compiler then knows that
@@ -101,18 +29,18 @@ _G0, _G1, _G2, _G3, _G4, _G5, _G6, _G7 = range(10 * _W, 18 * _W, _W)  # gradient
 _LENGTH = 18 * _W
 
 
-@numba.njit(fastmath=_MATH, error_model="numpy")
+@numba.njit(fastmath=MATH, error_model="numpy")
 def _find(raw: Any, at: Any, row: Any, K: Any, m: Any, edge: Any, e: Any, b: Any) -> Any:
     """Shares of all bins into e, and the bin of each b[_U] into the other rows of b.
 
     ``raw[at + p * row + i]`` is parameter p of sample i; ``edge`` says which sum finds the bin.
     """
-    s, least = _F(1 - MIN_BIN * K), _F(MIN_BIN)
+    s, least = F(1 - MIN_BIN * K), F(MIN_BIN)
     for c in range(2):
         r = raw[at + c * K * row : at + c * K * row + m]
         for i in range(m):
             b[_SUM1 + i] = r[i]
-            b[_SUM0 + i] = _F(0.0)
+            b[_SUM0 + i] = F(0.0)
         for j in range(1, K):
             r = raw[at + (c * K + j) * row : at + (c * K + j) * row + m]
             for i in range(m):
@@ -121,11 +49,11 @@ def _find(raw: Any, at: Any, row: Any, K: Any, m: Any, edge: Any, e: Any, b: Any
             r = raw[at + (c * K + j) * row : at + (c * K + j) * row + m]
             ej = e[(c * K + j) * _W : (c * K + j + 1) * _W]
             for i in range(m):
-                a = _exp(r[i] - b[_SUM1 + i])
+                a = exp(r[i] - b[_SUM1 + i])
                 ej[i] = a
                 b[_SUM0 + i] += a
         for i in range(m):
-            b[_SUM0 + i] = _F(1.0) / b[_SUM0 + i]
+            b[_SUM0 + i] = F(1.0) / b[_SUM0 + i]
         for j in range(K):
             ej = e[(c * K + j) * _W : (c * K + j + 1) * _W]
             for i in range(m):
@@ -133,11 +61,11 @@ def _find(raw: Any, at: Any, row: Any, K: Any, m: Any, edge: Any, e: Any, b: Any
     ej, fj = e[:_W], e[K * _W : (K + 1) * _W]
     r = raw[at + 2 * K * row : at + 2 * K * row + m]
     for i in range(m):
-        b[_NUMBER + i] = _F(0.0)
-        b[_SUM0 + i] = _F(0.0)
-        b[_SUM1 + i] = _F(0.0)
-        b[_BEFORE0 + i] = _F(0.0)
-        b[_BEFORE1 + i] = _F(0.0)
+        b[_NUMBER + i] = F(0.0)
+        b[_SUM0 + i] = F(0.0)
+        b[_SUM1 + i] = F(0.0)
+        b[_BEFORE0 + i] = F(0.0)
+        b[_BEFORE1 + i] = F(0.0)
         b[_SHARE0 + i] = ej[i]
         b[_SHARE1 + i] = fj[i]
         b[_RAW0 + i] = r[i]
@@ -148,7 +76,7 @@ def _find(raw: Any, at: Any, row: Any, K: Any, m: Any, edge: Any, e: Any, b: Any
         after = min(j, K - 2)
         r = raw[at + (2 * K + j - 1) * row : at + (2 * K + j - 1) * row + m]
         rn = raw[at + (2 * K + after) * row : at + (2 * K + after) * row + m]
-        place = _F(j)
+        place = F(j)
         for i in range(m):
             sum0, sum1 = b[_SUM0 + i] + ej[i], b[_SUM1 + i] + fj[i]
             b[_SUM0 + i] = sum0
@@ -163,28 +91,28 @@ def _find(raw: Any, at: Any, row: Any, K: Any, m: Any, edge: Any, e: Any, b: Any
             b[_RAW1 + i] = rn[i] if right else b[_RAW1 + i]
 
 
-@numba.njit(fastmath=_MATH, error_model="numpy")
+@numba.njit(fastmath=MATH, error_model="numpy")
 def _slope(raw: Any, number: Any, end: Any) -> Any:
     """Slope at a knot of bin ``number``; 1 in the bin at the end. (Takes numbers and no array, whose
     count of references would keep the loops around it from vectors.)"""
-    slope = _softplus(raw + _F(UNIT_SLOPE)) + _F(MIN_SLOPE)
-    return _F(1.0) if number == end else slope
+    slope = softplus(raw + F(UNIT_SLOPE)) + F(MIN_SLOPE)
+    return F(1.0) if number == end else slope
 
 
-@numba.njit(fastmath=_MATH, error_model="numpy")
+@numba.njit(fastmath=MATH, error_model="numpy")
 def _box(x: Any, bound: Any) -> Any:
-    return min(max((x + bound) * (_F(0.5) / bound), _F(0.0)), _F(1.0))
+    return min(max((x + bound) * (F(0.5) / bound), F(0.0)), F(1.0))
 
 
-@numba.njit(nogil=True, fastmath=_MATH, error_model="numpy", cache=True)
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _forward(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     y: Any, log_slope: Any,
 ) -> Any:  # fmt: skip
     """y and log dy/dx of samples first ... stop - 1."""
     e, b = np.empty(2 * K * _W, np.float32), np.empty(_LENGTH, np.float32)
-    s, least, two, last = _F(1 - MIN_BIN * K), _F(MIN_BIN), _F(2.0), _F(K - 1)
-    zero, one = _F(0.0), _F(1.0)
+    s, least, two, last = F(1 - MIN_BIN * K), F(MIN_BIN), F(2.0), F(K - 1)
+    zero, one = F(0.0), F(1.0)
     for d in range(len(x) // N):
         for n in range(first, stop, _W):
             m, o = min(_W, stop - n), d * N + n
@@ -206,19 +134,19 @@ def _forward(
                 inside = abs(xs[i]) < bound
                 v = (low + h * top * bottom) * two * bound - bound
                 ys[i] = v if inside else xs[i]
-                g = _log(mean * mean * bottom * bottom * rise)
+                g = log(mean * mean * bottom * bottom * rise)
                 slopes[i] = g if inside else zero
 
 
-@numba.njit(nogil=True, fastmath=_MATH, error_model="numpy", cache=True)
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _inverse(
     y: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     x: Any, log_slope: Any,
 ) -> Any:  # fmt: skip
     """x and log dx/dy of samples first ... stop - 1."""
     e, b = np.empty(2 * K * _W, np.float32), np.empty(_LENGTH, np.float32)
-    s, least, two, last = _F(1 - MIN_BIN * K), _F(MIN_BIN), _F(2.0), _F(K - 1)
-    zero, one, tiny = _F(0.0), _F(1.0), _F(1e-30)
+    s, least, two, last = F(1 - MIN_BIN * K), F(MIN_BIN), F(2.0), F(K - 1)
+    zero, one, tiny = F(0.0), F(1.0), F(1e-30)
     for d in range(len(y) // N):
         for n in range(first, stop, _W):
             m, o = min(_W, stop - n), d * N + n
@@ -236,7 +164,7 @@ def _inverse(
                 curve = d0 + d1 - two * mean
                 a = (mean - d0) * h + curve * up
                 k = h * d0 - curve * up
-                root = k + np.sqrt(max(k * k + _F(4.0) * a * mean * up, zero))
+                root = k + np.sqrt(max(k * k + F(4.0) * a * mean * up, zero))
                 t = min(max(two * mean * up / max(root, tiny), zero), one)
                 # One Newton step gives back the digits that the formula loses to cancellation.
                 q = t * (one - t)
@@ -251,19 +179,19 @@ def _inverse(
                 inside = abs(ys[i]) < bound
                 v = (left + t * w) * two * bound - bound
                 xs[i] = v if inside else ys[i]
-                g = -_log(mean * mean * bottom * bottom * rise)
+                g = -log(mean * mean * bottom * bottom * rise)
                 slopes[i] = g if inside else zero
 
 
-@numba.njit(nogil=True, fastmath=_MATH, error_model="numpy", cache=True)
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _backward(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     gy: Any, gl: Any, gx: Any, graw: Any,
 ) -> Any:  # fmt: skip
     """Gradients with respect to x and raw, from those of y and log dy/dx."""
     e, b = np.empty(2 * K * _W, np.float32), np.empty(_LENGTH, np.float32)
-    s, least, two, last = _F(1 - MIN_BIN * K), _F(MIN_BIN), _F(2.0), _F(K - 1)
-    zero, one, unit = _F(0.0), _F(1.0), _F(UNIT_SLOPE)
+    s, least, two, last = F(1 - MIN_BIN * K), F(MIN_BIN), F(2.0), F(K - 1)
+    zero, one, unit = F(0.0), F(1.0), F(UNIT_SLOPE)
     for d in range(len(x) // N):
         for n in range(first, stop, _W):
             m, o, at = min(_W, stop - n), d * N + n, d * feature + n
@@ -299,11 +227,11 @@ def _backward(
                 g_t *= per_width
                 g_height = s * (scaled * top + g_mean * per_width)
                 g_width = -s * (g_mean * mean * per_width + g_t * t)
-                gxs[i] = g_t * (_F(0.5) / bound) if inside else gys[i]
+                gxs[i] = g_t * (F(0.5) / bound) if inside else gys[i]
                 g0 = (g_rise * t1 * t1 + (g_top + g_bottom) * q) / (
-                    one + _exp(-b[_RAW0 + i] - unit)
+                    one + exp(-b[_RAW0 + i] - unit)
                 )
-                g1 = (g_rise * t * t + g_bottom * q) / (one + _exp(-b[_RAW1 + i] - unit))
+                g1 = (g_rise * t * t + g_bottom * q) / (one + exp(-b[_RAW1 + i] - unit))
                 b[_G0 + i] = g_width
                 b[_G1 + i] = g_height
                 b[_G2 + i] = -s * g_t
@@ -313,7 +241,7 @@ def _backward(
                 b[_G6 + i] = g_width * share0 - s * g_t * b[_BEFORE0 + i]
                 b[_G7 + i] = g_height * share1 + s * g_y * b[_BEFORE1 + i]
             for j in range(K):
-                ej, fj, place = e[j * _W : j * _W + m], e[(K + j) * _W : (K + j) * _W + m], _F(j)
+                ej, fj, place = e[j * _W : j * _W + m], e[(K + j) * _W : (K + j) * _W + m], F(j)
                 to = graw[at + j * row : at + j * row + m]
                 up = graw[at + (K + j) * row : at + (K + j) * row + m]
                 for i in range(m):
@@ -325,20 +253,10 @@ def _backward(
                     own = b[_G3 + i] if b[_NUMBER + i] > place else own
                     up[i] = fj[i] * (own - b[_G7 + i])
             for j in range(K - 1):
-                to, place = graw[at + (2 * K + j) * row : at + (2 * K + j) * row + m], _F(j)
+                to, place = graw[at + (2 * K + j) * row : at + (2 * K + j) * row + m], F(j)
                 for i in range(m):
                     own = b[_G5 + i] if b[_NUMBER + i] == place else zero
                     to[i] = b[_G4 + i] if b[_NUMBER + i] == place + one else own
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "densekit-spline")
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked process has no such threads, and would wait for them.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -> None:
@@ -346,22 +264,8 @@ def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -
     n = x.shape[-1]
     # Parameters may lie before the features or behind them: each has a stride of its own.
     strides = ((raw.shape[0] + 1) // 3, raw.stride(1) if raw.ndim == 3 else 0, raw.stride(0))
-    parts = max(1, min(torch.get_num_threads(), x.numel() // _SHARE, n // _W))
-    cuts = [round(i * n / parts / _W) * _W for i in range(parts)] + [n]
-    given: tuple[Any, ...] = (_flat(x), _flat(raw), n, *strides, _F(bound))
-    if parts == 1:
-        loop(*given, 0, n, *others)
-        return
-    calls = [(*given, start, stop, *others) for start, stop in pairwise(cuts)]
-    rest = [_pool().submit(loop, *call) for call in calls[1:]]
-    loop(*calls[0])
-    for part in rest:
-        part.result()
-
-
-def _flat(x: Tensor) -> np.ndarray:
-    """The same memory, in one row."""
-    return x.as_strided((x.numel(),), (1,)).numpy()
+    given: tuple[Any, ...] = (flat(x), flat(raw), n, *strides, F(bound))
+    share_out(loop, [(*given, *part, *others) for part in shares(n, x.numel(), _W)])
 
 
 def _whole(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -383,7 +287,7 @@ def forward(x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """y and log dy/dx, of the shape of x."""
     x, raw = _whole(x, raw)
     y, log_slope = torch.empty_like(x), torch.empty_like(x)
-    _run(_forward, x, raw, bound, _flat(y), _flat(log_slope))
+    _run(_forward, x, raw, bound, flat(y), flat(log_slope))
     return y, log_slope
 
 
@@ -391,7 +295,7 @@ def inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """x and log dx/dy, of the shape of y."""
     y, raw = _whole(y, raw)
     x, log_slope = torch.empty_like(y), torch.empty_like(y)
-    _run(_inverse, y, raw, bound, _flat(x), _flat(log_slope))
+    _run(_inverse, y, raw, bound, flat(x), flat(log_slope))
     return x, log_slope
 
 
@@ -403,5 +307,5 @@ def backward(
     x, raw = _whole(x, raw)
     gy, gl = gy.contiguous(), gl.contiguous()
     gx, graw = torch.empty_like(x), torch.empty_like(raw)
-    _run(_backward, x, raw, bound, _flat(gy), _flat(gl), _flat(gx), _flat(graw))
+    _run(_backward, x, raw, bound, flat(gy), flat(gl), flat(gx), flat(graw))
     return gx, graw.view(shape) if graw.shape != shape else graw

@@ -2,7 +2,7 @@
 
 import torch
 
-from densekit.nets.residual import squash
+from densekit.nets.chain import squash
 
 
 def test_squash_is_asinh_over_the_whole_range_of_floats():

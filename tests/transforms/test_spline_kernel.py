@@ -147,21 +147,10 @@ def spline_plain_as_pair(x, raw, bound):
 def test_without_it_the_same_flow_scores_the_same(monkeypatch):
     x, raw = problem()
     with_it = SplineElement(8, BOUND).forward(x, raw)
-    monkeypatch.setattr(spline, "_kernel", lambda: None)
+    monkeypatch.setattr(spline, "compiled", lambda *a: None)
     without = SplineElement(8, BOUND).forward(x, raw)
     for ours, theirs in zip(with_it, without, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
-
-
-def test_one_line_says_that_numba_is_missing(monkeypatch, caplog):
-    spline._kernel.cache_clear()
-    monkeypatch.setattr(spline.importlib.util, "find_spec", lambda name: None)
-    with caplog.at_level("INFO", "densekit.transforms"):
-        for _ in range(2):
-            assert spline._kernel() is None
-    spline._kernel.cache_clear()
-    assert caplog.text.count("plain torch") == 1
-    assert "densekit[fast]" in caplog.text
 
 
 def test_parameters_of_another_shape_are_named():

@@ -1,0 +1,84 @@
+"""The affine element as one compiled loop each way: what ``affine.py`` computes, for float32 on a CPU.
+
+Importing this imports numba.
+"""
+
+from typing import Any
+
+import numba
+import torch
+from torch import Tensor
+
+from densekit.nets.loops import MATH, F, exp, flat, share_out, shares
+
+
+@numba.njit(fastmath=MATH, error_model="numpy")
+def _tanh(x: Any) -> Any:
+    return F(1.0) - F(2.0) / (F(1.0) + exp(x + x))
+
+
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+def _forward(
+    first: Any, stop: Any, n: Any, feature: Any, row: Any, limit: Any, x: Any, raw: Any, z: Any, a: Any
+) -> Any:  # fmt: skip
+    for d in range(first, stop):
+        at, o = d * feature, d * n
+        r, b = raw[at : at + n], raw[at + row : at + row + n]
+        xs, zs, slopes = x[o : o + n], z[o : o + n], a[o : o + n]
+        for i in range(n):
+            slope = limit * _tanh(r[i] / limit)
+            slopes[i] = slope
+            zs[i] = xs[i] * exp(slope) + b[i]
+
+
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+def _backward(
+    first: Any, stop: Any, n: Any, feature: Any, row: Any, limit: Any, x: Any, raw: Any,
+    gz: Any, ga: Any, apart: Any, gx: Any, graw: Any,
+) -> Any:  # fmt: skip
+    one = F(1.0)
+    for d in range(first, stop):
+        at, o, p = d * feature, d * n, d * apart
+        r, gr, gb = raw[at : at + n], graw[at : at + n], graw[at + row : at + row + n]
+        xs, gs, slopes, to = x[o : o + n], gz[o : o + n], ga[p : p + n], gx[o : o + n]
+        for i in range(n):
+            t = _tanh(r[i] / limit)
+            g = gs[i] * exp(limit * t)
+            to[i] = g
+            gr[i] = (g * xs[i] + slopes[i]) * (one - t * t)
+            gb[i] = gs[i]
+
+
+def _places(x: Tensor, raw: Tensor) -> tuple[Tensor, int, int, int]:
+    """raw (2, D, N) or (2, N), numbers in a feature, and the steps to the next feature and parameter."""
+    n = x.shape[-1]
+    raw = raw.detach().reshape(2, -1, n)
+    if raw.stride(2) != 1 or raw.transpose(0, 1).is_contiguous() is raw.is_contiguous():
+        raw = raw.contiguous()
+    return raw, n, raw.stride(1), raw.stride(0)
+
+
+def forward(x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """z and log dz/dx, of the shape of x."""
+    x = x.detach().contiguous()
+    raw, n, *steps = _places(x, raw)
+    z, a = torch.empty_like(x), torch.empty_like(x)
+    given = (n, *steps, F(limit), flat(x), flat(raw), flat(z), flat(a))
+    share_out(_forward, [(*part, *given) for part in shares(x.numel() // n, x.numel())])
+    return z, a
+
+
+def backward(
+    x: Tensor, raw: Tensor, gz: Tensor, ga: Tensor, limit: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to x and raw, from those of z and log dz/dx."""
+    shape, x, gz = raw.shape, x.detach().contiguous(), gz.contiguous()
+    raw, n, *steps = _places(x, raw)
+    # The gradient of a sum over features is one row for all.
+    same = ga.ndim == 2 and ga.stride() == (0, 1)
+    ga = ga[0] if same else ga.contiguous()
+    gx, graw = torch.empty_like(x), torch.empty_like(raw)
+    given = (n, *steps, F(limit), flat(x), flat(raw), flat(gz), flat(ga), 0 if same else n)
+    calls = [(*part, *given, flat(gx), flat(graw)) for part in shares(x.numel() // n, x.numel())]
+    share_out(_backward, calls)
+    return gx, graw.view(shape)

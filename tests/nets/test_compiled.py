@@ -1,0 +1,43 @@
+"""Compiled loops are used where numba is, and one line says where it is not."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from densekit.nets import compiled
+from densekit.nets.compiled import kernel
+
+NAME = "densekit.nets.chain_kernel"
+
+
+@pytest.fixture
+def forgotten():
+    for cached in (compiled.kernel, compiled._there):
+        cached.cache_clear()
+    yield
+    for cached in (compiled.kernel, compiled._there):
+        cached.cache_clear()
+
+
+def test_one_line_says_that_numba_is_missing(monkeypatch, caplog, forgotten):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with caplog.at_level("INFO", "densekit.nets"):
+        for name in (NAME, "densekit.transforms.spline_kernel"):
+            assert kernel(name) is None
+    assert caplog.text.count("plain torch") == 1
+    assert "densekit[fast]" in caplog.text
+
+
+def test_the_environment_switches_them_off(monkeypatch, caplog, forgotten):
+    monkeypatch.setenv("DENSEKIT_KERNELS", "0")
+    assert kernel(NAME) is None
+    assert not caplog.text
+
+
+def test_they_serve_float32_on_a_cpu_alone():
+    pytest.importorskip("numba", reason="numba is not installed")
+    x = torch.ones(2)
+    assert compiled.compiled(NAME, x) is not None
+    assert compiled.compiled(NAME, x, x.double()) is None
+    assert compiled.compiled(NAME, x[:0]) is None
