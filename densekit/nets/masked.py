@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from densekit.nets.angles import readings
 from densekit.nets.mlp import activation_layer
 from densekit.nets.residual import check_hidden, squash, uniform_weight
 from densekit.nets.triangular import masked_product, stairs
@@ -37,6 +38,8 @@ class MaskedNet(nn.Module):
         A name that :func:`densekit.nets.mlp.activation_layer` knows.
     dropout : float
         Probability with which a hidden unit is left out while training.
+    angles : sequence of int
+        Features that are half turns in [-1, 1), of which the net reads cosine and sine.
 
     Notes
     -----
@@ -51,6 +54,7 @@ class MaskedNet(nn.Module):
     """
 
     order: Tensor
+    arrival: Tensor
 
     def __init__(
         self,
@@ -61,17 +65,22 @@ class MaskedNet(nn.Module):
         reverse: bool = False,
         activation: str = "silu",
         dropout: float = 0.0,
+        angles: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
         D, self.n_params = n_features, n_params
+        self.angles = tuple(angles)
         place = torch.arange(D)
         order = place.flip(0) if reverse else place
         if reverse:
             place = place.flip(0)
         least = 0 if n_context or D == 1 else 1  # a unit that sees nothing would be a mere bias
         degrees = [least + torch.arange(h) * (D - least) // h for h in hidden_sizes]
-        masks = [place < degrees[0][:, None]]
+        # The feature that each reading is of; one after another in the order of the features.
+        owner = torch.tensor([*range(D), *self.angles])
+        self.register_buffer("arrival", place[owner].argsort(stable=True), persistent=False)
+        masks = [place[owner] < degrees[0][:, None]]
         masks += [b[:, None] >= a for a, b in itertools.pairwise(degrees)]
         masks += [place[:, None] >= degrees[-1]]
         # Derived from the arguments alone, so no part of the state.
@@ -116,7 +125,9 @@ class MaskedNet(nn.Module):
         In memory the parameters of a feature lie together, (D, P, N): what they read makes stairs then.
         """
         masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
-        h = torch.addmm(self._first_bias(context), self.weights[0] * masks[0], squash(x))
+        h = torch.addmm(
+            self._first_bias(context), self.weights[0] * masks[0], squash(readings(x, self.angles))
+        )
         for weight, bias, mask, steps in zip(
             self.weights[1:], self.bias[1:], masks[1:-1], self._stairs, strict=True
         ):
@@ -142,9 +153,9 @@ class MaskedNet(nn.Module):
         """
         first, *hidden, last = self._masked()
         order = self.order.tolist()
-        first = first[:, order]
+        first = first[:, self.arrival]
         bias = self._first_bias(context)
-        x = _Growing(len(order), n, first)
+        x = _Growing(first.shape[1], n, first)
         layers = [_Growing(len(b), n, first) for b in self.bias]  # before their activation
         active = [_Growing(len(b), n, first) for b in self.bias]
         found = []
@@ -154,7 +165,7 @@ class MaskedNet(nn.Module):
                 if new.start == new.stop:
                     continue
                 if i == 0:
-                    h = torch.addmm(bias[new], first[new, :place], x.rows)
+                    h = torch.addmm(bias[new], first[new, : len(x)], x.rows)
                 else:
                     below = active[i - 1].rows
                     h = torch.addmm(self.bias[i][new], hidden[i - 1][new, : len(below)], below)
@@ -166,7 +177,8 @@ class MaskedNet(nn.Module):
             raw = torch.addmm(self.last_bias[:, d], last[:, d, : len(top)], top)
             found.append(step(d, raw))
             if place + 1 < len(order):
-                x.append(squash(found[-1])[None])
+                angles = (0,) if d in self.angles else ()
+                x.append(squash(readings(found[-1][None], angles)))
         return torch.stack([found[p] for p in self.order.argsort().tolist()])
 
 
