@@ -12,6 +12,7 @@ from torch import Tensor
 
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.spline import SplineElement
+from densekit.transforms.spline_plain import MIN_BIN
 
 
 def wrap(u: Tensor) -> Tensor:
@@ -20,52 +21,67 @@ def wrap(u: Tensor) -> Tensor:
 
 
 class CircularSpline:
-    r"""A rational-quadratic spline round the circle, between two learnt turns.
+    r"""A rational-quadratic spline round the circle, and a turn.
 
-    .. math:: z = \langle f(\langle u + a \rangle) + b \rangle
+    .. math:: z = \langle f(\langle x + a \rangle) + b - a \rangle
 
-    with f the spline of :class:`~densekit.transforms.spline.SplineElement` on [-1, 1], whose slope is 1
-    at both ends, and whole turns taken off in the brackets: z and the log-slope are continuous all
-    round. The paper learns the slope that both ends share and one turn. Here a says instead where on
-    the circle the ends lie: the slopes of a smooth map of the circle onto itself have mean 1, so it
-    has slope 1 somewhere, and nothing is lost.
+    with f a spline of [-1, 1] onto itself whose slope at both ends is the same, learnt number, and
+    whole turns taken off in the brackets: z and its slope are continuous all round.
 
     Parameters
     ----------
     n_bins : int
         K, at least 2.
     turn : float
-        a at the start, when b = -a and f is the identity.
+        a, which is not learnt: it says where on the circle the ends lie.
 
     Notes
     -----
-    The 3 K + 1 raw parameters are those of the spline, a and b. Zeros make the identity.
+    The 3 K + 1 raw parameters are K widths, K heights, the slopes at K knots, and b. Zeros make the
+    identity. It is the middle of a :class:`~densekit.transforms.spline.SplineElement` with one more
+    bin at each end, a copy of the one at the other end.
 
     Examples
     --------
     >>> spline = CircularSpline(n_bins=4)
     >>> z, log_slope = spline.forward(torch.tensor([0.5]), torch.tensor([0.0] * 12 + [0.75])[:, None])
-    >>> z.tolist(), log_slope.abs().tolist()
-    ([-0.75], [0.0])
+    >>> round(z.item(), 5), abs(round(log_slope.item(), 5))
+    (-0.75, 0.0)
     """
 
     def __init__(self, n_bins: int = 8, turn: float = 0.0) -> None:
-        self.spline, self.turn = SplineElement(n_bins, 1.0), turn
-        self.n_params = self.spline.n_params + 2
+        self.n_bins, self.turn, self.n_params = n_bins, turn, 3 * n_bins + 1
+        self.spline = SplineElement(n_bins + 2, 1.0)
 
     def start(self) -> Tensor:
         """The identity with bins of equal width, (3 K + 1,)."""
-        return torch.tensor([0.0] * self.spline.n_params + [self.turn, -self.turn])
+        return torch.zeros(self.n_params)
+
+    def _unrolled(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Parameters of the longer spline; where its middle begins and how long that is, (2, \*S), in
+        width and height, as shares of its box."""
+        K = self.n_bins
+        w, h, d = raw[:K], raw[K : 2 * K], raw[2 * K : 3 * K]
+        longer = torch.cat([w[-1:], w, w[:1], h[-1:], h, h[:1], d, d[:1]])
+        share = torch.softmax(longer[: 2 * K + 4].unflatten(0, (2, K + 2)), 1)
+        ends = (1 - MIN_BIN * (K + 2)) * share[:, [0, -1]] + MIN_BIN
+        return longer, ends[:, 0], 1 - ends.sum(1)
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
-        y, log_slope = self.spline.forward(wrap(x + raw[-2]), raw[:-2])
-        return wrap(y + raw[-1]), log_slope
+        longer, begin, length = self._unrolled(raw)
+        x = 2 * begin[0] - 1 + length[0] * (wrap(x + self.turn) + 1)
+        y, log_slope = self.spline.forward(x, longer)
+        z = (y + 1 - 2 * begin[1]) / length[1] - 1
+        return wrap(z + raw[-1] - self.turn), log_slope + (length[0] / length[1]).log()
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""
-        y, log_slope = self.spline.inverse(wrap(z - raw[-1]), raw[:-2])
-        return wrap(y - raw[-2]), log_slope
+        longer, begin, length = self._unrolled(raw)
+        z = 2 * begin[1] - 1 + length[1] * (wrap(z - raw[-1] + self.turn) + 1)
+        y, log_slope = self.spline.inverse(z, longer)
+        x = (y + 1 - 2 * begin[0]) / length[0] - 1
+        return wrap(x - self.turn), log_slope + (length[1] / length[0]).log()
 
 
 class ToCircle(ColumnTransform):
@@ -93,29 +109,30 @@ class ToCircle(ColumnTransform):
     tensor([3., 0.])
     """
 
-    index: Tensor
-    loc: Tensor
-    scale: Tensor
-
     def __init__(self, n_features: int, moments: Mapping[int, tuple[float, float]]) -> None:
         super().__init__(n_features)
-        # Derived from the arguments alone, so no part of the state.
-        self.register_buffer("index", torch.tensor(list(moments)), persistent=False)
-        for i, name in enumerate(("loc", "scale")):
-            numbers = torch.tensor([[m[i]] for m in moments.values()])
-            self.register_buffer(name, numbers, persistent=False)
+        self.moments = dict(moments)
 
-    def _ladj(self, w: Tensor) -> Tensor:
-        """log|du/dx| at the quantile w = s x + m."""
-        return (self.scale.log() + 0.5 * math.log(2 / math.pi) - 0.5 * w * w).sum(0)
+    def _of(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which features; m and s, (A, 1), in full precision whatever it is."""
+        index = torch.tensor(list(self.moments), device=like.device)
+        numbers = torch.tensor([*self.moments.values()], dtype=like.dtype, device=like.device)
+        return index, numbers[:, :1], numbers[:, 1:]
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Quantiles to the circle."""
-        w = torch.addcmul(self.loc, x[self.index], self.scale)
-        return x.index_copy(0, self.index, torch.erf(w / math.sqrt(2))), self._ladj(w)
+        index, loc, scale = self._of(x)
+        w = torch.addcmul(loc, x[index], scale)
+        return x.index_copy(0, index, torch.erf(w / math.sqrt(2))), _ladj(w, scale)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The circle to quantiles."""
+        index, loc, scale = self._of(z)
         last = 1 - torch.finfo(z.dtype).eps / 2
-        w = torch.erfinv(z[self.index].clamp(-last, last)) * math.sqrt(2)
-        return z.index_copy(0, self.index, (w - self.loc) / self.scale), -self._ladj(w)
+        w = torch.erfinv(z[index].clamp(-last, last)) * math.sqrt(2)
+        return z.index_copy(0, index, (w - loc) / scale), -_ladj(w, scale)
+
+
+def _ladj(w: Tensor, scale: Tensor) -> Tensor:
+    """log|du/dx| at the quantile w = s x + m, over the features."""
+    return (scale.log() + 0.5 * math.log(2 / math.pi) - 0.5 * w * w).sum(0)

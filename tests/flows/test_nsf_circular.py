@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from densekit import Gaussian, NeuralSplineFlow, load
+from densekit.codecs import TableCodec
 
 TURN = 2 * np.pi
 CIRCLE = ("circle", 0.0, TURN)
@@ -57,11 +59,11 @@ def test_density_and_slope_go_on_over_the_seam(on_torus):
 
         assert np.allclose(at(0.0), at(TURN), atol=1e-9)
         assert np.allclose(at(1e-7), at(TURN - 1e-7), atol=1e-4)
-        step = 1e-3
+        step = 1e-5
         before = (at(TURN - step) - at(TURN - 2 * step)) / step
         after = (at(2 * step) - at(step)) / step
-        # As alike as the slopes on two sides of any other point.
-        assert np.allclose(before, after, atol=0.15)
+        assert np.abs(before).max() > 1
+        assert np.allclose(before, after, atol=0.02)
 
 
 def test_one_angle_is_learnt_to_a_hundredth_of_a_nat():
@@ -116,14 +118,14 @@ def test_untrained_it_is_uniform_where_angles_are():
 def test_an_angle_follows_its_context():
     g = np.random.default_rng(0)
     c = g.uniform(-3, 3, size=(3000, 1))
-    X = np.mod(2 * c + 0.2 * g.normal(size=(3000, 1)), TURN)
+    X = np.mod(c + 0.2 * g.normal(size=(3000, 1)), TURN)
     flow = NeuralSplineFlow(n_transforms=2, max_steps=400, support=CIRCLE, **SMALL).fit(
         X, context=c
     )
     for value in (-1.5, 0.0, 1.5):
         drawn = flow.sample(500, context=[[value]], random_state=0)
-        assert np.abs(np.exp(1j * (drawn - 2 * value)).mean()) > 0.9
-        assert np.abs(np.angle(np.exp(1j * (drawn - 2 * value)).mean())) < 0.2
+        assert np.abs(np.exp(1j * (drawn - value)).mean()) > 0.9
+        assert np.abs(np.angle(np.exp(1j * (drawn - value)).mean())) < 0.2
 
 
 def test_matrices_and_angles_do_not_mix():
@@ -144,13 +146,8 @@ def test_a_value_off_the_circle_is_outside_and_other_models_see_an_interval():
 
 @pytest.mark.parametrize(("low", "high"), [(-np.pi, np.pi), (0.0, TURN), (-180.0, 180.0)])
 def test_rounded_draws_stay_on_the_circle(low, high):
-    from densekit.codecs import TableCodec
-
     X = np.linspace(low * 0.99, high * 0.99, 50, dtype=np.float32)[:, None]
     codec = TableCodec(support=("circle", low, high)).fit(X)
-    events = np.linspace(-9, 9, 1001)[:, None]
-    import torch
-
-    drawn = codec.decode(torch.from_numpy(events))
+    drawn = codec.decode(torch.linspace(-9, 9, 1001, dtype=torch.float64)[:, None])
     assert drawn.dtype == np.float32
     assert ((drawn.astype(float) >= low) & (drawn.astype(float) < high)).all()

@@ -28,15 +28,23 @@ def apart(a, b):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), EXACT)
 def test_there_and_back(dtype, tolerance):
-    spline = CircularSpline(6)
+    spline = CircularSpline(6, turn=0.3)
     raw = raw_of(spline, 2000, dtype)
     x = torch.linspace(-1, 1, 2000, dtype=dtype)
     z, log_slope = spline.forward(x, raw)
     back, log_back = spline.inverse(z, raw)
-    assert ((z >= -1) & (z < 1)).all()
+    assert ((z >= -1) & (z <= 1)).all()
+    assert ((back >= -1) & (back <= 1)).all()
+    # Where the map is flat z holds fewer digits of x, and x fewer of z where it is steep.
+    flat = log_back.exp().clamp_min(1)
+    assert (wrap(back - x).abs() / flat).max() < tolerance
+    assert (
+        wrap(spline.forward(back, raw)[0] - z).abs() / log_slope.exp().clamp_min(1)
+    ).max() < tolerance
+    gentle = raw_of(spline, 2000, dtype, spread=0.3)
+    back, log_back = spline.inverse(*spline.forward(x, gentle)[:1], gentle)
     assert apart(back, x) < tolerance
-    # Slopes reach hundreds, so that a rounded place may move them by more than its own error.
-    assert (log_slope + log_back).abs().max() < 300 * tolerance
+    assert (spline.forward(x, gentle)[1] + log_back).abs().max() < 10 * tolerance
 
 
 def test_once_round_increasing_and_without_a_seam():
@@ -50,10 +58,8 @@ def test_once_round_increasing_and_without_a_seam():
     assert torch.trapezoid(log_slope.exp(), x).item() == pytest.approx(2, abs=1e-4)
     assert z[0].item() == pytest.approx(z[-1].item(), abs=1e-12)
     assert log_slope[0].item() == pytest.approx(log_slope[-1].item(), abs=1e-12)
-    # The ends of the spline lie where the turn puts them, and the slope goes on there too.
-    seam = wrap(-1 - raw[-2, :1])
-    sides = spline.forward(torch.cat([seam - 1e-9, seam + 1e-9]), raw[:, :2])[1]
-    assert sides.abs().max() < 1e-5
+    slope_there = log_slope[0].abs()
+    assert slope_there > 0.05  # learnt, and not 1
 
 
 def test_the_log_slope_is_that_of_autodiff():
@@ -82,7 +88,7 @@ def test_any_turn_gives_a_point_of_the_circle(points, turn):
     spline = CircularSpline(4)
     x = torch.tensor(points)
     raw = torch.zeros(spline.n_params, len(points))
-    raw[-2:] = turn
+    raw[-1] = turn
     for way in (spline.forward, spline.inverse):
         y, log_slope = way(x, raw)
         assert ((y >= -1) & (y <= 1)).all()
@@ -130,7 +136,7 @@ def layer(kind, angles=(1, 3)):
             4, element, (16, 16), 1, reverse=kind == "reversed", angles=angles
         )
     for weight in made.parameters():
-        weight.data.add_(0.3 * torch.randn_like(weight))
+        weight.data.add_(0.1 * torch.randn_like(weight))
     return made
 
 
@@ -147,7 +153,7 @@ def test_a_mixed_layer_there_and_back(kind, dtype, tolerance):
             back, back_ladj = made.to_data(z, context)
         off = torch.where(torch.tensor([[False], [True]] * 2), wrap(back - x), back - x).abs()
         assert (off / x.abs().clamp_min(1)).max() < 10 * tolerance
-        assert (ladj + back_ladj).abs().max() < 300 * tolerance
+        assert (ladj + back_ladj).abs().max() < 100 * tolerance
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "reversed", "coupling"])
