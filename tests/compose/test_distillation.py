@@ -18,7 +18,7 @@ SMALL = {"n_transforms": 4, "hidden_sizes": (32, 32), "random_state": 0, "device
 
 
 def student(**more):
-    return MaskedAutoregressiveFlow(direction="sample", **SMALL | {"max_steps": 600} | more)
+    return MaskedAutoregressiveFlow(direction="sample", **SMALL | {"max_steps": 300} | more)
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +158,17 @@ def test_a_transformer_teaches_a_flow_that_draws_at_once():
 def test_a_checkpoint_is_refused(taught, tmp_path):
     with pytest.raises(ValueError, match="checkpoint_dir"):
         distill(taught[1], student(checkpoint_dir=str(tmp_path)))
+
+
+def test_the_teachers_draws_bring_the_student_nearer_to_its_law(taught):
+    X, teacher, _ = taught
+    near, far = (
+        distill(teacher, student(max_steps=60), forward_weight=weight) for weight in (1.0, 0.0)
+    )
+    assert near.score(X) > far.score(X) + 0.05
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_named(taught, weight):
+    with pytest.raises(ValueError, match="forward_weight"):
+        distill(taught[1], student(), forward_weight=weight)
