@@ -71,8 +71,9 @@ class DensityEstimator(BaseEstimator, ABC):
     image_shape : tuple of int, optional
         (H, W) or (H, W, C): rows of a two-dimensional array are flattened images.
     support : str or mapping, optional
-        For all columns, or by name: ``"real"``, ``"positive"`` or ``("interval", low, high)``.
-        Real unless given, since a value outside the support scores -inf.
+        For all columns, or by name: ``"real"``, ``"positive"``, ``("interval", low, high)`` or
+        ``("circle", low, high)`` for angles. Real unless given, since a value outside the support
+        scores -inf.
     kinds : mapping, optional
         Column to ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"`` or
         ``"datetime"``, where the dtype does not say it.

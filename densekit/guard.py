@@ -223,7 +223,7 @@ def _is_support(support: Any) -> bool:
     match support:
         case ("real",) | ("positive",):
             return True
-        case ("interval", float(low), float(high)):
+        case ("interval" | "circle", float(low), float(high)):
             return -math.inf < low < high < math.inf
     return False
 

@@ -158,9 +158,24 @@ def decode_column(column: Column, z: np.ndarray) -> np.ndarray:
     x = from_real(torch.from_numpy(y), column).numpy()
     lowest = limits.tiny if column.support[0] == "positive" else limits.min
     x = x.clip(float(lowest), float(limits.max))
+    if column.support[0] == "circle":
+        x = _on_circle(column, x, numeric)
     if numeric.kind in "iu":
         return _plus(x, 0, int(np.iinfo(numeric).min), int(np.iinfo(numeric).max))
     return x
+
+
+def _on_circle(column: Column, x: np.ndarray, numeric: np.dtype) -> np.ndarray:
+    """x such that it lies in [low, high) after it is rounded to its dtype too."""
+    low, high = float(column.support[1]), float(column.support[2])
+    if numeric.kind in "iu":
+        return np.where(np.rint(x) >= high, low, x)
+    # Compared as float64: NumPy would round the ends too.
+    rounded = x.astype(numeric).astype(np.float64)
+    first = np.array(low).astype(numeric)
+    if float(first) < low:
+        first = np.nextafter(first, np.array(math.inf).astype(numeric))
+    return np.where((rounded < low) | (rounded >= high), first.astype(np.float64), x)
 
 
 def _plus(y: np.ndarray, origin: int, low: int, high: int) -> np.ndarray:

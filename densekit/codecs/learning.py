@@ -200,12 +200,12 @@ def _long_form(label: Any, support: Any) -> tuple[str | float, ...]:
         low, high = float(low), float(high)
     except (TypeError, ValueError):
         word = None
-    if word != "interval" or not -math.inf < low < high < math.inf:
+    if word not in ("interval", "circle") or not -math.inf < low < high < math.inf:
         raise ValueError(
-            f"support of column {label!r} is {support!r}; it must be 'real', 'positive' or "
-            "('interval', low, high) with finite low < high."
+            f"support of column {label!r} is {support!r}; it must be 'real', 'positive', "
+            "('interval', low, high) or ('circle', low, high) with finite low < high."
         )
-    return ("interval", low, high)
+    return (str(word), low, high)
 
 
 def _check_inside(
@@ -219,9 +219,12 @@ def _check_inside(
     else:
         inside = (values >= support[1]) & (values <= support[2])
     if not inside.all():
+        remedy = "widen it or drop these rows"
+        if support[0] == "circle":
+            remedy = "take whole turns off first, as low + np.mod(x - low, high - low)"
         raise ValueError(
             f"support of column {label!r} is {given!r}, but {int((~inside).sum())} value(s) lie "
-            f"outside, for example {float(values[~inside][0])!r}; widen it or drop these rows."
+            f"outside, for example {float(values[~inside][0])!r}; {remedy}."
         )
 
 

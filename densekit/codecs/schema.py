@@ -36,7 +36,7 @@ class Column:
     dtype: str
     """The dtype it came with, as the codec needs it to give the column back."""
     support: tuple[str | float, ...] = ("real",)
-    """``("real",)``, ``("positive",)`` or ``("interval", low, high)``."""
+    """``("real",)``, ``("positive",)``, ``("interval", low, high)`` or ``("circle", low, high)``."""
     loc: float = 0.0
     scale: float = 1.0
     levels: tuple[str | int | float | bool, ...] = ()
@@ -87,6 +87,12 @@ class Schema:
     def quantised(self) -> np.ndarray:
         """Which entries have a mass and not a density: codes and integers."""
         return (self.cardinality > 0) | (self.width > 0)
+
+    @property
+    def circles(self) -> dict[int, Column]:
+        """Columns whose support is a circle, by the number of their entry."""
+        varying = [c for c in self.columns if c.kind != "constant"]
+        return {j: c for j, c in enumerate(varying) if c.support[0] == "circle"}
 
     @property
     def base_measure(self) -> str:

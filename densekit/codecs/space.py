@@ -104,6 +104,6 @@ class DataDistribution(TorchDistribution):
 def _constraint(column: Column) -> Any:
     if column.support[0] == "positive":
         return constraints.positive
-    if column.support[0] == "interval":
+    if column.support[0] in ("interval", "circle"):
         return constraints.interval(float(column.support[1]), float(column.support[2]))
     return constraints.real

@@ -46,7 +46,8 @@ class TableCodec(Codec):
     :math:`\Phi^{-1}` of the place in the interval (``("interval", a, c)``), which is first widened
     by :math:`10^{-6}` of its length at both ends so that values on its edges stay finite; a model
     loses the mass that it puts into the widening, about :math:`2 \cdot 10^{-6}` when well fitted.
-    All arithmetic is float64.
+    A circle (``("circle", a, c)``: an angle, an hour of the day) is taken as the interval, with a and
+    c one point; a model that knows of circles undoes the quantile. All arithmetic is float64.
 
     Kinds are inferred from the dtype: float is real on the whole line, integers are integers
     except that two neighbouring values (0/1 flags) are two levels, strings are categories in
@@ -56,9 +57,10 @@ class TableCodec(Codec):
     Parameters
     ----------
     support : str, tuple or mapping from column to these, optional
-        ``"real"``, ``"positive"`` or ``("interval", low, high)`` for real columns; one value
-        stands for all real columns. An integer column given an interval by name has its integers
-        as levels, none of them impossible and none outside possible.
+        ``"real"``, ``"positive"``, ``("interval", low, high)`` or ``("circle", low, high)`` for
+        real columns; values off a circle are outside, and not wrapped round it. One value stands
+        for all real columns. An integer column given an interval by name has its integers as
+        levels, none of them impossible and none outside possible.
     kinds : mapping from column to str, optional
         ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"`` or
         ``"datetime"`` where the inferred kind is not meant. Columns are named by label, for arrays

@@ -11,9 +11,11 @@ from densekit.nets.mlp import ACTIVATIONS
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
 from densekit.transforms.autoregressive import AutoregressiveTransform
-from densekit.transforms.columns import ColumnTransform, Stack
+from densekit.transforms.circular import CircularSpline, ToCircle
+from densekit.transforms.columns import ColumnTransform, Element, Inverse, Stack
 from densekit.transforms.coupling import CouplingTransform, binary_split
 from densekit.transforms.linear import LULinear
+from densekit.transforms.mixed import Mixed
 from densekit.transforms.spline import SplineElement
 
 
@@ -32,6 +34,11 @@ class NeuralSplineFlow(NeuralDensity):
 
     with the order of the features reversed from layer to layer, or the halves A and B exchanged.
 
+    A column with ``support=("circle", low, high)`` is an angle, high and low one point (Rezende et
+    al., Normalizing Flows on Tori and Spheres, 2020): its splines run round the circle
+    (:class:`~densekit.transforms.circular.CircularSpline`), networks read its cosine and sine, and the
+    density and its slope go on over the seam, in it and in all that depends on it.
+
     Parameters
     ----------
     n_transforms : int
@@ -47,7 +54,7 @@ class NeuralSplineFlow(NeuralDensity):
         layer is the identity.
     linear : bool
         A learnt matrix (:class:`~densekit.transforms.linear.LULinear`) before each layer, which mixes
-        the features, as the paper's tables have it.
+        the features, as the paper's tables have it. A ValueError with angles, which no matrix mixes.
     activation : str
         Activation of the networks, whose layers of equal width are joined by residual sums.
     dropout : float
@@ -86,18 +93,33 @@ class NeuralSplineFlow(NeuralDensity):
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         n_context = 0 if context_schema is None else context_schema.n_features
+        D, angles = schema.n_dims, {j: (c.loc, c.scale) for j, c in schema.circles.items()}
         layers: list[ColumnTransform] = []
         for i in range(self.n_transforms):
+            if self.linear and angles:
+                names = [c.name for c in schema.circles.values()]
+                raise ValueError(
+                    f"linear=True mixes the features by a matrix, and {names} are angles: set "
+                    "linear=False, or give them ('interval', low, high) for support"
+                )
             if self.linear:
-                layers.append(LULinear(schema.n_dims))
-            layers.append(self._layer(i, schema.n_dims, n_context))
+                layers.append(LULinear(D))
+            layers.append(self._layer(i, D, n_context, tuple(angles)))
+        if angles:
+            normal = ToCircle(D, dict.fromkeys(angles, (0.0, 1.0)))
+            layers = [ToCircle(D, angles), *layers, Inverse(normal)]
         return FlowModule(Stack(layers))
 
-    def _layer(self, i: int, n_features: int, n_context: int) -> ColumnTransform:
-        element = SplineElement(self.n_bins, self.tail_bound)
+    def _layer(
+        self, i: int, n_features: int, n_context: int, angles: tuple[int, ...]
+    ) -> ColumnTransform:
+        element: Element = SplineElement(self.n_bins, self.tail_bound)
+        if angles:
+            # Where each layer joins its ends at the start: evenly round, none on the seam of the data.
+            circle = CircularSpline(self.n_bins, (2 * i + 1) / self.n_transforms)
+            element = Mixed([circle if d in angles else element for d in range(n_features)])
         net = (element, self.hidden_sizes, n_context)
+        rest = (self.activation, self.dropout, angles)
         if self.coupling:
-            split = binary_split(n_features, i)
-            return CouplingTransform(split, *net, self.activation, self.dropout)
-        reverse = i % 2 == 1
-        return AutoregressiveTransform(n_features, *net, reverse, self.activation, self.dropout)
+            return CouplingTransform(binary_split(n_features, i), *net, *rest)
+        return AutoregressiveTransform(n_features, *net, i % 2 == 1, *rest)

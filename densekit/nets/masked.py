@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from densekit.nets.angles import readings
 from densekit.nets.chain import Plan, chain, squash
 from densekit.nets.mlp import activation_layer
 from densekit.nets.residual import check_hidden, uniform_weight
@@ -38,6 +39,8 @@ class MaskedNet(nn.Module):
         A name that :func:`densekit.nets.mlp.activation_layer` knows.
     dropout : float
         Probability with which a hidden unit is left out while training.
+    angles : sequence of int
+        Features that are half turns in [-1, 1), of which the net reads cosine and sine.
 
     Notes
     -----
@@ -52,6 +55,7 @@ class MaskedNet(nn.Module):
     """
 
     order: Tensor
+    arrival: Tensor
 
     def __init__(
         self,
@@ -62,17 +66,22 @@ class MaskedNet(nn.Module):
         reverse: bool = False,
         activation: str = "silu",
         dropout: float = 0.0,
+        angles: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
         D, self.n_params, self.dropout = n_features, n_params, dropout
+        self.angles = tuple(angles)
         place = torch.arange(D)
         order = place.flip(0) if reverse else place
         if reverse:
             place = place.flip(0)
         least = 0 if n_context or D == 1 else 1  # a unit that sees nothing would be a mere bias
         degrees = [least + torch.arange(h) * (D - least) // h for h in hidden_sizes]
-        masks = [place < degrees[0][:, None]]
+        # The feature that each reading is of; one after another in the order of the features.
+        owner = torch.tensor([*range(D), *self.angles])
+        self.register_buffer("arrival", place[owner].argsort(stable=True), persistent=False)
+        masks = [place[owner] < degrees[0][:, None]]
         masks += [b[:, None] >= a for a, b in itertools.pairwise(degrees)]
         masks += [place[:, None] >= degrees[-1]]
         # Derived from the arguments alone, so no part of the state.
@@ -127,7 +136,9 @@ class MaskedNet(nn.Module):
             *biases,
             self.last_bias.transpose(0, 1).flatten(0, 1),
         ]
-        out = chain(x, [*self.weights, self.last.transpose(0, 1)], biases, plan)
+        out = chain(
+            readings(x, self.angles), [*self.weights, self.last.transpose(0, 1)], biases, plan
+        )
         return out.view(-1, self.n_params, x.shape[1]).transpose(0, 1)
 
     def solve(
@@ -140,9 +151,9 @@ class MaskedNet(nn.Module):
         """
         first, *hidden, last = self._masked()
         order = self.order.tolist()
-        first = first[:, order]
+        first = first[:, self.arrival]
         bias = self._first_bias(context)
-        x = _Growing(len(order), n, first)
+        x = _Growing(first.shape[1], n, first)
         layers = [_Growing(len(b), n, first) for b in self.bias]  # before their activation
         active = [_Growing(len(b), n, first) for b in self.bias]
         found = []
@@ -152,7 +163,7 @@ class MaskedNet(nn.Module):
                 if new.start == new.stop:
                     continue
                 if i == 0:
-                    h = torch.addmm(bias[new], first[new, :place], x.rows)
+                    h = torch.addmm(bias[new], first[new, : len(x)], x.rows)
                 else:
                     below = active[i - 1].rows
                     h = torch.addmm(self.bias[i][new], hidden[i - 1][new, : len(below)], below)
@@ -164,7 +175,8 @@ class MaskedNet(nn.Module):
             raw = torch.addmm(self.last_bias[:, d], last[:, d, : len(top)], top)
             found.append(step(d, raw))
             if place + 1 < len(order):
-                x.append(squash(found[-1])[None])
+                angles = (0,) if d in self.angles else ()
+                x.append(squash(readings(found[-1][None], angles)))
         return torch.stack([found[p] for p in self.order.argsort().tolist()])
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from densekit.nets.masked import MaskedNet
 from densekit.transforms.columns import ColumnTransform, Element
+from densekit.transforms.mixed import of_feature
 
 
 class AutoregressiveTransform(ColumnTransform):
@@ -24,14 +25,15 @@ class AutoregressiveTransform(ColumnTransform):
     n_features : int
         D; 1 is allowed and needs no other feature.
     element : Element
-        For example :class:`~densekit.transforms.spline.SplineElement`.
+        For example :class:`~densekit.transforms.spline.SplineElement`, or
+        :class:`~densekit.transforms.mixed.Mixed` for features that are not all alike.
     hidden_sizes : sequence of int
         Hidden layers of the network.
     n_context : int
         Number of context features.
     reverse : bool
         Take the features in reversed order.
-    activation, dropout
+    activation, dropout, angles
         Of the network: :class:`~densekit.nets.masked.MaskedNet`.
 
     Examples
@@ -53,14 +55,16 @@ class AutoregressiveTransform(ColumnTransform):
         reverse: bool = False,
         activation: str = "silu",
         dropout: float = 0.0,
+        angles: Sequence[int] = (),
     ) -> None:
         super().__init__(n_features, n_context)
         self.element = element
+        P = element.n_params
         self.net = MaskedNet(
-            n_features, element.n_params, hidden_sizes, n_context, reverse, activation, dropout
+            n_features, P, hidden_sizes, n_context, reverse, activation, dropout, angles
         )
         with torch.no_grad():
-            self.net.last_bias.add_(element.start()[:, None, None])
+            self.net.last_bias.add_(element.start().view(P, -1, 1))
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
@@ -73,7 +77,8 @@ class AutoregressiveTransform(ColumnTransform):
 
         def step(d: int, raw: Tensor) -> Tensor:
             nonlocal total
-            x, ladj = self.element.inverse(z[d], raw)
+            element = of_feature(self.element, d)
+            x, ladj = element.inverse(z[d], raw[: element.n_params])
             total = total + ladj
             return x
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from densekit.nets.angles import readings
 from densekit.nets.residual import ResidualNet
 from densekit.transforms.columns import ColumnTransform, Element
+from densekit.transforms.mixed import of_features
 
 
 def binary_split(n_features: int, layer: int) -> Tensor:
@@ -40,13 +42,16 @@ class CouplingTransform(ColumnTransform):
     kept : Tensor
         Which features are left as they are, (D,) bool.
     element : Element
-        For example :class:`~densekit.transforms.affine.AffineElement`.
+        For example :class:`~densekit.transforms.affine.AffineElement`, or
+        :class:`~densekit.transforms.mixed.Mixed` for features that are not all alike.
     hidden_sizes : sequence of int
         Hidden layers of the network.
     n_context : int
         Number of context features.
     activation, dropout
         Of the network: :class:`~densekit.nets.residual.ResidualNet`.
+    angles : sequence of int
+        Features that are half turns in [-1, 1), of which the network reads cosine and sine.
 
     Examples
     --------
@@ -68,6 +73,7 @@ class CouplingTransform(ColumnTransform):
         n_context: int = 0,
         activation: str = "silu",
         dropout: float = 0.0,
+        angles: Sequence[int] = (),
     ) -> None:
         super().__init__(len(kept), n_context)
         if len(kept) == 1:
@@ -78,18 +84,21 @@ class CouplingTransform(ColumnTransform):
         self.register_buffer("kept", order[:n_kept], persistent=False)
         self.register_buffer("moved", order[n_kept:], persistent=False)
         self.register_buffer("back", order.argsort(), persistent=False)
-        self.element = element
-        n_out = element.n_params * len(self.moved)
-        self.net = ResidualNet(n_kept, n_out, hidden_sizes, n_context, activation, dropout)
+        self.element = of_features(element, self.moved.tolist())
+        self.angles = tuple(i for i, d in enumerate(self.kept.tolist()) if d in angles)
+        P, M, n_in = self.element.n_params, len(self.moved), n_kept + len(self.angles)
+        self.net = ResidualNet(n_in, P * M, hidden_sizes, n_context, activation, dropout)
         with torch.no_grad():
-            start = element.start().repeat_interleave(len(self.moved))
-            self.net.last_bias.add_(start[:, None])
+            start = self.element.start()
+            self.net.last_bias.add_(start.view(P, -1).expand(P, M).reshape(-1, 1))
 
     def _apply_element(
         self, way: str, columns: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         kept, moved = columns[self.kept], columns[self.moved]
-        raw = self.net(kept, context).view(self.element.n_params, *moved.shape)
+        raw = self.net(readings(kept, self.angles), context).view(
+            self.element.n_params, *moved.shape
+        )
         moved, ladj = getattr(self.element, way)(moved, raw)
         return torch.cat([kept, moved])[self.back], ladj.sum(0)
 
