@@ -134,15 +134,15 @@ class PixelNet(nn.Module):
         x[:, -1, _ABOVE:, side : W + side] = 1.0
         place = self.row + self.column
         # Of each layer: its last rows, and the pixels of the row so far, zeros before the first.
-        rows = [like.new_zeros(n, self.width, k.dilation, W) for k in self.layers]
-        line = [like.new_zeros(W + k.dilation, n, self.width) for k in self.layers]
+        rows = [like.new_zeros(n, self.width, layer.dilation, W) for layer in self.layers]
+        line = [like.new_zeros(W + layer.dilation, n, self.width) for layer in self.layers]
         left = self.left.flatten(1).t()
         for i in range(H):
             v = F.conv2d(x[:, :, i : i + _ABOVE], self.above) + place[0][:, i : i + 1]
             said = []
-            for l, layer in enumerate(self.layers):
-                both = torch.cat([rows[l], v], 2)
-                rows[l] = both[:, :, 1:]
+            for k, layer in enumerate(self.layers):
+                both = torch.cat([rows[k], v], 2)
+                rows[k] = both[:, :, 1:]
                 # The row that far above and this one; those between are for the rows to come.
                 v, to_left = layer.rows(both, context)
                 said.append(to_left[:, :, 0].permute(2, 0, 1).contiguous())
@@ -150,9 +150,9 @@ class PixelNet(nn.Module):
             for j in range(W):
                 seen = x[:, :, i + _ABOVE, j + side - _LEFT : j + side]
                 h = torch.addmm(start[j], seen.flatten(1), left)
-                for l, layer in enumerate(self.layers):
-                    line[l][j + layer.dilation] = h
-                    h = layer.pixel(h, line[l][j], said[l][j])
+                for k, layer in enumerate(self.layers):
+                    line[k][j + layer.dilation] = h
+                    h = layer.pixel(h, line[k][j], said[k][j])
                 x[:, :-1, i + _ABOVE, j + side] = pixel(h)
         return x[:, :-1, _ABOVE:, side : W + side].contiguous()
 
