@@ -3,7 +3,7 @@
     python benchmarks/pixel_sampling.py
 
 Images of 28 x 28 pixels, of two levels and of 256, on one thread. With the cache: a whole draw, timed.
-Without: one pass over the images for each pixel, of which there are 784; one pass is timed and multiplied,
+Without: one pass over the images for each of the 784 pixels; one pass is timed and multiplied,
 since all take the same time whatever is in the images. Writes results/pixel_sampling.json.
 """
 
