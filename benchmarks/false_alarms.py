@@ -47,6 +47,8 @@ SETTINGS = {
     "VAE": {"hidden_sizes": (32,), "n_importance": 32, "device": "cpu"},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
+    "PixelCNN": {**EXACT, "width": 8, "n_layers": 2},
+    "ImageTransformer": {**EXACT, "width": 16, "n_layers": 1, "n_heads": 2},
     "GAN": {"hidden_sizes": (64, 64), "device": "cpu"},
     "NoiseConditionalScore": {"hidden_sizes": (32,), "device": "cpu"},
 }

@@ -36,7 +36,9 @@ _EXPORTS = {
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive
+    "ImageTransformer": "densekit.autoregressive.image_transformer",
     "NGram": "densekit.autoregressive.ngram",
+    "PixelCNN": "densekit.autoregressive.pixelcnn",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",
     # gans
     "GAN": "densekit.gans.gan",

@@ -81,6 +81,12 @@ def models():
             lines,
             None,
         ),
+        "pixelcnn": (d.PixelCNN(width=8, n_layers=3, n_components=3, **SMALL), images, None),
+        "image_transformer": (
+            d.ImageTransformer(width=8, n_layers=1, n_heads=2, n_components=3, **SMALL),
+            images,
+            None,
+        ),
         "gan": (d.GAN(latent_dim=3, **net), mixed, ["kind"]),
         "score": (d.NoiseConditionalScore(n_ode_steps=8, **net), plane, None),
     }
