@@ -36,6 +36,7 @@ _EXPORTS = {
     # vaes
     "VAE": "densekit.vaes.vae",
     # autoregressive
+    "MADE": "densekit.autoregressive.made",
     "NGram": "densekit.autoregressive.ngram",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",
     # gans

@@ -37,11 +37,16 @@ class MaskedNet(nn.Module):
         A name that :func:`densekit.nets.mlp.activation_layer` knows.
     dropout : float
         Probability with which a hidden unit is left out while training.
+    reads : sequence of int, optional
+        How many numbers stand for each feature in the input, one each where not given: a code that is
+        read as a vector has several.
+    direct : bool
+        Connect each feature with those after it directly, too, beside the hidden layers.
 
     Notes
     -----
-    Input (D, N) and context (C, N), output (P, D, N). The last layer starts at zero. The net reads
-    its input through :func:`~densekit.nets.residual.squash`.
+    Input (D, N), or (sum of reads, N), and context (C, N), output (P, D, N). The last layer starts
+    at zero. The net reads its input through :func:`~densekit.nets.residual.squash`.
 
     Examples
     --------
@@ -61,17 +66,20 @@ class MaskedNet(nn.Module):
         reverse: bool = False,
         activation: str = "silu",
         dropout: float = 0.0,
+        reads: Sequence[int] | None = None,
+        direct: bool = False,
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
         D, self.n_params = n_features, n_params
+        self.reads = [1] * D if reads is None else list(reads)
         place = torch.arange(D)
         order = place.flip(0) if reverse else place
         if reverse:
             place = place.flip(0)
         least = 0 if n_context or D == 1 else 1  # a unit that sees nothing would be a mere bias
         degrees = [least + torch.arange(h) * (D - least) // h for h in hidden_sizes]
-        masks = [place < degrees[0][:, None]]
+        masks = [(place < degrees[0][:, None]).repeat_interleave(torch.tensor(self.reads), 1)]
         masks += [b[:, None] >= a for a, b in itertools.pairwise(degrees)]
         masks += [place[:, None] >= degrees[-1]]
         # Derived from the arguments alone, so no part of the state.
@@ -100,6 +108,12 @@ class MaskedNet(nn.Module):
         self.context = uniform_weight(hidden_sizes[0], n_context, fan_in[0])
         self.last = nn.Parameter(torch.zeros(n_params, D, hidden_sizes[-1]))
         self.last_bias = nn.Parameter(torch.zeros(n_params, D, 1))
+        self.direct: nn.Parameter | None = None
+        if direct:
+            below = place[:, None] > place
+            below = below.repeat_interleave(torch.tensor(self.reads), 1)
+            self.register_buffer("direct_mask", below.float(), persistent=False)
+            self.direct = nn.Parameter(torch.zeros(n_params, D, sum(self.reads)))
 
     def _masked(self) -> list[Tensor]:
         weights = [*self.weights, self.last]
@@ -116,9 +130,10 @@ class MaskedNet(nn.Module):
         In memory the parameters of a feature lie together, (D, P, N): what they read makes stairs then.
         """
         masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
-        h = torch.addmm(self._first_bias(context), self.weights[0] * masks[0], squash(x))
+        read = squash(x)
+        h = torch.addmm(self._first_bias(context), self.weights[0] * masks[0], read)
         for weight, bias, mask, steps in zip(
-            self.weights[1:], self.bias[1:], masks[1:-1], self._stairs, strict=True
+            list(self.weights)[1:], list(self.bias)[1:], masks[1:-1], self._stairs, strict=True
         ):
             step = masked_product(self.activation(h), weight, bias, mask, steps)
             h = h + step if h.shape == step.shape else step
@@ -130,21 +145,36 @@ class MaskedNet(nn.Module):
             masks[-1][:, None],
             self._last_stairs,
         )
+        if self.direct is not None:
+            direct = (self.direct * self.get_buffer("direct_mask")).transpose(0, 1)
+            out = out.addmm(direct.flatten(0, 1), read)
         return out.view(-1, self.n_params, x.shape[1]).transpose(0, 1)
 
+    def _in_order(self, weight: Tensor) -> Tensor:
+        """The columns of a weight that reads the input, by the order of the features."""
+        parts = weight.split(self.reads, -1)
+        return torch.cat([parts[d] for d in self.order.tolist()], -1)
+
     def solve(
-        self, step: Callable[[int, Tensor], Tensor], n: int, context: Tensor | None = None
+        self,
+        step: Callable[[int, Tensor], Tensor],
+        n: int,
+        context: Tensor | None = None,
+        read: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Features (D, n) found one after another.
 
         ``step(d, parameters)`` is called in the order of the features with the parameters (P, n)
-        of feature d and returns that feature, (n,). Gradients flow where they are wanted.
+        of feature d and returns that feature, (n,); ``read(d, feature)`` gives the numbers that
+        stand for it in the input, (reads[d], n), where that is not the feature itself. Gradients
+        flow where they are wanted.
         """
         first, *hidden, last = self._masked()
         order = self.order.tolist()
-        first = first[:, order]
+        first = self._in_order(first)
+        direct = None if self.direct is None else self._in_order(self.direct)
         bias = self._first_bias(context)
-        x = _Growing(len(order), n, first)
+        x = _Growing(first.shape[1], n, first)
         layers = [_Growing(len(b), n, first) for b in self.bias]  # before their activation
         active = [_Growing(len(b), n, first) for b in self.bias]
         found = []
@@ -154,7 +184,7 @@ class MaskedNet(nn.Module):
                 if new.start == new.stop:
                     continue
                 if i == 0:
-                    h = torch.addmm(bias[new], first[new, :place], x.rows)
+                    h = torch.addmm(bias[new], first[new, : len(x)], x.rows)
                 else:
                     below = active[i - 1].rows
                     h = torch.addmm(self.bias[i][new], hidden[i - 1][new, : len(below)], below)
@@ -164,9 +194,11 @@ class MaskedNet(nn.Module):
                 active[i].append(self.activation(h))
             top = active[-1].rows
             raw = torch.addmm(self.last_bias[:, d], last[:, d, : len(top)], top)
+            if direct is not None:
+                raw = raw.addmm(direct[:, d, : len(x)], x.rows)
             found.append(step(d, raw))
             if place + 1 < len(order):
-                x.append(squash(found[-1])[None])
+                x.append(squash(found[-1][None] if read is None else read(d, found[-1])))
         return torch.stack([found[p] for p in self.order.argsort().tolist()])
 
 
