@@ -85,16 +85,16 @@ class MADE(NeuralDensity):
     ((3, 5), 'exact', 'counting')
     """
 
-    hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (256, 256)
-    n_masks: Annotated[int, Interval(ge=1)] = 1
+    hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (256,)
+    n_masks: Annotated[int, Interval(ge=1)] = 16
     order: Annotated[str | tuple[Any, ...], OneOf("columns", "random")] = "columns"
     n_components: Annotated[int, Interval(ge=1)] = 8
     component: Annotated[str, OneOf("logistic", "normal")] = "logistic"
     direct: bool | None = None
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.3
     min_scale: Annotated[float, Interval(gt=0)] = 1e-3
-    learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Interval(gt=0)] = 1e-2
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
     _capabilities: ClassVar[Capabilities] = Capabilities(

@@ -7,7 +7,15 @@ import pytest
 
 from densekit import MADE
 
-SMALL = {"hidden_sizes": (32, 32), "max_steps": 150, "random_state": 0, "device": "cpu"}
+SMALL = {
+    "hidden_sizes": (32, 32),
+    "n_masks": 1,
+    "dropout": 0.0,
+    "learning_rate": 3e-3,
+    "max_steps": 150,
+    "random_state": 0,
+    "device": "cpu",
+}
 
 
 def parity(n, seed=0):
@@ -28,7 +36,7 @@ def test_a_parity_is_found_and_drawn():
 
 @pytest.mark.parametrize("n_masks", [1, 4])
 def test_masses_of_flags_sum_to_one(n_masks):
-    est = MADE(**SMALL, n_masks=n_masks, dtype="float64").fit(parity(300))
+    est = MADE(**SMALL | {"n_masks": n_masks, "dtype": "float64"}).fit(parity(300))
     assert np.exp(est.score_samples(EVERY)).sum() == pytest.approx(1, abs=1e-9)
 
 
@@ -38,7 +46,7 @@ def test_mixed_rows_have_mass_one(n_masks):
     kind = rng.choice(["ash", "elm", "oak"], 400)
     height = rng.normal(size=400) + 2 * (kind == "oak")
     X = pd.DataFrame({"kind": kind, "height": height, "flag": rng.random(400) < 0.4})
-    est = MADE(**SMALL, n_masks=n_masks, dtype="float64").fit(X)
+    est = MADE(**SMALL | {"n_masks": n_masks, "dtype": "float64"}).fit(X)
     grid = np.linspace(-40, 40, 8001)
     total = 0.0
     for k, f in itertools.product(["ash", "elm", "oak"], [False, True]):
@@ -86,7 +94,7 @@ def test_the_order_is_by_number_or_by_name_and_skips_constant_columns():
 def test_a_random_order_is_the_seeds():
     X = np.random.default_rng(0).integers(0, 2, (64, 12))
     orders = [
-        MADE(order="random", hidden_sizes=(8,), max_steps=1, random_state=s)
+        MADE(**SMALL | {"max_steps": 1, "random_state": s}, order="random")
         .fit(X)
         .module_.net.orders.tolist()
         for s in (0, 0, 1)
