@@ -45,6 +45,7 @@ SETTINGS = {
     "ContinuousFlow": {**EXACT, "hidden_sizes": (16,), "n_steps": 4},
     "Glow": {**NET, "n_transforms": 2},
     "VAE": {"hidden_sizes": (32,), "n_importance": 32, "device": "cpu"},
+    "MADE": {**NET, "n_masks": 2},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
     "PixelCNN": {**EXACT, "width": 8, "n_layers": 2},

@@ -37,6 +37,7 @@ _EXPORTS = {
     "VAE": "densekit.vaes.vae",
     # autoregressive
     "ImageTransformer": "densekit.autoregressive.image_transformer",
+    "MADE": "densekit.autoregressive.made",
     "NGram": "densekit.autoregressive.ngram",
     "PixelCNN": "densekit.autoregressive.pixelcnn",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",

@@ -41,11 +41,16 @@ class MaskedNet(nn.Module):
         Probability with which a hidden unit is left out while training.
     angles : sequence of int
         Features that are half turns in [-1, 1), of which the net reads cosine and sine.
+    reads : sequence of int, optional
+        How many numbers stand for each feature in the input, one each where not given: a code that is
+        read as a vector has several.
+    direct : bool
+        Connect each feature with those after it directly, too, beside the hidden layers.
 
     Notes
     -----
-    Input (D, N) and context (C, N), output (P, D, N). The last layer starts at zero. The net reads
-    its input through :func:`~densekit.nets.chain.squash`.
+    Input (D, N), or (sum of reads, N), and context (C, N), output (P, D, N). The last layer starts
+    at zero. The net reads its input through :func:`~densekit.nets.chain.squash`.
 
     Examples
     --------
@@ -67,11 +72,13 @@ class MaskedNet(nn.Module):
         activation: str = "silu",
         dropout: float = 0.0,
         angles: Sequence[int] = (),
+        reads: Sequence[int] | None = None,
+        direct: bool = False,
     ) -> None:
         super().__init__()
         check_hidden(hidden_sizes)
         D, self.n_params, self.dropout = n_features, n_params, dropout
-        self.angles = tuple(angles)
+        self.angles, self.reads = tuple(angles), [1] * D if reads is None else list(reads)
         place = torch.arange(D)
         order = place.flip(0) if reverse else place
         if reverse:
@@ -79,7 +86,8 @@ class MaskedNet(nn.Module):
         least = 0 if n_context or D == 1 else 1  # a unit that sees nothing would be a mere bias
         degrees = [least + torch.arange(h) * (D - least) // h for h in hidden_sizes]
         # The feature that each reading is of; one after another in the order of the features.
-        owner = torch.tensor([*range(D), *self.angles])
+        owner = torch.arange(D).repeat_interleave(torch.tensor(self.reads))
+        owner = torch.cat([owner, torch.tensor(self.angles, dtype=torch.long)])
         self.register_buffer("arrival", place[owner].argsort(stable=True), persistent=False)
         masks = [place[owner] < degrees[0][:, None]]
         masks += [b[:, None] >= a for a, b in itertools.pairwise(degrees)]
@@ -110,6 +118,11 @@ class MaskedNet(nn.Module):
         self.context = uniform_weight(hidden_sizes[0], n_context, fan_in[0])
         self.last = nn.Parameter(torch.zeros(n_params, D, hidden_sizes[-1]))
         self.last_bias = nn.Parameter(torch.zeros(n_params, D, 1))
+        self.direct: nn.Parameter | None = None
+        if direct:
+            below = place[:, None] > place[owner]
+            self.register_buffer("direct_mask", below.float(), persistent=False)
+            self.direct = nn.Parameter(torch.zeros(n_params, D, len(owner)))
 
     def _masked(self) -> list[Tensor]:
         weights = [*self.weights, self.last]
@@ -136,22 +149,31 @@ class MaskedNet(nn.Module):
             *biases,
             self.last_bias.transpose(0, 1).flatten(0, 1),
         ]
-        out = chain(
-            readings(x, self.angles), [*self.weights, self.last.transpose(0, 1)], biases, plan
-        )
+        x = readings(x, self.angles)
+        out = chain(x, [*self.weights, self.last.transpose(0, 1)], biases, plan)
+        if self.direct is not None:
+            direct = (self.direct * self.get_buffer("direct_mask")).transpose(0, 1)
+            out = out.addmm(direct.flatten(0, 1), squash(x))
         return out.view(-1, self.n_params, x.shape[1]).transpose(0, 1)
 
     def solve(
-        self, step: Callable[[int, Tensor], Tensor], n: int, context: Tensor | None = None
+        self,
+        step: Callable[[int, Tensor], Tensor],
+        n: int,
+        context: Tensor | None = None,
+        read: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Features (D, n) found one after another.
 
         ``step(d, parameters)`` is called in the order of the features with the parameters (P, n)
-        of feature d and returns that feature, (n,). Gradients flow where they are wanted.
+        of feature d and returns that feature, (n,); ``read(d, feature)`` gives the numbers that
+        stand for it in the input, (reads[d], n), where that is not the feature itself. Gradients
+        flow where they are wanted.
         """
         first, *hidden, last = self._masked()
         order = self.order.tolist()
         first = first[:, self.arrival]
+        direct = None if self.direct is None else self.direct[..., self.arrival]
         bias = self._first_bias(context)
         x = _Growing(first.shape[1], n, first)
         layers = [_Growing(len(b), n, first) for b in self.bias]  # before their activation
@@ -173,10 +195,15 @@ class MaskedNet(nn.Module):
                 active[i].append(self.activation(h))
             top = active[-1].rows
             raw = torch.addmm(self.last_bias[:, d], last[:, d, : len(top)], top)
+            if direct is not None:
+                raw = raw.addmm(direct[:, d, : len(x)], x.rows)
             found.append(step(d, raw))
             if place + 1 < len(order):
-                angles = (0,) if d in self.angles else ()
-                x.append(squash(readings(found[-1][None], angles)))
+                if read is None:
+                    reading = readings(found[-1][None], (0,) if d in self.angles else ())
+                else:
+                    reading = read(d, found[-1])
+                x.append(squash(reading))
         return torch.stack([found[p] for p in self.order.argsort().tolist()])
 
 

@@ -87,6 +87,7 @@ def models():
             images,
             None,
         ),
+        "made": (d.MADE(n_masks=2, n_components=2, **net), mixed, ["kind"]),
         "gan": (d.GAN(latent_dim=3, **net), mixed, ["kind"]),
         "score": (d.NoiseConditionalScore(n_ode_steps=8, **net), plane, None),
     }

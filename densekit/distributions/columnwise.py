@@ -1,0 +1,361 @@
+r"""Laws of single columns, with parameters that a network puts out for each row: masses and mixtures.
+
+.. math::
+    P(k) &= \exp(l_k) / \textstyle\sum_j \exp(l_j)                   && \text{codes} \\
+    p(x) &= \textstyle\sum_m w_m f((x - \mu_m) / s_m) / s_m          && \text{numbers} \\
+    P(t) &= \textstyle\sum_m w_m [F((t + h - \mu_m) / s_m) - F((t - \mu_m) / s_m)]
+                                                        && \text{integers, ordered codes}
+
+with :math:`F` the logistic function and :math:`f` its slope, or those of the normal law; h is the step
+between neighbouring values, and the outermost bins of ordered codes reach to infinity, so that the
+masses sum to one. A code of two values has one logit.
+
+References
+----------
+Germain, Gregor, Murray & Larochelle 2015, "MADE" (masses). Uria, Murray & Larochelle 2013, "RNADE"
+(mixtures). Salimans, Karpathy, Chen & Kingma 2017, "PixelCNN++" (discretised mixtures of logistics).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, one_hot, softplus
+
+_FEW = 16
+"""Ordered codes up to so many have a logit each; beyond, neighbours should learn from each other."""
+_RANK = 64
+"""Numbers that a network puts out for a column, at most, where each of its codes has a logit."""
+_READ = 16
+"""Numbers that a network reads of a column with more codes than twice as many."""
+_SPREAD = math.sqrt(3.0)
+"""Ordered codes are spread evenly over [-_SPREAD, _SPREAD), where a uniform law has unit variance."""
+
+
+class ColumnLaws(nn.Module):
+    """Turns the numbers that a network puts out for each column into the law of that column, and
+    each column's values into the numbers that a network reads.
+
+    The arrays are a schema's, one value for each entry of the flattened event.
+
+    Parameters
+    ----------
+    cardinality : int array (D,)
+        K where the entry is a code 0..K-1, else 0.
+    ordered : bool array (D,)
+        Whether the order of the codes means something.
+    width : array (D,)
+        Step h between neighbouring integers, 0 for numbers and codes.
+    n_components : int
+        Components of each mixture.
+    component : {"logistic", "normal"}
+        F above.
+    min_scale : float
+        Lower bound of s, in event units. Without one, a column that repeats its values would take
+        the likelihood to infinity.
+    shares : array (D, greatest K), optional
+        Shares of the codes to begin at; equal ones where not given.
+
+    Attributes
+    ----------
+    n_params : int
+        P: how many numbers the network has to put out for each column.
+    reads : list of int
+        How many numbers it reads of each.
+
+    Notes
+    -----
+    A column of more than 64 unordered codes has 64 numbers, which a learnt matrix takes to its
+    logits, and one of more than 32 is read as 16 learnt numbers for each code: what a column costs
+    grows with its codes, and not with the product of all widths. Samples are last: parameters
+    (P, D, N), values (D, N).
+
+    Examples
+    --------
+    A number, a binary code and a code with three unordered values:
+
+    >>> laws = ColumnLaws([0, 2, 3], [False] * 3, [0.0] * 3, n_components=4)
+    >>> laws.n_params, laws.reads
+    (12, [1, 1, 3])
+    >>> laws.log_prob(torch.zeros(12, 3, 7), torch.zeros(3, 7)).shape
+    torch.Size([3, 7])
+    """
+
+    step: Tensor
+    codes: Tensor
+    read_slope: Tensor
+    read_shift: Tensor
+
+    def __init__(
+        self,
+        cardinality: ArrayLike,
+        ordered: ArrayLike,
+        width: ArrayLike,
+        n_components: int = 8,
+        component: str = "logistic",
+        min_scale: float = 1e-3,
+        shares: ArrayLike | None = None,
+    ) -> None:
+        super().__init__()
+        card, is_ordered, h = (np.asarray(a) for a in (cardinality, ordered, width))
+        self.n_dims, self.n_components, self.component = len(card), n_components, component
+        self.min_scale = min_scale
+        many = is_ordered.astype(bool) & (card > _FEW)
+        self.binary = _where(card == 2)
+        coded = (card > 2) & ~many
+        self.coded = {int(k): _where(coded & (card == k)) for k in np.unique(card[coded])}
+        self.bins = _where(many | (h > 0))
+        self.numbers = _where((card == 0) & (h <= 0))
+        mixed = self.numbers + self.bins
+        sizes = [min(int(k), _RANK) for k in self.coded]
+        sizes += [1] * bool(self.binary) + [3 * n_components] * bool(mixed)
+        self.n_params = max(sizes)
+        # float64 until the module is given its dtype: rounded steps would leave gaps.
+        K = card[self.bins].astype(float)
+        step = np.where(K > 0, 2 * _SPREAD / np.maximum(K, 1), h[self.bins])
+        for name, a in (("step", step), ("codes", K)):
+            self.register_buffer(name, torch.tensor(a)[:, None], persistent=False)
+        # What a network reads: a * x + b of numbers, ordered and binary codes.
+        reads = np.ones(len(card), int)
+        one_hots = (card > 2) & ~is_ordered.astype(bool)
+        reads[one_hots] = np.where(card[one_hots] <= 2 * _READ, card[one_hots], _READ)
+        self.reads = [int(r) for r in reads]
+        a, b = np.ones(len(card)), np.zeros(len(card))
+        a[card == 2], b[card == 2] = 2, -1
+        scaled = (card > 2) & ~one_hots
+        a[scaled] = 2 * _SPREAD / (card[scaled] - 1)
+        b[scaled] = -_SPREAD
+        for name, v in (("read_slope", a), ("read_shift", b)):
+            self.register_buffer(name, torch.tensor(v).float()[:, None], persistent=False)
+        self.cardinality = [int(k) for k in card]
+        self.embeddings = nn.ParameterDict(
+            {
+                str(j): nn.Parameter(torch.randn(_READ, int(card[j])))
+                for j in _where(one_hots & (card > 2 * _READ))
+            }
+        )
+        self.matrices = nn.ParameterDict(
+            {
+                str(j): nn.Parameter(torch.randn(k, _RANK) / math.sqrt(_RANK))
+                for k, js in self.coded.items()
+                if k > _RANK
+                for j in js
+            }
+        )
+        shares = np.ones((len(card), max(1, card.max()))) if shares is None else np.asarray(shares)
+        self.offsets = nn.ParameterDict(
+            {
+                str(j): nn.Parameter(torch.tensor(np.log(shares[j, :k, None]).astype(np.float32)))
+                for k, js in self.coded.items()
+                if k > _RANK
+                for j in js
+            }
+        )
+        self._start = self._starts(shares)
+
+    def _starts(self, shares: np.ndarray) -> Tensor:
+        """Parameters that make the laws of codes the shares, and mixtures about standard."""
+        start = torch.zeros(self.n_params, self.n_dims)
+        logs = torch.tensor(np.log(np.maximum(shares, 1e-12)), dtype=start.dtype)
+        for j in self.binary:
+            if shares.shape[1] > 1:
+                start[0, j] = logs[j, 1] - logs[j, 0]
+        for k, js in self.coded.items():
+            if k <= _RANK:
+                start[:k, js] = logs[js, :k].t()
+        mixed = self.numbers + self.bins
+        M = self.n_components
+        if mixed:
+            middle = (torch.arange(M) + 0.5) / M
+            start[M : 2 * M, mixed] = 0.8 * torch.special.ndtri(middle)[:, None]
+        return start
+
+    def start(self) -> Tensor:
+        """Parameters (P, D) to begin at: the shares of the codes, and about the standard law."""
+        return self._start
+
+    # What a network reads.
+
+    def read(self, d: int, x: Tensor) -> Tensor:
+        """Values (n,) of column d as the network reads them, (reads[d], n)."""
+        K = self.cardinality[d]
+        if str(d) in self.embeddings:
+            return self.embeddings[str(d)][:, x.long().clamp(0, K - 1)]
+        if self.reads[d] > 1:
+            return one_hot(x.long().clamp(0, K - 1), K).t().to(x.dtype)
+        return (self.read_slope[d] * x + self.read_shift[d])[None]
+
+    def read_all(self, x: Tensor) -> Tensor:
+        """Values (D, N) as the network reads them, (sum of reads, N)."""
+        if max(self.reads) == 1:
+            return torch.addcmul(self.read_shift, self.read_slope, x)
+        return torch.cat([self.read(d, row) for d, row in enumerate(x)])
+
+    # Scores and draws.
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """Log-mass or density of each entry, (D, N), of values (D, N)."""
+        parts: list[tuple[list[int], Tensor]] = []
+        if self.binary:
+            sign = 2 * _rows(x, self.binary) - 1
+            parts.append((self.binary, logsigmoid(sign * _rows(params[0], self.binary))))
+        for K, columns in self.coded.items():
+            at = _rows(x, columns).long().clamp(0, K - 1)
+            if K > _RANK:
+                logp = [self._logits(params, j, K).log_softmax(0) for j in columns]
+                found = [t.gather(0, i[None])[0] for t, i in zip(logp, at, strict=True)]
+                parts.append((columns, torch.stack(found)))
+            else:
+                logits = _rows(params[:K].transpose(0, 1), columns).log_softmax(1)
+                parts.append((columns, logits.gather(1, at[:, None])[:, 0]))
+        for columns, law in ((self.numbers, self._log_density), (self.bins, self._log_mass)):
+            if columns:
+                parts.append((columns, self._mixed(params, columns, _rows(x, columns), law)))
+        if len(parts) == 1:
+            return parts[0][1]
+        place = torch.tensor([j for columns, _ in parts for j in columns], device=x.device)
+        return torch.cat([logp for _, logp in parts]).index_select(0, place.argsort())
+
+    def _logits(self, params: Tensor, d: int, K: int) -> Tensor:
+        """Logits (K, n) of a column whose parameters are (P, D, n)."""
+        return self._logits_of(params[:, d], d, K)
+
+    def _logits_of(self, params: Tensor, d: int, K: int) -> Tensor:
+        if K <= _RANK:
+            return params[:K]
+        return torch.addmm(self.offsets[str(d)], self.matrices[str(d)], params[:_RANK])
+
+    def _mixture(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights, locations and scales, (M, ...)."""
+        M = self.n_components
+        scale = self.min_scale + softplus(params[2 * M : 3 * M])
+        return params[:M].log_softmax(0), params[M : 2 * M], scale
+
+    def _mixed(
+        self,
+        params: Tensor,
+        columns: list[int],
+        x: Tensor,
+        law: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        if len(columns) < params.shape[1]:
+            params = params[:, columns]
+        logw, loc, scale = self._mixture(params)
+        return (logw + law(x, loc, scale)).logsumexp(0)
+
+    def _log_density(self, x: Tensor, loc: Tensor, s: Tensor) -> Tensor:
+        e = (x - loc) / s
+        if self.component == "normal":
+            return -0.5 * (e * e + math.log(2 * math.pi)) - s.log()
+        # log f = log F(e) + log F(-e), even in e.
+        a = e.abs()
+        return -a - 2 * softplus(-a) - s.log()
+
+    def _log_mass(self, t: Tensor, loc: Tensor, s: Tensor) -> Tensor:
+        codes = self.codes > 0
+        low = torch.where(codes, self.step * t - _SPREAD, t)
+        first, last = codes & (t <= 0), codes & (t >= self.codes - 1)
+        a, b = (low - loc) / s, (low + self.step - loc) / s
+        if self.component == "normal":
+            return _normal_between(a, b, self.step / s, first, last)
+        # F(b) - F(a) = F(b) F(-a) (1 - exp(a - b)): no difference of nearly equal numbers.
+        below = torch.where(last, 0.0, logsigmoid(b))
+        above = torch.where(first, 0.0, logsigmoid(-a))
+        gap = torch.where(first | last, 1.0, self.step / s)
+        return below + above + torch.where(first | last, 0.0, torch.log(-torch.expm1(-gap)))
+
+    @torch.no_grad()
+    def sample(self, d: int, params: Tensor) -> Tensor:
+        """Draws (n,) of column d, from its parameters (P, n)."""
+        K = self.cardinality[d]
+        if K == 2:
+            return torch.bernoulli(params[0].sigmoid())
+        if d not in self.numbers and d not in self.bins:
+            return _draw(self._logits_of(params, d, K)).to(params.dtype)
+        logw, loc, scale = self._mixture(params)
+        which = _draw(logw)[None]
+        loc, scale = loc.gather(0, which)[0], scale.gather(0, which)[0]
+        if self.component == "normal":
+            noise = torch.randn_like(loc)
+        else:
+            tiny = torch.finfo(loc.dtype).eps
+            noise = torch.rand_like(loc).clamp(tiny, 1 - tiny).logit()
+        x = loc + scale * noise
+        if d in self.numbers:
+            return x
+        step = self.step[self.bins.index(d), 0]
+        if K:
+            return ((x + _SPREAD) / step).floor().clamp(0, K - 1)
+        return (x / step).floor() * step
+
+
+def _normal_between(a: Tensor, b: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """log(Phi(b) - Phi(a)) for b = a + gap; a is minus infinity where ``first``, b infinity where
+    ``last``."""
+    # On the side of the lower tail, where the two do not round to one.
+    flip = a > 0
+    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    from_low, to_high = torch.where(flip, last, first), torch.where(flip, first, last)
+    upper = torch.where(to_high, 0.0, _log_ndtr(high))
+    lower = _log_ndtr(torch.where(from_low | to_high, 0.0, low))
+    # A thin bin, where the difference would be lost: the integral of the tangent to log phi at its
+    # middle, and the bend of that to second order.
+    middle = 0.5 * (low + high)
+    thin = (gap < torch.finfo(gap.dtype).eps ** 0.25) & ~from_low & ~to_high
+    tangent = _log_sinhc(0.5 * torch.where(thin, middle * gap, 0.0)) - gap * gap / 24
+    density = -0.5 * (middle * middle + math.log(2 * math.pi)) + gap.log() + tangent
+    diff = torch.where(thin | from_low | to_high, -1.0, lower - upper).clamp_max(-1e-6)
+    mass = upper + torch.log(-torch.expm1(diff))
+    tail = _log_ndtr(torch.where(to_high, -low, 0.0))
+    return torch.where(
+        thin, density, torch.where(from_low, upper, torch.where(to_high, tail, mass))
+    )
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """log Phi(x), with a slope that is right far below 0, where torch's own is 0.4, 0 or NaN."""
+    y: Tensor = _LogNdtr.apply(x)
+    return y
+
+
+class _LogNdtr(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.special.log_ndtr(x)
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        near = torch.exp(-0.5 * (x * x + math.log(2 * math.pi)) - y)
+        t = x.clamp_max(-8).neg()
+        return g * torch.where(x < -8, t + 1 / t - 2 / t**3, near)
+
+
+def _log_sinhc(z: Tensor) -> Tensor:
+    """log(sinh(z) / z)."""
+    z = z.abs()
+    safe = z.clamp_min(0.1)
+    far = safe + torch.log(-torch.expm1(-2 * safe)) - (2 * safe).log()
+    square = z.clamp_max(0.1).square()
+    return torch.where(z < 0.1, square * (1 / 6 - square / 180), far)
+
+
+def _draw(logits: Tensor) -> Tensor:
+    """Codes (n,) with these logits (K, n), by a race of exponential clocks."""
+    race = torch.empty_like(logits).exponential_().log()
+    return (logits - race).argmax(0)
+
+
+def _where(mask: np.ndarray) -> list[int]:
+    return [int(j) for j in np.flatnonzero(mask)]
+
+
+def _rows(x: Tensor, columns: list[int]) -> Tensor:
+    """The rows of ``x``, without a copy when it is all of them."""
+    return x if len(columns) == len(x) else x[columns]
