@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densekit.autoregressive.language import LanguageModel
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.sequence import PADDING, TokenSequence
 from densekit.nets.transformer import Cache, Transformer
 from densekit.neural import NeuralDensity
-from densekit.params import Interval, OneOf
+from densekit.params import Interval
 
 _LOGITS_AT_ONCE = 2**24
 
@@ -57,7 +58,7 @@ class _LanguageModel(nn.Module):
         return state.keep(rows)
 
 
-class TransformerLanguageModel(NeuralDensity):
+class TransformerLanguageModel(LanguageModel, NeuralDensity):
     r"""A decoder-only transformer language model (Vaswani et al. 2017; Radford et al. 2018).
 
     .. math:: \log P(x) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t)_{x_t},
@@ -77,10 +78,10 @@ class TransformerLanguageModel(NeuralDensity):
 
     Parameters
     ----------
-    tokens : {"character", "byte", "bpe"}
-        What a token is.
+    tokens : {"character", "byte", "bpe", "word"}
+        What a token is: see :class:`~densekit.codecs.text.TextCodec`.
     vocab_size : int or None
-        Number of BPE tokens, or how many characters to keep; the rest are unknown symbols.
+        Number of BPE tokens, or how many characters or words to keep; the rest are unknown symbols.
     max_length : int or None
         Tokens a string (with its prompt) may have; None takes twice the longest in ``fit``.
     width, n_layers, n_heads : int
@@ -98,9 +99,6 @@ class TransformerLanguageModel(NeuralDensity):
     2
     """
 
-    tokens: Annotated[str, OneOf("character", "byte", "bpe")] = "character"
-    vocab_size: Annotated[int | None, Interval(ge=4)] = None
-    max_length: Annotated[int | None, Interval(ge=1)] = None
     width: Annotated[int, Interval(ge=4)] = 128
     n_layers: Annotated[int, Interval(ge=1)] = 4
     n_heads: Annotated[int, Interval(ge=1)] = 4
