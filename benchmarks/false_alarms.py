@@ -47,6 +47,7 @@ SETTINGS = {
     "VAE": {**NET, "n_importance": 32},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
+    "RecurrentLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
     "GAN": {"hidden_sizes": (32,), "device": "cpu"},
     "NoiseConditionalScore": {"hidden_sizes": (32,), "device": "cpu"},
 }

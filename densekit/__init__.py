@@ -37,6 +37,7 @@ _EXPORTS = {
     "VAE": "densekit.vaes.vae",
     # autoregressive
     "NGram": "densekit.autoregressive.ngram",
+    "RecurrentLanguageModel": "densekit.autoregressive.recurrent",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",
     # gans
     "GAN": "densekit.gans.gan",

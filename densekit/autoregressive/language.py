@@ -1,4 +1,5 @@
-"""What all language models share: tokens, draws at a temperature, long documents in windows."""
+"""What all language models share: tokens, draws at a temperature, long documents in windows; and what
+those share that are networks."""
 
 import math
 from typing import Annotated, Any
@@ -7,14 +8,65 @@ import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from densekit import codecs
 from densekit.base import DensityEstimator
-from densekit.distributions.sequence import TokenSequence
+from densekit.distributions.sequence import PADDING, TokenSequence
 from densekit.distributions.tempered import Tempered
 from densekit.distributions.windows import score_in_windows
 from densekit.params import Interval, OneOf
+
+_LOGITS_AT_ONCE = 2**24
+
+
+class NextTokenNet(nn.Module):
+    """A network as a :class:`~densekit.distributions.sequence.NextToken`: ``net`` has ``embed``, reads
+    with ``hidden`` and ``write``, and goes on with ``start`` and ``step``; its states have ``keep``."""
+
+    net: Any
+
+    def __init__(self, net: nn.Module, vocab_size: int, max_length: int):
+        super().__init__()
+        self.net, self.vocab_size, self.max_length = net, vocab_size, max_length
+
+    def forward(self, context: Tensor | None = None) -> TokenSequence:
+        return TokenSequence(self, self.max_length, context)
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.embed.weight.device
+
+    def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
+        return self.read(given, tokens)[0]
+
+    def read(self, given: Tensor, tokens: Tensor, *state: Any) -> tuple[Tensor, Any]:
+        """Log-probabilities of ``tokens`` after ``given``, and what the network has beside them; it
+        begins with ``state``, where it takes one."""
+        # What is read at place t predicts place t + 1; what predicts padding need not be read.
+        follows = tokens != PADDING
+        read = torch.cat([given, tokens[:, :-1] * follows[:, 1:]], 1)
+        hidden, after = self.net.hidden(read, *state)
+        predicts = torch.cat([follows.new_zeros(len(given), given.shape[1] - 1), follows], 1)
+        hidden, targets = hidden[predicts[read != PADDING]], tokens[follows]
+        rows = len(hidden) if torch.is_grad_enabled() else _LOGITS_AT_ONCE // self.vocab_size
+        rows = max(rows, 1)
+        logp = [
+            -F.cross_entropy(self.net.write(h), y, reduction="none")
+            for h, y in zip(hidden.split(rows), targets.split(rows), strict=True)
+        ]
+        out = torch.zeros(tokens.shape, dtype=logp[0].dtype, device=tokens.device)
+        return out.masked_scatter(follows, torch.cat(logp)), after
+
+    def start(self, given: Tensor) -> tuple[Tensor, Any]:
+        return self.net.start(given)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.net.step(tokens, state)
+
+    def keep(self, state: Any, rows: Tensor) -> Any:
+        return state.keep(rows)
 
 
 class LanguageModel(DensityEstimator):

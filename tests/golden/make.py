@@ -81,6 +81,7 @@ def models():
             lines,
             None,
         ),
+        "recurrent": (d.RecurrentLanguageModel(width=8, n_layers=1, **SMALL), lines, None),
         "gan": (d.GAN(latent_dim=3, **net), mixed, ["kind"]),
         "score": (d.NoiseConditionalScore(n_ode_steps=8, **net), plane, None),
     }
