@@ -2,7 +2,7 @@
 those share that are networks."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -86,7 +86,9 @@ class LanguageModel(DensityEstimator):
     vocab_size: Annotated[int | None, Interval(ge=4)] = None
     max_length: Annotated[int | None, Interval(ge=1)] = None
 
-    _drawn: tuple[float, int | None, float | None] | None = None
+    _drawn: ClassVar[tuple[float, int | None, float | None] | None] = (
+        None  # set on copies that draw
+    )
 
     def sample(
         self,
@@ -128,7 +130,7 @@ class LanguageModel(DensityEstimator):
         drawn = object.__new__(type(self))  # light, and leaves this estimator alone
         drawn.__dict__.update(vars(self))
         if temperature != 1 or top_k is not None or top_p is not None:
-            drawn._drawn = (temperature, top_k, top_p)
+            drawn.__dict__["_drawn"] = (temperature, top_k, top_p)
         return super(LanguageModel, drawn).sample(
             n_samples, context=context, random_state=random_state
         )
