@@ -40,6 +40,7 @@ _EXPORTS = {
     "MADE": "densekit.autoregressive.made",
     "NGram": "densekit.autoregressive.ngram",
     "PixelCNN": "densekit.autoregressive.pixelcnn",
+    "RecurrentLanguageModel": "densekit.autoregressive.recurrent",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",
     # gans
     "GAN": "densekit.gans.gan",

@@ -185,6 +185,11 @@ class NeuralDensity(DensityEstimator):
         self.__dict__.update(keep)
         return self
 
+    @property
+    def _in_order(self) -> bool:
+        """Whether rows follow each other, so that batches must not shuffle them."""
+        return False
+
     _constant = False
     """Whether the learning rate is constant: in a pass of ``partial_fit``."""
 
@@ -282,6 +287,7 @@ class NeuralDensity(DensityEstimator):
             self._view,
             validation_fraction=self.validation_fraction,
             seed=seed,
+            in_order=self._in_order,
         )
         history = train(
             module,

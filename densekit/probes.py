@@ -143,6 +143,8 @@ def _typed_context(schema: Schema | None) -> np.ndarray | None:
 def _strings(codec: TextCodec) -> list[str]:
     """Random symbols, each one token at most."""
     rng = np.random.default_rng(_SEED)
-    symbols = codec.symbols or "abcdefghijklmnopqrstuvwxyz "
+    between = " " if codec.tokens == "word" else ""
+    symbols = codec.symbols.split(" ") if between else list(codec.symbols)
+    symbols = symbols or list("abcdefghijklmnopqrstuvwxyz ")
     n = min(_LETTERS, codec.schema.event_shape[0] - 1)
-    return ["".join(rng.choice(list(symbols), n)) for _ in range(_ROWS)]
+    return [between.join(rng.choice(symbols, n)) for _ in range(_ROWS)]

@@ -106,6 +106,9 @@ class Batches:
     context : (n, n_context), optional
     view : callable
         Events as the model takes them; called on every batch, so that dequantisation draws anew.
+    in_order : bool
+        Rows follow each other: each place of a batch goes through a part of them from its beginning,
+        and the held-out rows are the last.
     """
 
     def __init__(
@@ -116,12 +119,16 @@ class Batches:
         *,
         validation_fraction: float,
         seed: int,
+        in_order: bool = False,
     ):
         n = len(events)
         held = 0
         if validation_fraction > 0:
             held = min(max(1, round(validation_fraction * n)), _MAX_HELD_OUT, n - 1)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        if in_order:
+            order = torch.arange(n).roll(held)
+        self._in_order = in_order
         self._valid = order[:held].to(events.device)
         self._train = order[held:].to(events.device)
         self._events, self._context, self._view, self._seed = events, context, view, seed
@@ -148,6 +155,9 @@ class Batches:
         while True:
             generator = torch.Generator().manual_seed((self._seed + epoch) % 2**63)
             order = torch.randperm(self.n_train, generator=generator).to(self._train.device)
+            if self._in_order:
+                whole = torch.arange(size * (self.n_train // size), device=order.device)
+                order = whole.view(size, -1).T.flatten()
             for start in range(first * size, self.n_train - size + 1, size):
                 yield self._train[order[start : start + size]]
             epoch, first = epoch + 1, 0

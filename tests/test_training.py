@@ -1,5 +1,6 @@
 """The training loop: what it minimises, when it stops, which weights it keeps."""
 
+import itertools
 import math
 import time
 import warnings
@@ -288,3 +289,16 @@ def test_a_short_max_time_does_not_look_at_all_held_out_rows():
     looked_at.clear()
     run(slow, rows(400), max_steps=20, validation_fraction=0.5)
     assert set(looked_at) == {200}
+
+
+def test_rows_in_order_run_side_by_side_and_the_last_are_held_out():
+    events = torch.arange(23).unsqueeze(1)
+    batches = Batches(events, None, lambda x: x, validation_fraction=0.1, seed=0, in_order=True)
+    assert batches.n_valid == 2
+    assert torch.cat(list(batches.held_out(2, 5))).tolist() == [21, 22]
+    stream = itertools.islice(batches.epochs(4), 7)
+    found = torch.stack(list(stream))
+    assert found[:5].tolist() == [[t, 5 + t, 10 + t, 15 + t] for t in range(5)]
+    assert found[5:].tolist() == [[0, 5, 10, 15], [1, 6, 11, 16]]
+    again = torch.stack(list(itertools.islice(batches.epochs(4, done=3), 2)))
+    assert again.tolist() == found[3:5].tolist()

@@ -2,62 +2,18 @@
 
 from typing import Annotated, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from densekit.autoregressive.language import LanguageModel, NextTokenNet
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
-from densekit.distributions.sequence import PADDING, TokenSequence
-from densekit.nets.transformer import Cache, Transformer
+from densekit.distributions.sequence import PADDING
+from densekit.nets.transformer import Transformer
 from densekit.neural import NeuralDensity
-from densekit.params import Interval, OneOf
-
-_LOGITS_AT_ONCE = 2**24
+from densekit.params import Interval
 
 
-class _LanguageModel(nn.Module):
-    """The network as a :class:`~densekit.distributions.sequence.NextToken`."""
-
-    def __init__(self, net: Transformer, vocab_size: int, max_length: int):
-        super().__init__()
-        self.net, self.vocab_size, self.max_length = net, vocab_size, max_length
-
-    def forward(self, context: Tensor | None = None) -> TokenSequence:
-        return TokenSequence(self, self.max_length, context)
-
-    @property
-    def device(self) -> torch.device:
-        return self.net.embed.weight.device
-
-    def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
-        n_given = given.shape[1]
-        # What is read at place t predicts place t + 1; what predicts padding need not be read.
-        follows = tokens != PADDING
-        read = torch.cat([given, tokens[:, :-1] * follows[:, 1:]], 1)
-        hidden, _ = self.net.hidden(read)
-        predicts = torch.cat([follows.new_zeros(len(given), n_given - 1), follows], 1)
-        hidden, targets = hidden[predicts[read != PADDING]], tokens[follows]
-        rows = len(hidden) if torch.is_grad_enabled() else _LOGITS_AT_ONCE // self.vocab_size
-        rows = max(rows, 1)
-        logp = [
-            -F.cross_entropy(self.net.write(h), y, reduction="none")
-            for h, y in zip(hidden.split(rows), targets.split(rows), strict=True)
-        ]
-        out = torch.zeros(tokens.shape, dtype=logp[0].dtype, device=tokens.device)
-        return out.masked_scatter(follows, torch.cat(logp))
-
-    def start(self, given: Tensor) -> tuple[Tensor, Cache]:
-        return self.net.start(given)
-
-    def step(self, tokens: Tensor, state: Cache) -> tuple[Tensor, Cache]:
-        return self.net.step(tokens, state)
-
-    def keep(self, state: Cache, rows: Tensor) -> Cache:
-        return state.keep(rows)
-
-
-class TransformerLanguageModel(NeuralDensity):
+class TransformerLanguageModel(LanguageModel, NeuralDensity):
     r"""A decoder-only transformer language model (Vaswani et al. 2017; Radford et al. 2018).
 
     .. math:: \log P(x) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t)_{x_t},
@@ -73,18 +29,21 @@ class TransformerLanguageModel(NeuralDensity):
     or paragraphs. Prompts need no special fit: ``score_samples(X, context=prompts)`` is log P(X
     follows | prompt), which is log P(prompt + X) - log P(a string begins with prompt), and
     ``sample(n, context="Once upon")`` draws what follows. Sampling keeps keys and values of the
-    tokens before, (n, n_heads, t, width / n_heads) per layer, and reads one token per step.
+    tokens before, (n, n_kv_heads, t, width / n_heads) per layer, and reads one token per step.
 
     Parameters
     ----------
-    tokens : {"character", "byte", "bpe"}
-        What a token is.
+    tokens : {"character", "byte", "bpe", "word"}
+        What a token is: see :class:`~densekit.codecs.text.TextCodec`.
     vocab_size : int or None
-        Number of BPE tokens, or how many characters to keep; the rest are unknown symbols.
+        Number of BPE tokens, or how many characters or words to keep; the rest are unknown symbols.
     max_length : int or None
         Tokens a string (with its prompt) may have; None takes twice the longest in ``fit``.
     width, n_layers, n_heads : int
         Width of the residual stream (a multiple of ``2 * n_heads``), blocks, heads per block.
+    n_kv_heads : int, optional
+        Heads of keys and values, each for a group of ``n_heads / n_kv_heads`` heads of queries
+        (Ainslie et al. 2023): a smaller cache. None has one for each.
     dropout : float
         Probability that an entry of what a block adds is dropped in training.
 
@@ -98,12 +57,10 @@ class TransformerLanguageModel(NeuralDensity):
     2
     """
 
-    tokens: Annotated[str, OneOf("character", "byte", "bpe")] = "character"
-    vocab_size: Annotated[int | None, Interval(ge=4)] = None
-    max_length: Annotated[int | None, Interval(ge=1)] = None
-    width: Annotated[int, Interval(ge=4)] = 128
+    width: Annotated[int, Interval(ge=4)] = 192
     n_layers: Annotated[int, Interval(ge=1)] = 4
-    n_heads: Annotated[int, Interval(ge=1)] = 4
+    n_heads: Annotated[int, Interval(ge=1)] = 6
+    n_kv_heads: Annotated[int | None, Interval(ge=1)] = None
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     max_steps: Annotated[int, Interval(ge=1)] = 3000
     batch_size: Annotated[int, Interval(ge=1)] = 8
@@ -120,6 +77,11 @@ class TransformerLanguageModel(NeuralDensity):
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         net = Transformer(
-            schema.vocab_size, self.width, self.n_layers, self.n_heads, dropout=self.dropout
+            schema.vocab_size,
+            self.width,
+            self.n_layers,
+            self.n_heads,
+            dropout=self.dropout,
+            n_kv_heads=self.n_kv_heads,
         )
-        return _LanguageModel(net, schema.vocab_size, schema.event_shape[0] - 1)
+        return NextTokenNet(net, schema.vocab_size, schema.event_shape[0] - 1)

@@ -1,9 +1,10 @@
 """Text: strings to token ids, and back."""
 
 import functools
+import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -33,14 +34,17 @@ class TextCodec(Codec):
     among its V known ones, so the masses of all strings sum to one. At ``"byte"`` level (UTF-8)
     nothing is unknown; sequences that are no UTF-8 take a little mass that no string has.
     ``"bpe"`` (byte pairs, Sennrich et al. 2016, over bytes) scores the one tokenisation that the
-    tokeniser makes of a string, a lower bound of the string's mass.
+    tokeniser makes of a string, a lower bound of the string's mass. ``"word"`` is what stands between
+    single spaces; the mass of the unknown word is shared among all words that ``fit`` did not see,
+    a word w with the share of :math:`2^{-|w| - 1} / 1\,112\,063^{|w|}`, and one empty word, which
+    no string is, takes a little mass.
 
     Parameters
     ----------
-    tokens : {"character", "byte", "bpe"}
+    tokens : {"character", "byte", "bpe", "word"}
     vocab_size : int, optional
         Number of token ids, the three special ones included: for ``"bpe"`` (1024 unless given, at
-        least 259), and for ``"character"`` where only the most frequent are to be kept.
+        least 259), and for ``"character"`` and ``"word"`` where only the most frequent are to be kept.
     max_length : int, optional
         Most tokens of a string; None takes twice the longest in ``fit``.
 
@@ -58,7 +62,7 @@ class TextCodec(Codec):
 
     def __init__(
         self,
-        tokens: Literal["character", "byte", "bpe"] = "character",
+        tokens: Literal["character", "byte", "bpe", "word"] = "character",
         vocab_size: int | None = None,
         max_length: int | None = 1024,
     ) -> None:
@@ -84,8 +88,12 @@ class TextCodec(Codec):
         self.container, self.dtype, self.name = _container(X)
         self.symbols, self.tokenizer = "", ""
         if self.tokens == "character":
-            self.symbols = _characters("".join(texts), self.vocab_size)
+            self.symbols = "".join(_most_frequent("".join(texts), self.vocab_size))
             size = _SPECIAL + len(self.symbols)
+        elif self.tokens == "word":
+            every = itertools.chain.from_iterable(map(_words, texts))
+            self.symbols = " ".join(_most_frequent(every, self.vocab_size))
+            size = _SPECIAL + len(_words(self.symbols))
         elif self.tokens == "byte":
             size = _SPECIAL + 256
         else:
@@ -116,11 +124,16 @@ class TextCodec(Codec):
         ids, lengths = self._ids(texts)
         self._check_lengths(lengths, texts, "X")
         out = _pad(ids, lengths, int(lengths.max()) + 1)
-        ladj = np.zeros(len(texts))
-        if self.tokens == "character":
-            ladj -= (out == UNKNOWN).sum(1) * math.log(_SCALARS - len(self.symbols))
         out[np.arange(len(out)), lengths] = END
-        return torch.from_numpy(out), torch.from_numpy(ladj)
+        return torch.from_numpy(out), torch.from_numpy(self._spelling(ids, lengths, texts))
+
+    def documents(self, X: Any) -> tuple[list[Tensor], Tensor]:
+        """As :meth:`encode`, for strings of any length: the ids of each, END last, unpadded."""
+        texts = _strings(X)
+        ids, lengths = self._ids(texts)
+        parts = np.split(ids, np.cumsum(lengths)[:-1])
+        rows = [torch.from_numpy(np.append(part, END)) for part in parts]
+        return rows, torch.from_numpy(self._spelling(ids, lengths, texts))
 
     def prompts(self, X: Any) -> Tensor:
         """Beginnings of strings to ids without ``END``, int64 (n, L), padded with 0."""
@@ -142,6 +155,9 @@ class TextCodec(Codec):
             joined = table[ids[live]].tobytes().decode("utf-32-le")
             ends = np.cumsum(live.sum(1)).tolist()
             texts = [joined[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        elif self.tokens == "word":
+            words = np.array(["", "", "\ufffd", *_words(self.symbols)], dtype=object)
+            texts = [" ".join(words[row[keep]]) for row, keep in zip(ids, live, strict=True)]
         elif self.tokens == "byte":
             texts = [_from_bytes(row[keep]) for row, keep in zip(ids, live, strict=True)]
         else:
@@ -153,12 +169,14 @@ class TextCodec(Codec):
     # Small things.
 
     def _check(self) -> None:
-        if self.tokens not in ("character", "byte", "bpe"):
-            raise ValueError(f"tokens={self.tokens!r}; choose 'character', 'byte' or 'bpe'.")
+        if self.tokens not in ("character", "byte", "bpe", "word"):
+            raise ValueError(
+                f"tokens={self.tokens!r}; choose 'character', 'byte', 'bpe' or 'word'."
+            )
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"max_length={self.max_length!r} must be at least 1.")
         size = self.vocab_size
-        least = {"character": 4, "byte": 259, "bpe": 259}[self.tokens]
+        least = {"character": 4, "byte": 259, "bpe": 259, "word": 4}[self.tokens]
         if size is not None and (size < least or (self.tokens == "byte" and size != least)):
             relation = "is always" if self.tokens == "byte" else "must be at least"
             raise ValueError(
@@ -171,8 +189,8 @@ class TextCodec(Codec):
             row = int((lengths > (self.longest or 0)).argmax())
             raise ValueError(
                 f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); "
-                f"max_length is {self.longest}: cut the string into pieces or fit with a larger "
-                "max_length."
+                f"max_length is {self.longest}: cut the string into pieces, fit with a larger "
+                "max_length, or score it in windows with score_documents."
             )
 
     def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -188,9 +206,32 @@ class TextCodec(Codec):
             parts = [t.encode() for t in texts]
             ids = np.frombuffer(b"".join(parts), dtype=np.uint8).astype(np.int64) + _SPECIAL
             return ids, np.array([len(p) for p in parts])
+        if self.tokens == "word":
+            index = {word: i for i, word in enumerate(_words(self.symbols), _SPECIAL)}
+            found = [[index.get(word, UNKNOWN) for word in _words(t)] for t in texts]
+            flat = np.array([i for row in found for i in row], dtype=np.int64)
+            return flat, np.array([len(row) for row in found])
         encoded = [e.ids for e in _bpe(self.tokenizer).encode_batch(texts)]
         flat = np.array([i for row in encoded for i in row], dtype=np.int64) + _SPECIAL
         return flat, np.array([len(row) for row in encoded])
+
+    def _spelling(self, ids: np.ndarray, lengths: np.ndarray, texts: list[str]) -> np.ndarray:
+        """Log-mass of the symbols that stand for unknown ones, summed over each string, (n,)."""
+        unknown = ids == UNKNOWN
+        out = np.zeros(len(texts))
+        if self.tokens == "character" and unknown.any():
+            count = np.bincount(
+                np.repeat(np.arange(len(texts)), lengths)[unknown], minlength=len(out)
+            )
+            out -= count * math.log(_SCALARS - len(self.symbols))
+        if self.tokens == "word" and unknown.any():
+            known = set(_words(self.symbols))
+            free = math.log1p(-sum(math.exp(_log_spelling(word)) for word in known))
+            of_row = np.split(unknown, np.cumsum(lengths)[:-1])
+            for row in np.flatnonzero([part.any() for part in of_row]):
+                new = [word for word in _words(texts[row]) if word not in known]
+                out[row] = sum(_log_spelling(word) - free for word in new)
+        return out
 
     def _from_bpe(self, ids: list[int]) -> str:
         pieces: list[list[int]] = [[]]
@@ -242,12 +283,23 @@ def _strings(X: Any, what: str = "X") -> list[str]:
     return items
 
 
-def _characters(text: str, vocab_size: int | None) -> str:
-    counts = Counter(text)
+def _words(text: str) -> list[str]:
+    """What stands between single spaces; no word in an empty string."""
+    return text.split(" ") if text else []
+
+
+def _log_spelling(word: str) -> float:
+    """Log-mass of a word among all words: lengths are geometric, characters alike."""
+    return -(len(word) + 1) * math.log(2) - len(word) * math.log(_SCALARS - 1)
+
+
+def _most_frequent(symbols: Iterable[str], vocab_size: int | None) -> list[str]:
+    """All different symbols, or as many as there is room for; sorted."""
+    counts = Counter(symbols)
     kept = list(counts)
     if vocab_size is not None and len(kept) > vocab_size - _SPECIAL:
         kept = sorted(kept, key=lambda c: (-counts[c], c))[: vocab_size - _SPECIAL]
-    return "".join(sorted(kept))
+    return sorted(kept)
 
 
 def _pad(ids: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:

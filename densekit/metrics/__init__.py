@@ -17,6 +17,7 @@ from densekit.metrics.likelihood import (
     held_out_nats,
     likelihood_units,
     nats_per_character,
+    nats_per_token,
     perplexity,
 )
 from densekit.metrics.manifold import coverage, density, precision, recall
@@ -50,6 +51,7 @@ __all__ = [
     "likelihood_units",
     "mmd",
     "nats_per_character",
+    "nats_per_token",
     "perplexity",
     "pit_calibration",
     "pit_distances",

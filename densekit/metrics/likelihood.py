@@ -107,6 +107,36 @@ def bits_per_byte(
     return _bits(_rate(scores, sizes, errors, "nats per byte"), "bits per byte")
 
 
+def nats_per_token(
+    scores: ArrayLike, n_tokens: ArrayLike, errors: ArrayLike | None = None
+) -> Estimate:
+    r"""Code length of all texts over the number of their tokens, :math:`-\sum l_i / \sum t_i`.
+
+    It says how well a model does with its tokens, and compares only models whose tokens are the
+    same; :func:`bits_per_byte` compares all.
+
+    Parameters
+    ----------
+    scores : array of shape (n,)
+        Log-probabilities of the texts.
+    n_tokens : array of shape (n,)
+        Tokens of each text, its end included: what a language model's ``n_tokens(texts)`` says.
+    errors : array of shape (n,), optional
+        Monte Carlo standard errors of the scores.
+
+    Raises
+    ------
+    ValueError
+        As :func:`held_out_nats`; counts below 1, or not one for each score.
+
+    Examples
+    --------
+    >>> nats_per_token([-4.0, -8.0], [2, 4])
+    Estimate(value=2.0, standard_error=0.0, unit='nats per token')
+    """
+    return _rate(scores, n_tokens, errors, "nats per token")
+
+
 def perplexity(
     scores: ArrayLike, n_tokens: ArrayLike, errors: ArrayLike | None = None
 ) -> Estimate:
@@ -137,7 +167,7 @@ def perplexity(
     >>> round(perplexity([-4 * math.log(11), -2 * math.log(11)], [4, 2]).value, 9)
     11.0
     """
-    nats = _rate(scores, n_tokens, errors, "nats per token")
+    nats = nats_per_token(scores, n_tokens, errors)
     with np.errstate(over="ignore"):  # a score of -inf has infinite perplexity, as has exp(1000)
         value = float(np.exp(nats.value))
     return Estimate(value, value * nats.standard_error, "perplexity per token")

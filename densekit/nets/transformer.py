@@ -51,7 +51,7 @@ class Layout:
 
 @dataclass
 class Cache:
-    """Keys and values of the tokens seen so far: per layer (n, n_heads, capacity, head_dim)."""
+    """Keys and values of the tokens seen so far: per layer (n, n_kv_heads, capacity, head_dim)."""
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -70,7 +70,8 @@ class Cache:
         self.longest += 1
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Write one token per row, (n, n_heads, head_dim) each, and look at it and all before."""
+        """Write one token per row, (n, n_heads or n_kv_heads, head_dim), and look at it and all
+        before."""
         rows, keys, values = torch.arange(len(q), device=q.device), self.keys, self.values
         if torch.is_grad_enabled():  # what autograd has saved must not be written to
             keys[layer], values[layer] = keys[layer].clone(), values[layer].clone()
@@ -80,7 +81,7 @@ class Cache:
         if self.ragged:
             seen = torch.arange(self.longest, device=q.device) <= self.lengths.unsqueeze(1)
             mask = seen[:, None, None]
-        k, v = (u[layer][:, :, : self.longest] for u in (keys, values))
+        k, v = (shared(u[layer][:, :, : self.longest], q.shape[1]) for u in (keys, values))
         return F.scaled_dot_product_attention(q.unsqueeze(2), k, v, attn_mask=mask).squeeze(2)
 
     def keep(self, rows: Tensor) -> "Cache":
@@ -93,6 +94,11 @@ class Cache:
             self.longest,
             self.ragged,
         )
+
+
+def shared(x: Tensor, n_heads: int) -> Tensor:
+    """Keys or values, (n, n_kv_heads, T, head_dim), for n_heads queries: each serves a group."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], 1)
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -110,18 +116,19 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Query, key and value of each token to what it found, all (m, n_heads, head_dim)."""
+"""Query, (m, n_heads, head_dim), key and value, (m, n_kv_heads, head_dim), of each token to what it
+found, (m, n_heads, head_dim)."""
 
 
 class Block(nn.Module):
     """Attention and SwiGLU, each on the root-mean-square normalised stream and added to it."""
 
-    def __init__(self, width: int, n_heads: int, dropout: float):
+    def __init__(self, width: int, n_heads: int, n_kv_heads: int, dropout: float):
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads, self.n_kv_heads, self.dropout = n_heads, n_kv_heads, dropout
         # 8/3 keeps the parameter count of the usual 4x layer; multiples of 16 suit the kernels.
         hidden = 16 * math.ceil(8 * width / 3 / 16)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = nn.Linear(width, width + 2 * n_kv_heads * (width // n_heads), bias=False)
         self.sharpness = nn.Parameter(torch.ones(n_heads, 1))
         self.merge = nn.Linear(width, width, bias=False)
         self.gate = nn.Linear(width, 2 * hidden, bias=False)
@@ -129,9 +136,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """Tokens (m, width) to tokens (m, width)."""
-        qkv = self.qkv(rms_norm(x)).view(len(x), 3 * self.n_heads, -1)
-        qk, v = qkv.split([2 * self.n_heads, self.n_heads], 1)
-        q, k = rotate(rms_norm(qk), turn).chunk(2, 1)
+        qkv = self.qkv(rms_norm(x)).view(len(x), self.n_heads + 2 * self.n_kv_heads, -1)
+        qk, v = qkv.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], 1)
+        q, k = rotate(rms_norm(qk), turn).split([self.n_heads, self.n_kv_heads], 1)
         q = q * self.sharpness
         x = x + F.dropout(self.merge(attend(q, k, v).flatten(1)), self.dropout, self.training)
         a, b = self.gate(rms_norm(x)).chunk(2, -1)
@@ -146,7 +153,7 @@ class Decoder(nn.Module):
     ----------
     embed : Module
         Tokens, of whatever kind, to vectors (m, width): ``nn.Embedding`` or ``nn.Linear``.
-    width, n_layers, n_heads, dropout
+    width, n_layers, n_heads, dropout, n_kv_heads
         As in :class:`Transformer`.
     """
 
@@ -159,15 +166,24 @@ class Decoder(nn.Module):
         n_layers: int,
         n_heads: int,
         dropout: float = 0.0,
+        n_kv_heads: int | None = None,
     ):
         super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if n_heads % n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads={n_kv_heads} must divide n_heads={n_heads}: each head of keys and values "
+                "serves as many heads of queries"
+            )
         if width % (2 * n_heads):
             raise ValueError(
                 f"width={width} must be a multiple of 2 * n_heads = {2 * n_heads}: rotary "
                 "positions turn pairs of entries within each head"
             )
-        self.embed, self.n_heads = embed, n_heads
-        self.blocks = nn.ModuleList(Block(width, n_heads, dropout) for _ in range(n_layers))
+        self.embed, self.n_heads, self.n_kv_heads = embed, n_heads, n_kv_heads
+        self.blocks = nn.ModuleList(
+            Block(width, n_heads, n_kv_heads, dropout) for _ in range(n_layers)
+        )
         half = width // n_heads // 2
         self.register_buffer("speeds", 1e4 ** (-torch.arange(half) / half), persistent=False)
         # Each block adds nothing at first. With that a short run of a language model ends 0.2 nats
@@ -194,6 +210,7 @@ class Decoder(nn.Module):
             if cached:
                 keys.append(k)
                 values.append(v)
+            k, v = shared(k, self.n_heads), shared(v, self.n_heads)
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             return at.unpad(y.transpose(1, 2))
 
@@ -209,7 +226,7 @@ class Decoder(nn.Module):
     def begin(self, n_rows: int, capacity: int) -> Cache:
         """The cache of rows without a token yet; that many fit in before it grows."""
         like = self.speeds
-        empty = like.new_zeros(n_rows, self.n_heads, capacity, 2 * len(like))
+        empty = like.new_zeros(n_rows, self.n_kv_heads, capacity, 2 * len(like))
         keys, values = ([empty.clone() for _ in self.blocks] for _ in range(2))
         lengths = torch.zeros(n_rows, dtype=torch.long, device=like.device)
         return Cache(keys, values, lengths, 0, ragged=False)
@@ -240,6 +257,9 @@ class Transformer(Decoder):
         Blocks, and attention heads in each.
     dropout : float
         Probability that an entry of what a block adds is dropped in training.
+    n_kv_heads : int, optional
+        Heads of keys and values, a divisor of ``n_heads``: each serves a group of queries (Ainslie et
+        al. 2023), and the cache is smaller in proportion. None has one for each.
 
     Examples
     --------
@@ -251,9 +271,16 @@ class Transformer(Decoder):
     never: Tensor
 
     def __init__(
-        self, vocab_size: int, width: int, n_layers: int, n_heads: int, dropout: float = 0.0
+        self,
+        vocab_size: int,
+        width: int,
+        n_layers: int,
+        n_heads: int,
+        dropout: float = 0.0,
+        n_kv_heads: int | None = None,
     ):
-        super().__init__(nn.Embedding(vocab_size, width), width, n_layers, n_heads, dropout)
+        embed = nn.Embedding(vocab_size, width)
+        super().__init__(embed, width, n_layers, n_heads, dropout, n_kv_heads)
         never = torch.zeros(vocab_size)
         never[0] = -torch.inf
         self.register_buffer("never", never, persistent=False)

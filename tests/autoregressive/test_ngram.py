@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from densekit import NGram
+from densekit.autoregressive.ngram import _count, _discounts, _smooth, _tuned, _unigram
+from densekit.distributions.backoff import stream
 
 LETTERS = "abc"
 
@@ -200,3 +202,44 @@ def test_a_fit_with_prompts_counts_them_as_text():
     parts = NGram(order=3, max_length=6).fit(["ca", "bb", "b"], context=["ab", "ab", "ca"])
     np.testing.assert_allclose(whole.keys_[0], parts.keys_[0])
     np.testing.assert_allclose(whole.unigram_, parts.unigram_)
+
+
+def test_held_out_rows_choose_discounts_at_which_they_are_likeliest():
+    # Words drawn from a heavy tail: the counts of counts are no guide for the highest order.
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefgh"), 4)) for _ in range(400)]
+    p = 1 / np.arange(1, 401)
+    rows = [" ".join(rng.choice(words, 20, p=p / p.sum())) for _ in range(1200)]
+    model = NGram(order=4).fit(rows)
+    ids, _ = model.codec_.encode(rows)
+    x, place = (a.numpy() for a in stream(begin_and(ids)))
+    held = np.cumsum(place == 0) % 10 == 9
+    counts, keys = _count(x[~held], place[~held], 4, model.schema_.vocab_size)
+    all_counts, _ = _count(x, place, 4, model.schema_.vocab_size)
+    closed = np.array([_discounts(c) for c in all_counts])
+    tuned = _tuned(counts, keys, closed, x[held], place[held])
+    np.testing.assert_allclose(model.discounts_, tuned)
+
+    def likelihood(discounts):
+        made = NGram(order=4)
+        made.__dict__.update(vars(model))
+        v, sizes = model.schema_.vocab_size, [model.schema_.vocab_size, *map(len, keys)]
+        smoothed = [
+            _smooth(c, k // v, n, d)
+            for c, k, n, d in zip(counts[1:], keys, sizes, discounts[1:], strict=False)
+        ]
+        made.unigram_, made.keys_ = _unigram(counts[0], discounts[0]), tuple(keys)
+        made.values_, made.leftover_ = zip(*smoothed, strict=True)
+        return made.score([r for i, r in enumerate(rows, 1) if i % 10 == 9])
+
+    best = likelihood(tuned)
+    assert best > likelihood(closed)
+    for k, j in itertools.product(range(4), range(3)):
+        for step in (-0.1, 0.1):
+            other = tuned.copy()
+            other[k, j] = np.clip(other[k, j] + step, 0, j + 1)
+            assert likelihood(other) < best + 0.01  # of 106 nats a row
+
+
+def begin_and(ids):
+    return torch.cat([torch.ones_like(ids[:, :1]), ids], 1)

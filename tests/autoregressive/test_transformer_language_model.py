@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from densekit import NGram, TransformerLanguageModel
-from densekit.autoregressive.transformer import _LanguageModel
+from densekit.autoregressive.language import NextTokenNet
 from densekit.nets.transformer import Transformer
 
 SMALL = {"width": 16, "n_layers": 2, "n_heads": 2, "random_state": 0}
@@ -126,7 +126,7 @@ def test_cached_steps_give_the_scores():
     with torch.no_grad():
         for p in net.parameters():
             p.normal_(std=0.4)
-    model = _LanguageModel(net, 9, 20).double()
+    model = NextTokenNet(net, 9, 20).double()
     given = torch.tensor([[0, 0, 1], [1, 4, 5], [0, 1, 3]])
     tokens = torch.tensor([[3, 4, 5, 6, 1], [7, 8, 1, 0, 0], [1, 0, 0, 0, 0]])
     scored = model.log_probs(given, tokens)
@@ -141,7 +141,7 @@ def test_cached_steps_give_the_scores():
 
 def test_the_gradient_is_that_of_the_score():
     torch.manual_seed(0)
-    model = _LanguageModel(Transformer(7, 8, 1, 1), 7, 6).double()
+    model = NextTokenNet(Transformer(7, 8, 1, 1), 7, 6).double()
     x = torch.tensor([[3, 4, 5, 1, 0, 0], [6, 1, 0, 0, 0, 0]])
     weight = model.net.embed.weight
 

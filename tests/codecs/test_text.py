@@ -180,7 +180,7 @@ def test_text_that_is_refused(X, error, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tokens": "word"}, "tokens='word'; choose 'character'"),
+        ({"tokens": "line"}, "tokens='line'; choose 'character'"),
         ({"max_length": 0}, "max_length=0"),
         ({"vocab_size": 3}, "vocab_size=3 must be at least 4"),
         ({"vocab_size": 100, "tokens": "bpe"}, "vocab_size=100 must be at least 259"),
@@ -215,3 +215,36 @@ def test_a_frame_is_not_text():
     for wrong in (codec.encode, codec.prompts):
         with pytest.raises(TypeError, match=r"frame of shape \(2, 2\); pass its column .*'a'"):
             wrong(frame)
+
+
+def test_words_are_what_single_spaces_part():
+    codec = TextCodec(tokens="word").fit(["the cat", "a  cat", ""])
+    assert codec.symbols == " a cat the"
+    rows = ["cat the", "", "a  cat", "cat"]
+    ids, ladj = codec.encode(rows)
+    assert ids.tolist() == [[5, 6, 1, 0], [1, 0, 0, 0], [4, 3, 5, 1], [5, 1, 0, 0]]
+    assert (ladj == 0).all()
+    assert codec.decode(ids) == rows
+    assert codec.decode(torch.tensor([[2, 4, 1, 0]])) == ["\ufffd a"]
+
+
+def test_unknown_words_share_the_mass_of_their_symbol():
+    codec = TextCodec(tokens="word", vocab_size=4).fit(["a a", "b a"])
+    _, ladj = codec.encode(["b", "zz a", "a"])
+    size = 0x110000 - 0x800 - 1
+
+    def share(word):
+        return 0.5 ** (len(word) + 1) / size ** len(word)
+
+    rest = 1 - share("a")
+    wanted = [math.log(share("b") / rest), math.log(share("zz") / rest), 0]
+    assert ladj.tolist() == pytest.approx(wanted, rel=1e-9)
+
+
+def test_documents_are_rows_of_any_length():
+    codec = TextCodec(max_length=3).fit(["abc", "a"])
+    rows, ladj = codec.documents(["abcabc?", "", "b"])
+    assert [row.tolist() for row in rows] == [[3, 4, 5, 3, 4, 5, 2, 1], [1], [4, 1]]
+    wanted, _ = codec.encode(["b"])
+    assert rows[2].tolist() == wanted[0].tolist()
+    assert ladj.tolist() == [-math.log(0x110000 - 0x800 - 3), 0, 0]

@@ -7,10 +7,10 @@ from densekit.nets.transformer import Layout, Transformer, rms_norm, rotate
 VOCAB = 11
 
 
-@pytest.fixture
-def net():
+@pytest.fixture(params=[None, 1])
+def net(request):
     torch.manual_seed(0)
-    net = Transformer(VOCAB, width=16, n_layers=3, n_heads=2)
+    net = Transformer(VOCAB, width=16, n_layers=3, n_heads=2, n_kv_heads=request.param)
     with torch.no_grad():  # an untrained net adds nothing in its blocks
         for p in net.parameters():
             p.normal_(std=0.4)
@@ -119,3 +119,27 @@ def test_an_untrained_net_is_its_embedding():
 def test_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match=r"width=10 must be a multiple of 2 \* n_heads = 4"):
         Transformer(VOCAB, width=10, n_layers=1, n_heads=2)
+
+
+def test_groups_of_queries_share_keys_and_values():
+    torch.manual_seed(0)
+    few, all_ = (Transformer(VOCAB, 24, 2, n_heads=6, n_kv_heads=k).double() for k in (2, None))
+    all_.load_state_dict(
+        {k: v for k, v in few.state_dict().items() if "qkv" not in k}, strict=False
+    )
+    with torch.no_grad():
+        for a, b in zip(few.blocks, all_.blocks, strict=True):
+            for block in (a, b):
+                block.merge.weight.copy_(torch.eye(24))
+            q, k, v = a.qkv.weight.split([24, 8, 8])
+            repeated = [u.view(2, 4, 24).repeat_interleave(3, 0).flatten(0, 1) for u in (k, v)]
+            b.qkv.weight.copy_(torch.cat([q, *repeated]))
+    tokens = ragged([7, 4], 7, left=True)
+    torch.testing.assert_close(few(tokens), all_(tokens))
+    _, cache = few.start(tokens)
+    assert cache.keys[0].shape == (2, 2, 7, 4)
+
+
+def test_groups_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"n_kv_heads=4 must divide n_heads=6"):
+        Transformer(VOCAB, 24, 1, n_heads=6, n_kv_heads=4)

@@ -1,0 +1,255 @@
+"""Language models against published figures, and the speed of training and sampling.
+
+    python benchmarks/text.py --data shared/data                       # all: about five hours
+    python benchmarks/text.py --data shared/data --tasks ngram_tinyshakespeare training_speed
+    python benchmarks/text.py --list
+
+Plays: the models learn windows of 256 characters of the first nine tenths, and the last tenth is one
+document, scored in windows of which each sees half of the one before; the n-gram learns blocks of lines.
+Penn Treebank: a row is a sentence, and the end of it a symbol. What was run stands in
+results/text.json and is not run again: stop it and start it as you like; ``--again`` repeats.
+"""
+
+import argparse
+import json
+import os
+import time
+
+import torch
+from _record import RESULTS, environment, interleaved, ratio
+from torch.nn import functional as F
+
+from densekit import NGram, RecurrentLanguageModel, TransformerLanguageModel, datasets
+from densekit.distributions.sequence import TokenSequence
+from densekit.metrics import bits_per_character, nats_per_character, perplexity
+
+WINDOW = 256
+BUDGET = {"max_steps": 10**7, "patience": None, "random_state": 0, "device": "cpu"}
+
+
+def plays():
+    """Blocks of lines of the first nine tenths, and the last tenth as one string."""
+    data = datasets.load("tinyshakespeare")
+    return [*data.train, *data.valid], "\n".join(data.test.for_scoring())
+
+
+def windows(text):
+    """A text cut into strings of as many characters as a network reads at a time."""
+    return [text[i : i + WINDOW] for i in range(0, len(text), WINDOW)]
+
+
+def timed(model, X):
+    start = time.perf_counter()
+    model.fit(X)
+    return {"fit_seconds": round(time.perf_counter() - start, 1)}
+
+
+def of(estimate):
+    return {
+        estimate.unit: round(estimate.value, 4),
+        "standard_error": None
+        if estimate.standard_error != estimate.standard_error
+        else round(estimate.standard_error, 4),
+    }
+
+
+def tinyshakespeare(model, X, **how):
+    _, test = plays()
+    found = timed(model, X)
+    return found | of(nats_per_character(model.score_documents([test], **how), [test]))
+
+
+def ngram_tinyshakespeare():
+    return tinyshakespeare(NGram(order=6), plays()[0], window=10_000, overlap=5)
+
+
+def transformer_tinyshakespeare(minutes):
+    X = windows("\n".join(plays()[0]))
+    model = TransformerLanguageModel(max_time=60 * minutes, max_length=WINDOW, **BUDGET)
+    return tinyshakespeare(model, X) | {"steps": model.n_iter_}
+
+
+def ptb_characters(model):
+    data = datasets.load("ptb_characters")
+    test = data.test.for_scoring()
+    found = timed(model, data.train)
+    return found | of(bits_per_character(model.score_samples(test), test))
+
+
+def ptb_characters_in_order():
+    data = datasets.load("ptb_characters")
+    test = data.test.for_scoring()
+    model = RecurrentLanguageModel(
+        width=512, n_layers=1, carry=True, batch_size=32, dropout=0.1, max_time=3600, **BUDGET
+    )
+    found = timed(model, data.train)
+    return found | of(bits_per_character(model.score_in_order(test), test))
+
+
+def ptb_words(model):
+    data = datasets.load("ptb")
+    test = data.test.for_scoring()
+    found = timed(model, data.train)
+    scores = getattr(model, "score_in_order", model.score_samples)(test)
+    return found | of(perplexity(scores, model.n_tokens(test)))
+
+
+def lstm():
+    return RecurrentLanguageModel(
+        tokens="word",
+        width=256,
+        n_layers=2,
+        dropout=0.5,
+        carry=True,
+        batch_size=32,
+        max_time=1800,
+        **BUDGET,
+    )
+
+
+def training_speed(steps=3, rounds=5):
+    """Steps of ``fit`` against the same steps of a plain loop over the same network."""
+    X = windows("\n".join(plays()[0]))[:400]
+    settings = {"max_length": WINDOW, "validation_fraction": 0.0, "ema_decay": 0.0}
+
+    def ours(n):
+        return TransformerLanguageModel(**settings, **BUDGET | {"max_steps": n}).fit(X)
+
+    model = ours(1)
+    events = model.codec_.encode(X)[0]
+    size, net = model.batch_size, model._build(model.schema_, None).net
+    optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.1, fused=True)
+
+    def plain():
+        for i in range(steps):
+            x = events[size * i : size * (i + 1)]
+            read = torch.cat([torch.ones_like(x[:, :1]), x[:, :-1]], 1)
+            loss = F.cross_entropy(net(read), x.flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    # A fit has work before its first step: what more steps cost is told by two lengths.
+    runs = {"one": lambda: ours(1), "ours": lambda: ours(1 + steps), "plain": plain}
+    seconds = interleaved(runs, rounds)
+    steps_alone = [b - a for a, b in zip(seconds["one"], seconds["ours"], strict=True)]
+    seconds["ours"] = steps_alone
+    tokens = steps * size * (WINDOW + 1)
+    return {
+        "ours_tokens_per_second": round(tokens / sorted(steps_alone)[rounds // 2]),
+        "plain_tokens_per_second": round(tokens / sorted(seconds["plain"])[rounds // 2]),
+        "ours_over_plain_seconds": round(ratio(seconds, "ours", "plain"), 3),
+    }
+
+
+class Uncached:
+    """A model that reads its whole string again for every token."""
+
+    def __init__(self, model):
+        self.model, self.vocab_size, self.device = model, model.vocab_size, model.device
+
+    def start(self, given):
+        return self.model.start(given)[0], given
+
+    def step(self, tokens, state):
+        state = torch.cat([state, tokens[:, None]], 1)
+        return self.model.start(state)[0], state
+
+    def keep(self, state, rows):
+        return state[rows]
+
+
+class Endless(Uncached):
+    """The same strings to their full length: the end is never drawn."""
+
+    def __init__(self, model, cached):
+        super().__init__(model)
+        self.inner = model if cached else Uncached(model)
+
+    def start(self, given):
+        logits, state = self.inner.start(given)
+        return logits.index_fill(1, torch.tensor([1]), -torch.inf), state
+
+    def step(self, tokens, state):
+        logits, state = self.inner.step(tokens, state)
+        return logits.index_fill(1, torch.tensor([1]), -torch.inf), state
+
+    def keep(self, state, rows):
+        return self.inner.keep(state, rows)
+
+
+def sampling_speed(n=64, length=256):
+    """Seconds of 64 strings of 256 characters with the cache and without."""
+    X = windows("\n".join(plays()[0]))[:400]
+    model = TransformerLanguageModel(max_length=length, **BUDGET | {"max_steps": 1}).fit(X)
+    seconds = {}
+    for cached in (True, False):
+        dist = TokenSequence(Endless(model.module_, cached), length)
+        start = time.perf_counter()
+        drawn = dist.sample((n,))
+        seconds[cached] = time.perf_counter() - start
+        assert (drawn != 0).all()
+    return {
+        "cached_seconds": round(seconds[True], 2),
+        "uncached_seconds": round(seconds[False], 2),
+        "times_faster": round(seconds[False] / seconds[True], 1),
+    }
+
+
+TASKS = {
+    "ngram_tinyshakespeare": ngram_tinyshakespeare,
+    "ngram_ptb_characters": lambda: ptb_characters(NGram(order=8)),
+    "ngram_ptb_words": lambda: ptb_words(NGram(order=5, tokens="word")),
+    "training_speed": training_speed,
+    "sampling_speed": sampling_speed,
+    "transformer_tinyshakespeare_10": lambda: transformer_tinyshakespeare(10),
+    "transformer_tinyshakespeare_40": lambda: transformer_tinyshakespeare(40),
+    "transformer_ptb_characters": lambda: ptb_characters(
+        TransformerLanguageModel(max_time=3600, batch_size=32, max_length=1024, **BUDGET)
+    ),
+    "lstm_ptb_characters": ptb_characters_in_order,
+    "lstm_ptb_words": lambda: ptb_words(lstm()),
+}
+AT_MOST = {
+    "ngram_tinyshakespeare": 1.52,
+    "ngram_ptb_characters": 1.48,
+    "ngram_ptb_words": 165,
+    "training_speed": "within 5 %",
+    "sampling_speed": "at least 8 times",
+    "transformer_tinyshakespeare_10": 1.50,
+    "transformer_tinyshakespeare_40": 1.46,
+    "transformer_ptb_characters": 1.42,
+    "lstm_ptb_characters": 1.42,
+    "lstm_ptb_words": 150,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder of data sets: DENSEKIT_DATA")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--threads", type=int, help="threads of torch: all cores unless given")
+    parser.add_argument("--again", action="store_true", help="repeat what was run")
+    parser.add_argument("--list", action="store_true", help="name the tasks and their floors")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(f"{name}: {AT_MOST[name]}" for name in TASKS))
+        return
+    if arguments.data:
+        os.environ["DENSEKIT_DATA"] = os.path.abspath(arguments.data)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    path = RESULTS / "text.json"
+    for name in arguments.tasks:
+        table = json.loads(path.read_text()) if path.exists() else {}
+        if name in table and not arguments.again:
+            continue
+        head = environment() | {"threads": torch.get_num_threads()}
+        table[name] = {"goal": AT_MOST[name]} | TASKS[name]() | {"environment": head}
+        path.write_text(json.dumps(table, indent=1) + "\n")
+        print(name, {k: v for k, v in table[name].items() if k != "environment"}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
