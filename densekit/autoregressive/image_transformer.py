@@ -63,7 +63,8 @@ class _PixelTransformer(Decoder):
     def draw(self, n: int, context: Tensor | None) -> Tensor:
         C, H, W = self.event_shape
         base, T = self._base(context).expand(n, -1, -1), C * H * W
-        cache, drawn = self.begin(n, T), []
+        cache = self.begin(n, T)
+        drawn: list[Tensor] = []
         for t in range(T):
             h = base[:, t] + self._embed(drawn[-1])[:, 0] if drawn else base[:, t]
             drawn.append(self.head.sample(self.advance(h, cache)))

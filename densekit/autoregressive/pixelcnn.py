@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
-from densekit.distributions.pixels import RasterImage, pixel_head
+from densekit.distributions.pixels import PixelHead, RasterImage, pixel_head
 from densekit.nets.pixel import PixelNet
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
@@ -16,7 +16,7 @@ from densekit.params import Interval, OneOf
 class _PixelCNN(nn.Module):
     """Net and head as a :class:`~densekit.distributions.pixels.PixelModel`."""
 
-    def __init__(self, net: PixelNet, head: nn.Module, channels: int, levels: int) -> None:
+    def __init__(self, net: PixelNet, head: PixelHead, channels: int, levels: int) -> None:
         super().__init__()
         self.net, self.head, self.levels = net, head, levels
         self.event_shape = torch.Size([channels, *net.size])
@@ -32,7 +32,7 @@ class _PixelCNN(nn.Module):
         return logp.view(len(x), -1).sum(1)
 
     def draw(self, n: int, context: Tensor | None) -> Tensor:
-        drawn = []
+        drawn: list[Tensor] = []
 
         def pixel(features: Tensor) -> Tensor:
             drawn.append(self.head.sample(features))

@@ -151,7 +151,8 @@ class LogisticPixels(nn.Module):
         logp, loc, scale, pull = self._parameters_of(features)
         m = torch.multinomial(logp.exp(), 1)
         tiny = torch.finfo(loc.dtype).eps
-        drawn, before = [], []
+        drawn: list[Tensor] = []
+        before: list[Tensor] = []
         for c in range(self.channels):
             mean = self._loc(c, loc, pull, before).gather(1, m).squeeze(1)
             u = torch.rand_like(mean).clamp(tiny, 1 - tiny)
@@ -166,9 +167,12 @@ class LogisticPixels(nn.Module):
         return 2 * x / (self.levels - 1) - 1 if self.levels else x
 
 
+PixelHead = CategoricalPixels | LogisticPixels
+
+
 def pixel_head(
     likelihood: str, n_features: int, channels: int, levels: int, n_components: int
-) -> CategoricalPixels | LogisticPixels:
+) -> PixelHead:
     """The head that ``likelihood`` names: ``"categorical"``, ``"logistic"`` or ``"auto"``, which is
     the first where there are few levels (and ever at two, which have one logit).
 

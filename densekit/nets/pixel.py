@@ -1,6 +1,7 @@
 """A convolutional network that sees, of each pixel, only the pixels before it, and nothing less."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -111,6 +112,9 @@ class PixelNet(nn.Module):
             _Layer(width, _DILATIONS[i % len(_DILATIONS)], n_context) for i in range(n_layers)
         )
 
+    def _stack(self) -> list["_Layer"]:
+        return cast("list[_Layer]", list(self.layers))
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Images (N, n_in, H, W) and context (N, n_context) to features (N, width, H, W)."""
         x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0).contiguous(memory_format=torch.channels_last)
@@ -118,7 +122,7 @@ class PixelNet(nn.Module):
         side = _WIDE // 2
         v = F.conv2d(F.pad(x, (side, side, _ABOVE, 0))[:, :, :-1], self.above) + place[0]
         h = F.conv2d(F.pad(x, (_LEFT, 0))[..., :-1], self.left) + place[1]
-        for layer in self.layers:
+        for layer in self._stack():
             v, said = layer.rows(F.pad(v, (0, 0, layer.dilation, 0)), context)
             h = layer.columns(h, said)
         return h
@@ -129,18 +133,18 @@ class PixelNet(nn.Module):
     ) -> Tensor:
         """Images (n, n_in, H, W), where ``pixel`` is called with the features (n, width) of each pixel
         and returns its numbers (n, n_in)."""
-        (H, W), side, like = self.size, _WIDE // 2, self.row
+        (H, W), side, like, layers = self.size, _WIDE // 2, self.row, self._stack()
         x = like.new_zeros(n, self.n_in + 1, H + _ABOVE, W + 2 * side)
         x[:, -1, _ABOVE:, side : W + side] = 1.0
         place = self.row + self.column
         # Of each layer: its last rows, and the pixels of the row so far, zeros before the first.
-        rows = [like.new_zeros(n, self.width, layer.dilation, W) for layer in self.layers]
-        line = [like.new_zeros(W + layer.dilation, n, self.width) for layer in self.layers]
+        rows = [like.new_zeros(n, self.width, layer.dilation, W) for layer in layers]
+        line = [like.new_zeros(W + layer.dilation, n, self.width) for layer in layers]
         left = self.left.flatten(1).t()
         for i in range(H):
             v = F.conv2d(x[:, :, i : i + _ABOVE], self.above) + place[0][:, i : i + 1]
             said = []
-            for k, layer in enumerate(self.layers):
+            for k, layer in enumerate(layers):
                 both = torch.cat([rows[k], v], 2)
                 rows[k] = both[:, :, 1:]
                 # The row that far above and this one; those between are for the rows to come.
@@ -150,7 +154,7 @@ class PixelNet(nn.Module):
             for j in range(W):
                 seen = x[:, :, i + _ABOVE, j + side - _LEFT : j + side]
                 h = torch.addmm(start[j], seen.flatten(1), left)
-                for k, layer in enumerate(self.layers):
+                for k, layer in enumerate(layers):
                     line[k][j + layer.dilation] = h
                     h = layer.pixel(h, line[k][j], said[k][j])
                 x[:, :-1, i + _ABOVE, j + side] = pixel(h)

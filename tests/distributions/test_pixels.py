@@ -15,7 +15,7 @@ def awake(head, spread=1.0):
     generator = torch.Generator().manual_seed(1)
     for p in head.parameters():
         p.data = p + spread * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    return head
+    return head.requires_grad_(False)
 
 
 def every_pixel(channels, levels):
