@@ -246,7 +246,10 @@ def main():
         if name in table and not arguments.again:
             continue
         head = environment() | {"threads": torch.get_num_threads()}
-        table[name] = {"goal": AT_MOST[name]} | TASKS[name]() | {"environment": head}
+        found = {"goal": AT_MOST[name]} | TASKS[name]() | {"environment": head}
+        # Others may have written in the meantime.
+        table = json.loads(path.read_text()) if path.exists() else {}
+        table[name] = found
         path.write_text(json.dumps(table, indent=1) + "\n")
         print(name, {k: v for k, v in table[name].items() if k != "environment"}, flush=True)
 
