@@ -8,9 +8,9 @@ Each seed is a repetition of its own: other data, other fits, other draws. The n
 learn for few steps, since a check asks whether draws, scores and truth agree and not how well a model
 does. What was run is a line of
 results/false_alarms.jsonl, and is not run again: stop it and start it as you like, also several at once
-on different models (the one started last with all models writes the result). Lines of other settings or
-of another version are passed over; after a change to checks or models delete the log. Writes
-results/false_alarms.json.
+on different models. Lines of other settings or of another version are passed over; after a change to
+checks or models delete the log. Writes results/false_alarms.json, in which a model keeps what was found
+of it with the same settings and more seeds; the log is too long to be kept with the sources.
 
 A seed of all models takes about 50 s of one core.
 """
@@ -156,8 +156,17 @@ def main():
     repeat(arguments.models, arguments.seeds, arguments.all_checks)
     chances = {c.name: c.chance for kind in densekit.all_estimators().values()
                for _, c in density_checks(kind()) if c.chance}  # fmt: skip
-    record = {"environment": environment(), "threads": 1, "chance_stated": chances}
-    write("false_alarms", {**record, "models": summary(arguments.models)})
+    now = environment()
+    models = {
+        name: {"date": now["date"]} | found for name, found in summary(arguments.models).items()
+    }
+    path = RESULTS / "false_alarms.json"
+    for name, old in (json.loads(path.read_text())["models"] if path.exists() else {}).items():
+        same = json.dumps(old["settings"]) == json.dumps(SETTINGS.get(name))
+        if same and old["seeds"] >= models.get(name, {"seeds": 0})["seeds"]:
+            models[name] = old
+    record = {"environment": now, "threads": 1, "chance_stated": chances}
+    write("false_alarms", record | {"models": models})
 
 
 if __name__ == "__main__":
