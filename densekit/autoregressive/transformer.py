@@ -59,7 +59,7 @@ class TransformerLanguageModel(LanguageModel, NeuralDensity):
 
     width: Annotated[int, Interval(ge=4)] = 192
     n_layers: Annotated[int, Interval(ge=1)] = 4
-    n_heads: Annotated[int, Interval(ge=1)] = 6
+    n_heads: Annotated[int, Interval(ge=1)] = 4
     n_kv_heads: Annotated[int | None, Interval(ge=1)] = None
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     max_steps: Annotated[int, Interval(ge=1)] = 3000
