@@ -28,7 +28,7 @@ class MADE(NeuralDensity):
     Germain, Gregor, Murray and Larochelle, MADE: Masked Autoencoder for Distribution Estimation
     (2015). Weights from a hidden unit to one that sees fewer columns are masked out, so that
 
-    .. math:: p(x) = \frac1S \sum_{s=1}^S \prod_d p(x_{o_s(d)} \mid x_{o_s(1)}, \dots,
+    .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_d p(x_{o_s(d)} \mid x_{o_s(1)}, \dots,
               x_{o_s(d-1)}, c)
 
     over ``n_masks`` = S orders of the columns, whose masks share one set of weights. Columns have the
