@@ -16,7 +16,8 @@ from densekit.transforms.columns import to_columns
 class Chain(TorchDistribution):
     r"""The mean of S products of conditional laws, each in its own order of the columns.
 
-    .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_d p(x_{o_s(d)} \mid x_{o_s(1)}, \dots, x_{o_s(d-1)}, c)
+    .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_d
+              p(x_{o_s(d)} \mid x_{o_s(1)}, \dots, x_{o_s(d-1)}, c)
 
     Each product is one pass of the network, and normalised; so is their mean.
 

@@ -10,7 +10,7 @@ logistics, the components' means shifted by the channels before (Salimans, Karpa
 2017, PixelCNN++, section 2.1 and 2.2),
 
 .. math::
-    P(x) &= \sum_m \pi_m \prod_c \big[F((e_{x_c + 1} - \mu_{mc}) / s_{mc})
+    P(x) = \sum_m \pi_m \prod_c \big[F((e_{x_c + 1} - \mu_{mc}) / s_{mc})
             - F((e_{x_c} - \mu_{mc}) / s_{mc})\big], \qquad
     \mu_{mc} = \mu^0_{mc} + \sum_{b<c} a_{mcb}\, x_b
 
