@@ -41,7 +41,7 @@ class RecurrentLanguageModel(LanguageModel, NeuralDensity):
     of one text, in order, and its end symbol is what stands between them (a line feed, say): rows
     are not shuffled, each begins with the state in which the row before it ended, and gradients stop
     there (truncated back-propagation through time). The score of a string is still that of a string
-    alone; :meth:`score_in_order` scores rows that follow each other, as papers on the Penn Treebank
+    alone; ``score_in_order`` scores rows that follow each other, as papers on the Penn Treebank
     do. Prompts need no special fit: see :class:`TransformerLanguageModel`.
 
     Parameters
