@@ -16,8 +16,8 @@ class ManyMasks(nn.Module):
     Germain, Gregor, Murray and Larochelle, MADE (2015), sections 4.2 and 4.3: trained under all masks
     in turn the network is agnostic of order and of connectivity, and the mean of what it says under
     them is an ensemble for the price of one set of weights. A mask is drawn by shuffling: the
-    rows and columns of each weight are put into the order that a :class:`~densekit.nets.masked.MaskedNet` of the natural
-    order, whose units are sorted by degree, wants them in. Layers of equal width are shuffled alike,
+    rows and columns of each weight are put into the order that a
+    :class:`~densekit.nets.masked.MaskedNet` of the natural order, whose units are sorted by degree, wants them in. Layers of equal width are shuffled alike,
     so that residual sums join each unit with itself.
 
     Parameters
@@ -120,7 +120,8 @@ class ManyMasks(nn.Module):
         read: Callable[[int, Tensor], Tensor],
         mask: int = 0,
     ) -> Tensor:
-        """Features (D, n) found one after another, as :meth:`~densekit.nets.masked.MaskedNet.solve` does; no gradients."""
+        """Features (D, n) found one after another, without gradients, as
+        :meth:`~densekit.nets.masked.MaskedNet.solve` does."""
         if self.plain:
             return self.net.solve(step, n, context, read)
         order = self.orders[mask].tolist()
