@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.nets.loops import MATH, F, exp, flat, log, share_out, shares
+from densekit.nets.loops import LIGHT, MATH, F, exp, flat, log, share_out, shares
 
 ACTIVATIONS = {"relu": 0, "silu": 1}
 _LARGEST = F(np.finfo(np.float32).max ** 0.5 / 2)
@@ -88,7 +88,7 @@ def _slope(
 def _each(loop: Any, *arrays: Tensor) -> None:
     n = arrays[0].numel()
     rows = [flat(a) for a in arrays]
-    share_out(loop, [(*part, *rows) for part in shares(n, n, 64)])
+    share_out(loop, [(*part, *rows) for part in shares(n, n // LIGHT, 64)])
 
 
 def asinh(x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def activate(name: str, h: Tensor, bias: Tensor, below: Tensor | None) -> Tensor
     a, n = torch.empty_like(h), h.shape[1]
     fixed = (ACTIVATIONS[name], below is not None, n)
     rows = [flat(bias), flat(h if below is None else below), flat(h), flat(a)]
-    share_out(_activate, [(*part, *fixed, *rows) for part in shares(len(h), h.numel())])
+    share_out(_activate, [(*part, *fixed, *rows) for part in shares(len(h), h.numel() // LIGHT)])
     return a
 
 
@@ -118,4 +118,4 @@ def slope(name: str, h: Tensor, g: Tensor, above: Tensor | None) -> None:
     """g (R, N) becomes what it is below an activation of h, plus ``above``."""
     n, fixed = h.shape[1], (ACTIVATIONS[name], above is not None)
     rows = [flat(h), flat(g if above is None else above.contiguous()), flat(g)]
-    share_out(_slope, [(*part, *fixed, n, *rows) for part in shares(len(g), g.numel())])
+    share_out(_slope, [(*part, *fixed, n, *rows) for part in shares(len(g), g.numel() // LIGHT)])

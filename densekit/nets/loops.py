@@ -19,6 +19,8 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 F = np.float32
+LIGHT = 16
+"""A pass of a few operations a number is done so many times sooner than a spline's."""
 SHARE = 16_384
 """Numbers a thread must have before another one is worth its start."""
 MATH = {"contract", "nsz", "arcp"}

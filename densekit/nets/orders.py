@@ -17,8 +17,9 @@ class ManyMasks(nn.Module):
     in turn the network is agnostic of order and of connectivity, and the mean of what it says under
     them is an ensemble for the price of one set of weights. A mask is drawn by shuffling: the
     rows and columns of each weight are put into the order that a
-    :class:`~densekit.nets.masked.MaskedNet` of the natural order, whose units are sorted by degree, wants them in. Layers of equal width are shuffled alike,
-    so that residual sums join each unit with itself.
+    :class:`~densekit.nets.masked.MaskedNet` of the natural order, whose units are sorted by
+    degree, wants them in. Layers of equal width are shuffled alike, so that residual sums join each
+    unit with itself.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import numba
 import torch
 from torch import Tensor
 
-from densekit.nets.loops import MATH, F, exp, flat, share_out, shares
+from densekit.nets.loops import LIGHT, MATH, F, exp, flat, share_out, shares
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
@@ -64,7 +64,7 @@ def forward(x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     raw, n, *steps = _places(x, raw)
     z, a = torch.empty_like(x), torch.empty_like(x)
     given = (n, *steps, F(limit), flat(x), flat(raw), flat(z), flat(a))
-    share_out(_forward, [(*part, *given) for part in shares(x.numel() // n, x.numel())])
+    share_out(_forward, [(*part, *given) for part in shares(x.numel() // n, x.numel() // LIGHT)])
     return z, a
 
 
@@ -79,6 +79,9 @@ def backward(
     ga = ga[0] if same else ga.contiguous()
     gx, graw = torch.empty_like(x), torch.empty_like(raw)
     given = (n, *steps, F(limit), flat(x), flat(raw), flat(gz), flat(ga), 0 if same else n)
-    calls = [(*part, *given, flat(gx), flat(graw)) for part in shares(x.numel() // n, x.numel())]
+    calls = [
+        (*part, *given, flat(gx), flat(graw))
+        for part in shares(x.numel() // n, x.numel() // LIGHT)
+    ]
     share_out(_backward, calls)
     return gx, graw.view(shape)
