@@ -57,7 +57,12 @@ class RecurrentLanguageModel(LanguageModel, NeuralDensity):
     tied : bool
         Whether one matrix reads and writes tokens.
     carry : bool
-        Whether rows follow each other.
+        Whether rows follow each other. Such a fit has no checkpoints, which do not hold its states.
+
+    Raises
+    ------
+    ValueError
+        ``carry`` with a ``checkpoint_dir``, in ``fit``.
 
     Examples
     --------
@@ -121,6 +126,12 @@ class RecurrentLanguageModel(LanguageModel, NeuralDensity):
         return -logp.sum() / n
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
+        if self.carry and self.checkpoint_dir is not None:
+            raise ValueError(
+                f"checkpoint_dir={self.checkpoint_dir!r} with carry=True: a checkpoint does not "
+                "hold the carried states, and a fit that goes on from it would end elsewhere; set "
+                "carry=False or checkpoint_dir=None"
+            )
         net = Recurrent(
             schema.vocab_size, self.width, self.n_layers, self.cell, self.dropout, self.tied
         )

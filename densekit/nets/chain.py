@@ -1,7 +1,7 @@
 """Layers on columns in one node of autograd: what most networks of flows are made of.
 
-A node for every product, sum and activation costs as much as a small product itself, and keeps
-numbers that nobody asks for again. Here the backward pass is written out, over the layers in turn.
+The backward pass is written out, over the layers in turn, so that between two matrix products there can
+be one compiled pass each way that reads and writes each number once (``chain_kernel.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -132,19 +132,17 @@ class _Chain(torch.autograd.Function):
                 if bias.shape[1] > 1:
                     h.add_(bias)
                     bias = bias.new_zeros(len(bias), 1)
-                a = loops.activate(plan.name, h, bias, below)
-                active.append((h, a))
+                pair = h, loops.activate(plan.name, h, bias, below)
             else:
                 h = push(matrices[-1], bias, a, steps)
                 h = h if below is None else h.add_(below)
-                with torch.enable_grad():  # the slope of any activation, dropout included
+                with torch.set_grad_enabled(kept):  # the slope of any activation, dropout included
                     leaf = h.detach().requires_grad_(kept)
-                    active.append((leaf, plan.activation(leaf)))
-                a = active[-1][1].detach()
+                    pair = leaf, plan.activation(leaf)
+            a = pair[1].detach()
             if kept:
+                active.append(pair)
                 read.append(a)
-            else:
-                active.pop()
         if kept:
             ctx.save_for_backward(x, *parameters)
             ctx.plan, ctx.kept, ctx.loops = plan, (read, matrices, active), loops

@@ -99,3 +99,10 @@ def test_carried_states_know_what_the_row_before_said():
     assert abs(apart - math.log(2)) < 0.2
     shuffled = RecurrentLanguageModel(**settings, batch_size=8).fit(rows)
     assert -shuffled.score_in_order(rows[-200:]).mean() > in_order + 0.2
+
+
+def test_carried_states_are_not_checkpointed(tmp_path):
+    model = RecurrentLanguageModel(width=8, n_layers=1, max_steps=3, carry=True)
+    with pytest.raises(ValueError, match=r"checkpoint_dir=.* with carry=True"):
+        model.set_params(checkpoint_dir=str(tmp_path)).fit(["ab", "ba"] * 8)
+    assert not list(tmp_path.iterdir())
