@@ -204,6 +204,7 @@ class Subject:
             error = np.zeros(len(scores))
         else:
             scores, error = fitted.score_samples(X, return_std=True, **options)
+            error = np.nan_to_num(error, nan=0.0)  # not known: no slack for it
         return np.asarray(scores, dtype=float), np.asarray(error, dtype=float)
 
     def draw(self, fitted: Any, n: int, seed: int | None = 0, **options: Any) -> Any:

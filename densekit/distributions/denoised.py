@@ -6,8 +6,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from densekit.distributions.montecarlo import MonteCarloDistribution
 
-class Denoised(TorchDistribution):
+
+class Denoised(MonteCarloDistribution):
     r"""Draws y of a law of data plus Gaussian noise, each moved to what it was probably made of.
 
     .. math:: \hat x = y + \sigma^2\, \nabla_y \log p(y) = E[x \mid y] \quad
@@ -47,9 +49,10 @@ class Denoised(TorchDistribution):
         """The distribution with its batch shape expanded."""
         return Denoised(self.noisy.expand(batch_shape), self.noise_std)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of the noisy law."""
-        return self.noisy.log_prob(value)
+    def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density of the noisy law; how far it is from that of the draws nobody knows: NaN."""
+        logp = self.noisy.log_prob(value)
+        return logp, torch.full_like(logp, torch.nan)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draws of the noisy law, with the noise that is to be expected in each taken off."""

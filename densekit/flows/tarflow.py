@@ -54,7 +54,7 @@ class TarFlow(NeuralDensity):
 
     ``denoise=True`` moves each draw y to :math:`y + \sigma^2 \nabla_y \log p(y)`, what it was made of
     on average. Draws and scores are then of different laws, the scores still those of the noisy one,
-    and ``density_kind_`` is ``"estimate"``, of an error that is not known and reported as 0.
+    and ``density_kind_`` is ``"estimate"``, of a standard error that is not known: NaN.
 
     Parameters
     ----------

@@ -77,8 +77,11 @@ def test_with_noise_scores_and_draws_are_of_the_noisy_law():
 def test_denoised_draws_are_the_mean_of_what_made_them_and_scores_stay():
     noisy, flow = one_column(), one_column(denoise=True)
     x = np.linspace(-3, 3, 13)[:, None]
-    np.testing.assert_array_equal(flow.score_samples(x), noisy.score_samples(x))
+    scores, error = flow.score_samples(x, return_std=True)
+    np.testing.assert_array_equal(scores, noisy.score_samples(x))
     assert flow.density_kind_ == "estimate"
+    assert np.isnan(error).all()
+    assert not noisy.score_samples(x, return_std=True)[1].any()
     # E[x | y] = y / 2 where both parts have variance 1.
     y, drawn = (f.sample(5000, random_state=0) for f in (noisy, flow))
     np.testing.assert_allclose(drawn, y / 2, atol=0.15)
