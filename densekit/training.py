@@ -243,7 +243,8 @@ class _Run:
         )
         # Scoring a row costs a third of training on it: keep evaluation below a twentieth of it.
         cost = math.ceil(20 * batches.n_valid / (3 * self.size))
-        shortest = max(_SHORTEST_ROUND, self.total // _ROUNDS, cost)
+        self.least = max(_SHORTEST_ROUND, cost)
+        shortest = max(self.least, self.total // _ROUNDS)
         self.round = min(self.total, max(shortest, min(per_epoch, self.total // 10)))
         self.optimisers = [self._optimiser(player) for player in players]
         self.losses = [torch.compile(p.loss) if options.compile else p.loss for p in players]
@@ -327,8 +328,20 @@ class _Run:
             torch._foreach_lerp_(self.shadow, self.detached, 1 - decay)
         if self.state.step == self.total:
             engine.terminate()
-        elif self.options.max_time is not None and self._elapsed() >= self.options.max_time:
-            self._stop(engine, f"max_time={self.options.max_time:g} seconds are over")
+        elif self.options.max_time is not None:
+            elapsed = self._elapsed()
+            if elapsed >= self.options.max_time:
+                self._stop(engine, f"max_time={self.options.max_time:g} seconds are over")
+            elif self._due(elapsed, self.options.max_time):
+                engine.terminate_epoch()
+
+    def _due(self, elapsed: float, budget: float) -> bool:
+        """Whether a round has had its share of the time: ``max_steps`` may be out of reach, and rounds
+        that are shares of it too."""
+        history = self.history
+        step, seconds = (history.step[-1], history.seconds[-1]) if history.step else (0, 0.0)
+        enough = elapsed - seconds >= budget / _ROUNDS
+        return enough and self.state.step - step >= self.least
 
     def _clip(self, parameters: Sequence[nn.Parameter], largest: float) -> None:
         """Scale the gradients down to a norm of ``largest`` at most."""
@@ -458,7 +471,8 @@ class _Run:
         self.failure = ""
         self.module.train()
         stream = self.batches.epochs(self.size, self.state.step)
-        rounds = math.ceil((self.total - self.state.step) / self.round)
+        shortest = self.round if self.options.max_time is None else self.least
+        rounds = math.ceil((self.total - self.state.step) / min(self.round, shortest))
         try:
             engine.run(stream, max_epochs=rounds, epoch_length=self.round)
             # The last round may have ended early; one that is done has no steps left to report.

@@ -35,8 +35,8 @@ from densekit import (
     SylvesterFlow,
     TransformerLanguageModel,
 )
+from densekit.kernels.limits import MIN_SLOPE
 from densekit.transforms.linear import Diagonal, LULinear
-from densekit.transforms.spline_plain import MIN_SLOPE
 
 MEAN = np.array([0.3, -0.5])
 COVARIANCE = np.array([[1.3, -0.4], [-0.4, 0.6]])

@@ -41,7 +41,8 @@ class Densekit:
         elif model == "maf":
             self.flow = d.MaskedAutoregressiveFlow(**settings)
         else:
-            self.flow = d.NeuralSplineFlow(n_bins=BINS, coupling=model == "nsf_c", **settings)
+            spline = {"n_bins": BINS, "coupling": model == "nsf_c", "linear": False}
+            self.flow = d.NeuralSplineFlow(**spline, **settings)
 
     def n_parameters(self):
         return sum(p.numel() for p in self.flow.module_.parameters())

@@ -82,8 +82,8 @@ def note(**line):
 
 
 def measure(arguments):
-    workers = [Worker("densekit", sys.executable, arguments.core)]
-    workers += [Worker(n, arguments.peers, arguments.core) for n in ("zuko", "nflows")]
+    pythons = {"densekit": sys.executable, "zuko": arguments.peers, "nflows": arguments.peers}
+    workers = [Worker(name, pythons[name], arguments.core) for name in arguments.libraries]
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.sets:
             (train, valid, test), columns = rows(name)
@@ -139,6 +139,7 @@ def main():
     parser.add_argument("--peers", required=True, help="the Python that has the other libraries")
     parser.add_argument("--data", help="folder of data sets: DENSEKIT_DATA")
     parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--libraries", nargs="+", default=["densekit", "zuko", "nflows"])
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--core", type=int, default=0)

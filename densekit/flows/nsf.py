@@ -54,7 +54,7 @@ class NeuralSplineFlow(NeuralDensity):
         layer is the identity.
     linear : bool
         A learnt matrix (:class:`~densekit.transforms.linear.LULinear`) before each layer, which mixes
-        the features, as the paper's tables have it. A ValueError with angles, which no matrix mixes.
+        the features, as the paper's tables have it; angles are left out of it.
     activation : str
         Activation of the networks, whose layers of equal width are joined by residual sums.
     dropout : float
@@ -81,7 +81,7 @@ class NeuralSplineFlow(NeuralDensity):
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128)
     coupling: bool = False
     tail_bound: Annotated[float, Interval(gt=0)] = 5.0
-    linear: bool = False
+    linear: bool = True
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
@@ -96,14 +96,8 @@ class NeuralSplineFlow(NeuralDensity):
         D, angles = schema.n_dims, {j: (c.loc, c.scale) for j, c in schema.circles.items()}
         layers: list[ColumnTransform] = []
         for i in range(self.n_transforms):
-            if self.linear and angles:
-                names = [c.name for c in schema.circles.values()]
-                raise ValueError(
-                    f"linear=True mixes the features by a matrix, and {names} are angles: set "
-                    "linear=False, or give them ('interval', low, high) for support"
-                )
             if self.linear:
-                layers.append(LULinear(D))
+                layers.append(LULinear(D, tuple(angles)))
             layers.append(self._layer(i, D, n_context, tuple(angles)))
         if angles:
             normal = ToCircle(D, dict.fromkeys(angles, (0.0, 1.0)))

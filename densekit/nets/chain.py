@@ -1,24 +1,25 @@
 """Layers on columns in one node of autograd: what most networks of flows are made of.
 
 The backward pass is written out, over the layers in turn, so that between two matrix products there can
-be one compiled pass each way that reads and writes each number once (``chain_kernel.py``).
+be one compiled pass each way that reads and writes each number once (``kernels/machine.py``).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from densekit.nets.compiled import compiled
+from densekit.kernels.compiled import compiled
 from densekit.nets.triangular import Step, pull, push, push_back, whole
 
-_KERNEL = "densekit.nets.chain_kernel"
+_KERNEL = "densekit.kernels.layers"
 Activation = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What a chain is besides its weights: of each layer the mask (broadcasts against the weight, or
     None) and the steps of :func:`~densekit.nets.triangular.stairs` over its rows (or None)."""
@@ -30,6 +31,10 @@ class Plan:
     """Whether the activation draws (dropout)."""
     masks: Sequence[Tensor | None]
     steps: Sequence[Sequence[Step] | None]
+
+    def written(self) -> bool:
+        """Whether there are compiled loops for it, if there are any."""
+        return not self.random and self.name in ("relu", "silu") and len(self.masks) > 1
 
 
 def squash(x: Tensor) -> Tensor:
@@ -79,7 +84,8 @@ def chain(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], plan: 
     ----------
     x : (n_in, N)
     weights : of each layer (rows, columns), or (A, B, columns) with A B rows in the order of the shape
-    biases : of each layer (rows, 1); or (rows, N), where the samples differ
+    biases : of each layer (rows, 1), or (A, B, 1) in the same order; of the first also (rows, N), where
+        the samples differ
     plan : Plan
 
     Returns
@@ -105,47 +111,91 @@ def _plain(x: Tensor, parameters: Sequence[Tensor], plan: Plan) -> Tensor:
     for i, mask in enumerate(plan.masks):
         weight, bias = parameters[2 * i : 2 * i + 2]
         weight = weight if mask is None else weight * mask
-        step = torch.addmm(bias, weight.flatten(0, -2), a)
+        step = torch.addmm(bias.flatten(0, -2), weight.flatten(0, -2), a)
         h = h + step if 0 < i < last and h.shape == step.shape else step
         a = plan.activation(h) if i < last else h
     return h
 
 
+def write(
+    tape: Any, x: Any, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan,
+    turned: bool = False, under: Any = None, aside: Any = None, name: str = "kept",
+) -> Any:  # fmt: skip
+    """The chain on a :class:`~densekit.kernels.tape.Tape`.
+
+    ``turned``: the last weight and bias are (B, A, columns) for rows in the order (A, B). ``under`` are
+    rows added to the first sums, ``aside`` a weight and what it multiplies, added too.
+    """
+    a: Any = tape.asinh(x)
+    below: Any = None
+    *hidden, (last, last_bias, last_mask) = zip(weights, biases, plan.masks, strict=True)
+    for i, (w, b, mask) in enumerate(hidden):
+        h = tape.product(tape.matrix(w, mask), a, plan.steps[i])
+        if i == 0 and aside is not None:
+            tape.product(tape.matrix(aside[0]), aside[1], onto=h)
+        residual = under if i == 0 else below if below.n == h.n else None
+        a, below = tape.activate(plan.name, h, b, residual), h
+    matrix = tape.matrix(last, last_mask, turned)
+    return tape.output(matrix, a, last_bias, plan.steps[-1], turned, name)
+
+
+_TAPES: WeakKeyDictionary[Plan, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def _tape(plan: Plan, x: Tensor, parameters: Sequence[Tensor], keep: bool, needs_x: bool) -> Any:
+    """The chain as a tape; None where it is not compiled."""
+    tapes = compiled("densekit.kernels.tape", x, *parameters)
+    if tapes is None or not plan.written():
+        return None
+    if any(t.stride(-1) != 1 and t.shape[-1] > 1 for t in parameters):
+        return None
+    wide = parameters[1].shape[-1] > 1
+    given = [*parameters[:1], *parameters[2:]] if wide else parameters
+    kept = _TAPES.setdefault(plan, {})
+    key = (keep, needs_x, wide, *((t.shape, t.stride()) for t in given))
+    if key not in kept:
+        tape = tapes.Tape(given, keep)
+        weights, first = parameters[::2], parameters[1]
+        biases = [None if wide else first, *parameters[3::2]]
+        under = tape.input("under", len(first)) if wide else None
+        columns = tape.input("x", x.shape[0])
+        y = write(tape, columns, weights, biases, plan, under=under, name="y")
+        inputs = (["x"] if needs_x else []) + (["under"] if wide else [])
+        kept[key] = tape.close([y], inputs)
+    return kept[key]
+
+
 class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, kept: bool, x: Tensor, *parameters: Tensor) -> Tensor:
-        loops = None if plan.random else compiled(_KERNEL, x, *parameters)
-        if loops and plan.name not in loops.ACTIVATIONS:
-            loops = None
+        tape = _tape(plan, x, parameters, kept, kept and ctx.needs_input_grad[2])
+        if tape:
+            ctx.save_for_backward(x, *parameters)
+            ctx.plan, ctx.tape = plan, tape
+            tensors, given = _named(x, parameters)
+            (y,), ctx.kept = tape.forward(tensors, given, x)
+            return y
         last = len(plan.masks) - 1
-        h, a = x, loops.asinh(x) if loops else _asinh(x)
+        h, a = x, _asinh(x)
         read, matrices, active = [a], [], []
         for i, (mask, steps) in enumerate(zip(plan.masks, plan.steps, strict=True)):
             weight, bias = parameters[2 * i : 2 * i + 2]
             matrices.append(whole(weight, mask))
-            if i == last:
-                h = push(matrices[-1], bias, a, steps)
-                break
             below = h if i and len(h) == len(bias) else None
-            if loops:
-                h = push(matrices[-1], None, a, steps)
-                if bias.shape[1] > 1:
-                    h.add_(bias)
-                    bias = bias.new_zeros(len(bias), 1)
-                pair = h, loops.activate(plan.name, h, bias, below)
-            else:
-                h = push(matrices[-1], bias, a, steps)
-                h = h if below is None else h.add_(below)
-                with torch.set_grad_enabled(kept):  # the slope of any activation, dropout included
-                    leaf = h.detach().requires_grad_(kept)
-                    pair = leaf, plan.activation(leaf)
+            h = push(matrices[-1], bias.flatten(0, -2), a, steps)
+            if i == last:
+                break
+            h = h if below is None else h.add_(below)
+            with torch.set_grad_enabled(kept):  # the slope of any activation, dropout included
+                leaf = h.detach().requires_grad_(kept)
+                pair = leaf, plan.activation(leaf)
             a = pair[1].detach()
             if kept:
                 active.append(pair)
                 read.append(a)
         if kept:
             ctx.save_for_backward(x, *parameters)
-            ctx.plan, ctx.kept, ctx.loops = plan, (read, matrices, active), loops
+            ctx.plan, ctx.tape, ctx.kept = plan, None, (read, matrices, active)
         return h
 
     @staticmethod
@@ -153,8 +203,16 @@ class _Chain(torch.autograd.Function):
         x, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _again(ctx, g, x, parameters)
-        plan, loops, (read, matrices, active) = ctx.plan, ctx.loops, ctx.kept
-        last, needs = len(matrices) - 1, ctx.needs_input_grad[2:]
+        needs = ctx.needs_input_grad[2:]
+        if ctx.tape:
+            tensors, given = _named(x, parameters)
+            outer, own = ctx.tape.backward(tensors, given, [g], ctx.kept)
+            if "under" in outer:  # of a first bias that differs between samples
+                own.insert(1, outer["under"])
+            both = zip([outer.get("x"), *own], needs, strict=True)
+            return None, None, *(t if need else None for t, need in both)
+        plan, (read, matrices, active) = ctx.plan, ctx.kept
+        last = len(matrices) - 1
         found: list[Tensor | None] = [None] * (1 + len(parameters))
         for i in range(last, -1, -1):
             weight, bias = parameters[2 * i : 2 * i + 2]
@@ -162,21 +220,26 @@ class _Chain(torch.autograd.Function):
                 gw = pull(g, read[i], plan.steps[i]).view(weight.shape)
                 found[2 * i + 1] = gw if plan.masks[i] is None else gw.mul_(plan.masks[i])
             if needs[2 * i + 2]:
-                found[2 * i + 2] = g.sum(1, keepdim=True) if bias.shape[1] == 1 else g
+                gb = g.sum(1, keepdim=True) if bias.shape[-1] == 1 else g
+                found[2 * i + 2] = gb.view(bias.shape)
             if i == 0:
                 break
             (h, a), above = active[i - 1], g
             g = push_back(matrices[i], above, plan.steps[i])
             residual = above if i < last and above.shape == g.shape else None
-            if loops:
-                loops.slope(plan.name, h, g, residual)
-            else:
-                (g,) = torch.autograd.grad(a, h, g, retain_graph=True)
-                g = g if residual is None else g.add_(residual)
+            (g,) = torch.autograd.grad(a, h, g, retain_graph=True)
+            g = g if residual is None else g.add_(residual)
         if needs[0]:
-            gx = push_back(matrices[0], g, plan.steps[0])
-            found[0] = loops.asinh_slope(x, gx) if loops else gx.mul_((x * x).add_(1).rsqrt_())
+            found[0] = push_back(matrices[0], g, plan.steps[0]).mul_((x * x).add_(1).rsqrt_())
         return None, None, *found
+
+
+def _named(x: Tensor, parameters: Sequence[Tensor]) -> tuple[dict[str, Tensor], Sequence[Tensor]]:
+    """What comes to a tape by name, and the other parameters."""
+    if parameters[1].shape[-1] == 1:
+        return {"x": x.contiguous()}, parameters
+    rest = [*parameters[:1], *parameters[2:]]
+    return {"x": x.contiguous(), "under": parameters[1].contiguous()}, rest
 
 
 def _again(
@@ -188,7 +251,9 @@ def _again(
             "a network with dropout has no second derivatives in training mode, which "
             "create_graph=True asks for: call eval() on it first"
         )
-    tensors = (x, *parameters)
+    x, *parameters = tensors = [
+        t.view_as(t) for t in (x, *parameters)
+    ]  # one may depend on another
     wanted = [t for t, need in zip(tensors, ctx.needs_input_grad[2:], strict=True) if need]
     found = iter(
         torch.autograd.grad(_plain(x, parameters, ctx.plan), wanted, g, create_graph=True)

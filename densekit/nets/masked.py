@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from densekit.nets.angles import readings
-from densekit.nets.chain import Plan, chain, squash
+from densekit.nets.chain import Plan, chain, squash, write
 from densekit.nets.mlp import activation_layer
 from densekit.nets.residual import check_hidden, uniform_weight
 from densekit.nets.triangular import stairs
@@ -108,6 +109,7 @@ class MaskedNet(nn.Module):
         self._last_stairs = stairs(known)
 
         self.name, self.activation = activation, activation_layer(activation, dropout)
+        self._kept: Plan | None = None
         fan_in = [mask.sum(1, keepdim=True) for mask in masks[:-1]]
         fan_in[0] += n_context
         self.weights = nn.ParameterList(
@@ -133,28 +135,42 @@ class MaskedNet(nn.Module):
             return self.bias[0]
         return torch.addmm(self.bias[0], self.context, squash(context))
 
+    def _plan(self) -> Plan:
+        """Of the network as it is: buffers move with it."""
+        random, first = self.dropout > 0 and self.training, self.get_buffer("mask0")
+        if self._kept is None or self._kept.random != random or self._kept.masks[0] is not first:
+            masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
+            masks[-1] = masks[-1][:, None]
+            steps = [None, *self._stairs, self._last_stairs]
+            self._kept = Plan(self.name, self.activation, random, masks, steps)
+        return self._kept
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Features (D, N) and context (C, N) to parameters (P, D, N).
 
         In memory the parameters of a feature lie together, (D, P, N): what they read makes stairs then.
         """
-        # Looked up here and not kept: buffers move with the module.
-        first, *masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
-        masks = [first, *masks[:-1], masks[-1][:, None]]
-        steps = [None, *self._stairs, self._last_stairs]
-        plan = Plan(self.name, self.activation, self.dropout > 0 and self.training, masks, steps)
         _, *biases = self.bias
-        biases = [
-            self._first_bias(context),
-            *biases,
-            self.last_bias.transpose(0, 1).flatten(0, 1),
-        ]
+        biases = [self._first_bias(context), *biases, self.last_bias.transpose(0, 1)]
         x = readings(x, self.angles)
-        out = chain(x, [*self.weights, self.last.transpose(0, 1)], biases, plan)
+        out = chain(x, [*self.weights, self.last.transpose(0, 1)], biases, self._plan())
         if self.direct is not None:
             direct = (self.direct * self.get_buffer("direct_mask")).transpose(0, 1)
             out = out.addmm(direct.flatten(0, 1), squash(x))
         return out.view(-1, self.n_params, x.shape[1]).transpose(0, 1)
+
+    def written(self) -> bool:
+        """Whether :meth:`write` can."""
+        return self._plan().written() and self.direct is None and not self.angles
+
+    def write(self, tape: Any, x: Any, context: Any = None) -> Any:
+        """The network on a :class:`~densekit.kernels.tape.Tape`: rows (D) and asinh of the context (C)
+        to rows of which those of a feature lie together, (D P)."""
+        weights, aside = [*self.weights, self.last], None
+        if context is not None:
+            aside = (self.context, context)
+        biases = [*self.bias, self.last_bias]
+        return write(tape, x, weights, biases, self._plan(), turned=True, aside=aside)
 
     def solve(
         self,

@@ -2,11 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from densekit.nets.chain import Plan, chain, squash
+from densekit.nets.chain import Plan, chain, squash, write
 from densekit.nets.mlp import activation_layer
 
 
@@ -61,6 +62,7 @@ class ResidualNet(nn.Module):
         check_hidden(hidden_sizes)
         self.name, self.dropout = activation, dropout
         self.activation = activation_layer(activation, dropout)
+        self._kept: Plan | None = None
         fan_in = [n_in + n_context, *hidden_sizes[:-1]]
         self.first = uniform_weight(hidden_sizes[0], n_in, fan_in[0])
         self.context = uniform_weight(hidden_sizes[0], n_context, fan_in[0])
@@ -79,8 +81,22 @@ class ResidualNet(nn.Module):
         if context is not None:
             first = torch.addmm(first, self.context, squash(context))
         weights = [self.first, *self.hidden, self.last]
-        nothing = [None] * len(weights)
-        plan = Plan(
-            self.name, self.activation, self.dropout > 0 and self.training, nothing, nothing
-        )
-        return chain(x, weights, [first, *biases, self.last_bias], plan)
+        return chain(x, weights, [first, *biases, self.last_bias], self._plan())
+
+    def _plan(self) -> Plan:
+        random = self.dropout > 0 and self.training
+        if self._kept is None or self._kept.random != random:
+            nothing = [None] * (len(self.hidden) + 2)
+            self._kept = Plan(self.name, self.activation, random, nothing, nothing)
+        return self._kept
+
+    def written(self) -> bool:
+        """Whether :meth:`write` can."""
+        return self._plan().written() and self.first.numel() > 0
+
+    def write(self, tape: Any, x: Any, context: Any = None) -> Any:
+        """The network on a :class:`~densekit.kernels.tape.Tape`: rows (n_in) and asinh of the context to
+        rows (n_out)."""
+        weights = [self.first, *self.hidden, self.last]
+        aside = None if context is None else (self.context, context)
+        return write(tape, x, weights, [*self.bias, self.last_bias], self._plan(), aside=aside)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densekit.nets.compiled import compiled
+from densekit.kernels.compiled import compiled
 
-_KERNEL = "densekit.transforms.affine_kernel"
+_KERNEL = "densekit.kernels.affine"
 
 
 def _formula(x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
@@ -30,6 +30,8 @@ class _Affine(torch.autograd.Function):
         x, raw = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return (*ctx.loops.backward(x, raw, gz, ga, ctx.limit), None)
+        # Views, since raw may depend on x: what flows through it is not wanted here.
+        x, raw = x.view_as(x), raw.view_as(raw)
         wanted = [t for t, need in zip((x, raw), ctx.needs_input_grad, strict=False) if need]
         value = _formula(x, raw, ctx.limit)
         found = iter(torch.autograd.grad(value, wanted, (gz, ga), create_graph=True))
@@ -72,6 +74,12 @@ class AffineElement:
             z, a = _Affine.apply(x, raw, self.limit)
             return z, a
         return _formula(x, raw, self.limit)
+
+    def write(
+        self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
+    ) -> Any:
+        """The way there on a :class:`~densekit.kernels.tape.Tape`."""
+        return tape.affine(x, raw, steps, self.limit, total, name)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""

@@ -1,12 +1,13 @@
 """The masked autoregressive transform."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from densekit.nets.masked import MaskedNet
-from densekit.transforms.columns import ColumnTransform, Element
+from densekit.transforms.columns import ColumnTransform, Element, WrittenElement
 from densekit.transforms.mixed import of_feature
 
 
@@ -58,13 +59,22 @@ class AutoregressiveTransform(ColumnTransform):
         angles: Sequence[int] = (),
     ) -> None:
         super().__init__(n_features, n_context)
-        self.element = element
+        self.element, self._known = element, isinstance(element, WrittenElement)
         P = element.n_params
         self.net = MaskedNet(
             n_features, P, hidden_sizes, n_context, reverse, activation, dropout, angles
         )
         with torch.no_grad():
             self.net.last_bias.add_(element.start().view(P, -1, 1))
+
+    def written(self) -> bool:
+        """Whether :meth:`write` can."""
+        return self._known and self.net.written()
+
+    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        raw, element = self.net.write(tape, x, context), cast(WrittenElement, self.element)
+        return element.write(tape, x, raw, (element.n_params, 1), total, name)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""

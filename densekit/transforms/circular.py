@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from densekit.kernels.limits import MIN_BIN
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.spline import SplineElement
-from densekit.transforms.spline_plain import MIN_BIN
 
 
 def wrap(u: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ too, so that the batch is turned once for the whole stack.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pyro.distributions import constraints
 from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
+
+from densekit.transforms.written import together
 
 
 class Element(Protocol):
@@ -34,6 +36,17 @@ class Element(Protocol):
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data."""
+
+
+@runtime_checkable
+class WrittenElement(Element, Protocol):
+    """One that can be written on a :class:`~densekit.kernels.tape.Tape`, the way to noise."""
+
+    def write(
+        self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
+    ) -> Any:
+        """Rows x and raw parameters, ``steps`` rows from one feature and one parameter to the next, to
+        rows of that name; the log-derivatives are added to ``total``."""
 
 
 def to_columns(rows: Tensor) -> Tensor:
@@ -69,6 +82,15 @@ class ColumnTransform(TransformModule, ABC):
     @abstractmethod
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise (D, N), context (C, N) or None, to data (D, N) and log|dx/dz|, (N,)."""
+
+    def written(self) -> bool:
+        """Whether :meth:`write` can write it on a tape as it is now."""
+        return False
+
+    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to noise on a :class:`~densekit.kernels.tape.Tape`: rows x (D) and asinh of the
+        context (C) to rows z (D) of that name, and the log-determinant added to ``total`` (1)."""
+        raise NotImplementedError(f"{type(self).__name__} has no compiled way to noise")
 
     def condition(self, context: Tensor) -> "ConditionedTransform":
         """The transform given a context (..., C) that broadcasts against the batch."""
@@ -135,8 +157,8 @@ class Stack(ColumnTransform):
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         total = x.new_zeros(x.shape[1])
-        for transform in self._parts():
-            x, ladj = transform.to_noise(x, context if transform.n_context else None)
+        for part in together(self, x):
+            x, ladj = part.to_noise(x, context if part.n_context else None)
             total = total + ladj
         return x, total
 

@@ -1,13 +1,14 @@
 """The coupling transform."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from densekit.nets.angles import readings
 from densekit.nets.residual import ResidualNet
-from densekit.transforms.columns import ColumnTransform, Element
+from densekit.transforms.columns import ColumnTransform, Element, WrittenElement
 from densekit.transforms.mixed import of_features
 
 
@@ -86,6 +87,7 @@ class CouplingTransform(ColumnTransform):
         self.register_buffer("back", order.argsort(), persistent=False)
         self.element = of_features(element, self.moved.tolist())
         self.angles = tuple(i for i, d in enumerate(self.kept.tolist()) if d in angles)
+        self._known = isinstance(self.element, WrittenElement) and not self.angles
         P, M, n_in = self.element.n_params, len(self.moved), n_kept + len(self.angles)
         self.net = ResidualNet(n_in, P * M, hidden_sizes, n_context, activation, dropout)
         with torch.no_grad():
@@ -101,6 +103,18 @@ class CouplingTransform(ColumnTransform):
         )
         moved, ladj = getattr(self.element, way)(moved, raw)
         return torch.cat([kept, moved])[self.back], ladj.sum(0)
+
+    def written(self) -> bool:
+        """Whether :meth:`write` can."""
+        return self._known and self.net.written()
+
+    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        indices = [self.kept.tolist(), self.moved.tolist()]
+        kept, moved = (tape.take(x, index) for index in indices)
+        raw, element = self.net.write(tape, kept, context), cast(WrittenElement, self.element)
+        z = element.write(tape, moved, raw, (1, moved.n), total, "kept")
+        return tape.join([kept, z], indices, name)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""

@@ -1,5 +1,8 @@
 """Linear transforms that mix features."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +43,14 @@ class Diagonal(ColumnTransform):
         self.log_scale = nn.Parameter(torch.zeros(n_features, 1))
         self.shift = nn.Parameter(torch.zeros(n_features, 1))
 
+    def written(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        return tape.diagonal(x, self.log_scale, self.shift, total, name)
+
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         z = torch.addcmul(self.shift, x, self.log_scale.exp())
@@ -62,6 +73,8 @@ class LULinear(ColumnTransform):
     ----------
     n_features : int
         D.
+    fixed : sequence of int
+        Features that are left as they are and out of the others.
 
     Examples
     --------
@@ -69,29 +82,52 @@ class LULinear(ColumnTransform):
     [1.0, 2.0]
     """
 
-    def __init__(self, n_features: int) -> None:
+    free: Tensor
+
+    def __init__(self, n_features: int, fixed: Sequence[int] = ()) -> None:
         super().__init__(n_features)
+        free = torch.tensor([float(d not in fixed) for d in range(n_features)])
+        self.fixed = len(fixed) > 0
+        self.register_buffer("free", free, persistent=False)
         self.lower = nn.Parameter(torch.zeros(n_features, n_features))
         self.upper = nn.Parameter(torch.zeros(n_features, n_features))
         self.log_diagonal = nn.Parameter(torch.zeros(n_features))
         self.shift = nn.Parameter(torch.zeros(n_features, 1))
 
-    def _triangles(self) -> tuple[Tensor, Tensor]:
-        unit = torch.eye(self.n_features, dtype=self.lower.dtype, device=self.lower.device)
-        return self.lower.tril(-1) + unit, self.upper.triu(1) + self.log_diagonal.exp().diag()
+    def written(self) -> bool:
+        """Where no feature is fixed."""
+        return not self.fixed
+
+    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        given = (self.lower, self.upper, self.log_diagonal, self.shift)
+        return tape.lu(x, *given, total, name)
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """L, U, s and b, with nothing of the features that are fixed."""
+        lower: Tensor = self.lower
+        upper: Tensor = self.upper
+        s: Tensor = self.log_diagonal
+        shift: Tensor = self.shift
+        if self.fixed:
+            both = self.free[:, None] * self.free
+            lower, upper = lower * both, upper * both
+            s, shift = s * self.free, shift * self.free[:, None]
+        unit = torch.eye(self.n_features, dtype=lower.dtype, device=lower.device)
+        return lower.tril(-1) + unit, upper.triu(1) + s.exp().diag(), s, shift
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
-        lower, upper = self._triangles()
-        z = torch.addmm(self.shift, lower @ upper, x)
-        return z, self.log_diagonal.sum().expand(x.shape[1])
+        lower, upper, s, shift = self._parts()
+        z = torch.addmm(shift, lower @ upper, x)
+        return z, s.sum().expand(x.shape[1])
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
-        lower, upper = self._triangles()
-        y = torch.linalg.solve_triangular(lower, z - self.shift, upper=False, unitriangular=True)
+        lower, upper, s, shift = self._parts()
+        y = torch.linalg.solve_triangular(lower, z - shift, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(upper, y, upper=True)
-        return x, -self.log_diagonal.sum().expand(z.shape[1])
+        return x, -s.sum().expand(z.shape[1])
 
 
 class Householder(ColumnTransform):

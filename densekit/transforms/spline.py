@@ -12,7 +12,7 @@ slopes d and d' at its two knots and :math:`\theta` the place in the bin, from 0
 
 and y = x outside, where the slope is 1 as it is in the first and last knot.
 
-It is computed by a compiled loop where numba is installed (``spline_kernel.py``: float32, CPU), else in
+It is computed by a compiled loop where numba is installed (``kernels/spline.py``: float32, CPU), else in
 plain torch (``spline_plain.py``).
 """
 
@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densekit.nets.compiled import compiled
+from densekit.kernels.compiled import compiled
+from densekit.kernels.limits import MIN_BIN
 from densekit.transforms import spline_plain
-from densekit.transforms.spline_plain import MIN_BIN
 
-_KERNEL = "densekit.transforms.spline_kernel"
+_KERNEL = "densekit.kernels.spline"
 
 
 def _refuse_second_derivatives() -> None:
@@ -127,6 +127,12 @@ class SplineElement:
         """Data to noise, and the log-slope."""
         y, log_slope = _Spline.apply(x, raw, self.bound)
         return y, log_slope
+
+    def write(
+        self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
+    ) -> Any:
+        """The way there on a :class:`~densekit.kernels.tape.Tape`."""
+        return tape.spline(x, raw, steps, self.n_bins, self.bound, total, name)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""

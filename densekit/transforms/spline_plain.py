@@ -6,19 +6,13 @@ backward pass keeps the softmax and the numbers of the chosen bin, where autogra
 of all K.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MIN_BIN = 1e-3
-"""Least width and height of a bin, as a share of 2B."""
-MIN_SLOPE = 1e-3
-"""Least slope at a knot."""
-UNIT_SLOPE = math.log(math.expm1(1 - MIN_SLOPE))
-"""Raw slope zero stands for: softplus of it is 1 - MIN_SLOPE."""
+from densekit.kernels.limits import MIN_BIN, MIN_SLOPE, UNIT_SLOPE
 
 
 class _Bins(NamedTuple):

@@ -128,10 +128,21 @@ def test_an_angle_follows_its_context():
         assert np.abs(np.angle(np.exp(1j * (drawn - value)).mean())) < 0.2
 
 
-def test_matrices_and_angles_do_not_mix():
-    X = np.random.default_rng(0).uniform(0, 1, size=(50, 2))
-    with pytest.raises(ValueError, match=r"linear=True .* \['x1'\] are angles"):
-        NeuralSplineFlow(linear=True, support={1: ("circle", 0, 1)}, max_steps=2).fit(X)
+def test_matrices_leave_angles_out():
+    g = np.random.default_rng(0)
+    X = np.column_stack([g.normal(size=(300, 2)) @ [[1, 1], [0, 0.1]], g.uniform(0, TURN, 300)])
+    flow = NeuralSplineFlow(linear=True, support={2: ("circle", 0, TURN)}, **SMALL).fit(X)
+    seam = (
+        np.column_stack([X[:5, :2], np.zeros(5)]),
+        np.column_stack([X[:5, :2], np.full(5, TURN)]),
+    )
+    assert np.allclose(*(flow.score_samples(rows) for rows in seam), atol=1e-4)
+    matrix = flow.module_.transform.transforms[1]
+    assert matrix.log_diagonal.abs().max() > 0
+    columns = torch.randn(3, 7)
+    moved, _ = matrix.to_noise(columns)
+    assert torch.equal(moved[2], columns[2])
+    assert not torch.allclose(moved[:2], columns[:2])
 
 
 def test_a_value_off_the_circle_is_outside_and_other_models_see_an_interval():

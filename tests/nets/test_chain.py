@@ -112,3 +112,33 @@ def test_dropout_drops_and_is_refused_a_second_time():
     net.eval()
     assert torch.equal(net(x), net(x))
     assert torch.autograd.grad(net(x).sum(), x, create_graph=True)[0].requires_grad
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [1, 7, 3000])
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("wide_bias", [False, True])
+@pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES)
+def test_compiled_passes_are_those_of_the_formula(sizes, wide_bias, activation, n, threads):
+    pytest.importorskip("numba", reason="numba is not installed")
+    x, weights, biases, plan = problem(sizes, True, False, activation)
+    x = torch.randn(sizes[0], n, dtype=torch.float64, requires_grad=True)
+    if wide_bias:
+        biases[0] = torch.randn(sizes[1], n, dtype=torch.float64, requires_grad=True)
+    parameters = [p for layer in zip(weights, biases, strict=True) for p in layer]
+    truth, tensors = _plain(x, parameters, plan), [x, *parameters]
+    g = torch.randn_like(truth)
+    want = torch.autograd.grad(truth, tensors, g)
+    single = [t.detach().float().requires_grad_() for t in tensors]
+    masks = [m.float() for m in plan.masks]
+    plan = Plan(plan.name, plan.activation, False, masks, plan.steps)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        y = chain(single[0], single[1::2], single[2::2], plan)
+        found = torch.autograd.grad(y, single, g.float())
+    finally:
+        torch.set_num_threads(before)
+    for ours, theirs in zip((y, *found), (truth, *want), strict=True):
+        scale = theirs.abs().max() + 1e-3
+        torch.testing.assert_close(ours.double() / scale, theirs / scale, atol=3e-5, rtol=0)

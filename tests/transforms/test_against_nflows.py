@@ -17,6 +17,7 @@ from nflows.nn.nets import MLP  # noqa: E402
 from nflows.transforms.made import MADE  # noqa: E402
 from nflows.transforms.splines import unconstrained_rational_quadratic_spline  # noqa: E402
 
+from densekit.kernels.limits import MIN_SLOPE  # noqa: E402
 from densekit.nets.masked import MaskedNet  # noqa: E402
 from densekit.transforms.affine import AffineElement  # noqa: E402
 from densekit.transforms.autoregressive import AutoregressiveTransform  # noqa: E402
@@ -24,7 +25,6 @@ from densekit.transforms.coupling import CouplingTransform, binary_split  # noqa
 from densekit.transforms.linear import Diagonal, LULinear, Reverse  # noqa: E402
 from densekit.transforms.nflows import FromNflows  # noqa: E402
 from densekit.transforms.spline import SplineElement  # noqa: E402
-from densekit.transforms.spline_plain import MIN_SLOPE  # noqa: E402
 
 UNIT_SLOPE = math.log(math.expm1(1 - MIN_SLOPE))
 """What nflows' raw slopes have more than ours, which are 1 at 0."""

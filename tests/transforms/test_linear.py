@@ -2,7 +2,7 @@ import pyro.distributions.transforms as theirs
 import pytest
 import torch
 
-from densekit.transforms.linear import Householder
+from densekit.transforms.linear import Householder, LULinear
 
 
 def test_householder_is_pyros():
@@ -55,3 +55,23 @@ def test_reflections_make_the_matrix_of_their_formula():
     made = rotation.to_noise(unit)[0].detach()
     torch.testing.assert_close(made, truth)
     torch.testing.assert_close(truth @ truth.T, unit)
+
+
+def test_fixed_features_stay_out_of_the_matrix():
+    torch.manual_seed(0)
+    mix = LULinear(4, fixed=(1, 3)).double()
+    with torch.no_grad():
+        for p in mix.parameters():
+            p.normal_()
+    x = torch.randn(4, 6, dtype=torch.float64)
+    z, ladj = mix.to_noise(x)
+    assert torch.equal(z[[1, 3]], x[[1, 3]])
+    slope = torch.autograd.functional.jacobian(
+        lambda v: mix.to_noise(v[:, None])[0][:, 0], x[:, 0]
+    )
+    torch.testing.assert_close(ladj[0], slope.slogdet()[1])
+    assert (slope[[1, 3]][:, [0, 2]] == 0).all()
+    assert (slope[[0, 2]][:, [1, 3]] == 0).all()
+    back, turned = mix.to_data(z)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(turned, -ladj)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from densekit.kernels.limits import MIN_BIN, MIN_SLOPE
 from densekit.transforms.spline import SplineElement
-from densekit.transforms.spline_plain import MIN_BIN, MIN_SLOPE
 
 BINS = (2, 3, 8)
 

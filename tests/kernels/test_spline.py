@@ -6,7 +6,7 @@ import torch
 from densekit.transforms import spline, spline_plain
 from densekit.transforms.spline import SplineElement
 
-kernel = pytest.importorskip("densekit.transforms.spline_kernel", reason="numba is not installed")
+kernel = pytest.importorskip("densekit.kernels.spline", reason="numba is not installed")
 
 BOUND = 5.0
 

@@ -5,10 +5,10 @@ import importlib.util
 import pytest
 import torch
 
-from densekit.nets import compiled
-from densekit.nets.compiled import kernel
+from densekit.kernels import compiled
+from densekit.kernels.compiled import kernel
 
-NAME = "densekit.nets.chain_kernel"
+NAME = "densekit.kernels.layers"
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def forgotten():
 def test_one_line_says_that_numba_is_missing(monkeypatch, caplog, forgotten):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with caplog.at_level("INFO", "densekit.nets"):
-        for name in (NAME, "densekit.transforms.spline_kernel"):
+        for name in (NAME, "densekit.kernels.spline"):
             assert kernel(name) is None
     assert caplog.text.count("plain torch") == 1
     assert "densekit[fast]" in caplog.text

@@ -1,4 +1,6 @@
-"""The rational-quadratic spline as one compiled loop: what ``spline.py`` computes, for float32 on a CPU.
+"""The rational-quadratic spline as one compiled loop, for float32 on a CPU.
+
+It computes what ``transforms/spline.py`` does.
 
 Plain torch makes some sixty passes over all numbers; here a block of samples stays in registers and the
 nearest cache from softmax to log-slope, and the backward pass computes the bin anew instead of reading
@@ -14,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.nets.loops import MATH, F, exp, flat, log, share_out, shares, softplus
-from densekit.transforms.spline_plain import MIN_BIN, MIN_SLOPE, UNIT_SLOPE
+from densekit.kernels.limits import MIN_BIN, MIN_SLOPE, UNIT_SLOPE
+from densekit.kernels.loops import MATH, F, exp, flat, log, share_out, shares, softplus
 
 _W = 64
 """Samples of a block: sixteen registers of the widest kind, and all buffers within the first cache."""
@@ -105,7 +107,7 @@ def _box(x: Any, bound: Any) -> Any:
 
 
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
-def _forward(
+def forward_loop(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     y: Any, log_slope: Any,
 ) -> Any:  # fmt: skip
@@ -139,7 +141,7 @@ def _forward(
 
 
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
-def _inverse(
+def inverse_loop(
     y: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     x: Any, log_slope: Any,
 ) -> Any:  # fmt: skip
@@ -184,18 +186,20 @@ def _inverse(
 
 
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
-def _backward(
+def backward_loop(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
-    gy: Any, gl: Any, gx: Any, graw: Any,
+    gy: Any, gl: Any, apart: Any, gx: Any, graw: Any,
 ) -> Any:  # fmt: skip
-    """Gradients with respect to x and raw, from those of y and log dy/dx."""
+    """Gradients with respect to x and raw, from those of y and log dy/dx, which lie ``apart`` numbers
+    from one feature to the next (0: one for all)."""
     e, b = np.empty(2 * K * _W, np.float32), np.empty(_LENGTH, np.float32)
     s, least, two, last = F(1 - MIN_BIN * K), F(MIN_BIN), F(2.0), F(K - 1)
     zero, one, unit = F(0.0), F(1.0), F(UNIT_SLOPE)
     for d in range(len(x) // N):
         for n in range(first, stop, _W):
             m, o, at = min(_W, stop - n), d * N + n, d * feature + n
-            xs, gxs, gys, gls = x[o : o + m], gx[o : o + m], gy[o : o + m], gl[o : o + m]
+            xs, gxs, gys = x[o : o + m], gx[o : o + m], gy[o : o + m]
+            gls = gl[d * apart + n : d * apart + n + m]
             for i in range(m):
                 b[_U + i] = _box(xs[i], bound)
             _find(raw, at, row, K, m, 0, e, b)
@@ -259,7 +263,7 @@ def _backward(
                     to[i] = b[_G4 + i] if b[_NUMBER + i] == place + one else own
 
 
-def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: np.ndarray) -> None:
+def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: Any) -> None:
     """The loop over all samples, in as many parts as there are threads with enough to do."""
     n = x.shape[-1]
     # Parameters may lie before the features or behind them: each has a stride of its own.
@@ -287,7 +291,7 @@ def forward(x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """y and log dy/dx, of the shape of x."""
     x, raw = _whole(x, raw)
     y, log_slope = torch.empty_like(x), torch.empty_like(x)
-    _run(_forward, x, raw, bound, flat(y), flat(log_slope))
+    _run(forward_loop, x, raw, bound, flat(y), flat(log_slope))
     return y, log_slope
 
 
@@ -295,7 +299,7 @@ def inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """x and log dx/dy, of the shape of y."""
     y, raw = _whole(y, raw)
     x, log_slope = torch.empty_like(y), torch.empty_like(y)
-    _run(_inverse, y, raw, bound, flat(x), flat(log_slope))
+    _run(inverse_loop, y, raw, bound, flat(x), flat(log_slope))
     return x, log_slope
 
 
@@ -307,5 +311,5 @@ def backward(
     x, raw = _whole(x, raw)
     gy, gl = gy.contiguous(), gl.contiguous()
     gx, graw = torch.empty_like(x), torch.empty_like(raw)
-    _run(_backward, x, raw, bound, flat(gy), flat(gl), flat(gx), flat(graw))
+    _run(backward_loop, x, raw, bound, flat(gy), flat(gl), x.shape[-1], flat(gx), flat(graw))
     return gx, graw.view(shape) if graw.shape != shape else graw

@@ -29,7 +29,7 @@ def kernel(name: str) -> ModuleType | None:
 
     Examples
     --------
-    >>> loops = kernel("densekit.nets.chain_kernel")
+    >>> loops = kernel("densekit.kernels.layers")
     >>> loops is None or hasattr(loops, "asinh")
     True
     """

@@ -1,4 +1,6 @@
-"""The affine element as one compiled loop each way: what ``affine.py`` computes, for float32 on a CPU.
+"""The affine element as one compiled loop each way, for float32 on a CPU.
+
+It computes what ``transforms/affine.py`` does.
 
 Importing this imports numba.
 """
@@ -9,12 +11,33 @@ import numba
 import torch
 from torch import Tensor
 
-from densekit.nets.loops import LIGHT, MATH, F, exp, flat, share_out, shares
+from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, share_out, shares
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
 def _tanh(x: Any) -> Any:
     return F(1.0) - F(2.0) / (F(1.0) + exp(x + x))
+
+
+@numba.njit(fastmath=MATH, error_model="numpy")
+def there(limit: Any, xs: Any, r: Any, b: Any, zs: Any, slopes: Any) -> Any:
+    """One feature: z = x e^a + b and its log-slope a = limit tanh(r / limit)."""
+    for i in range(len(xs)):
+        slope = limit * _tanh(r[i] / limit)
+        slopes[i] = slope
+        zs[i] = xs[i] * exp(slope) + b[i]
+
+
+@numba.njit(fastmath=MATH, error_model="numpy")
+def back(limit: Any, xs: Any, r: Any, gz: Any, ga: Any, gx: Any, gr: Any, gb: Any) -> Any:
+    """One feature: gradients with respect to x, r and b from those of z and a."""
+    one = F(1.0)
+    for i in range(len(xs)):
+        t = _tanh(r[i] / limit)
+        g = gz[i] * exp(limit * t)
+        gx[i] = g
+        gr[i] = (g * xs[i] + ga[i]) * (one - t * t)
+        gb[i] = gz[i]
 
 
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
@@ -24,11 +47,7 @@ def _forward(
     for d in range(first, stop):
         at, o = d * feature, d * n
         r, b = raw[at : at + n], raw[at + row : at + row + n]
-        xs, zs, slopes = x[o : o + n], z[o : o + n], a[o : o + n]
-        for i in range(n):
-            slope = limit * _tanh(r[i] / limit)
-            slopes[i] = slope
-            zs[i] = xs[i] * exp(slope) + b[i]
+        there(limit, x[o : o + n], r, b, z[o : o + n], a[o : o + n])
 
 
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
@@ -36,17 +55,11 @@ def _backward(
     first: Any, stop: Any, n: Any, feature: Any, row: Any, limit: Any, x: Any, raw: Any,
     gz: Any, ga: Any, apart: Any, gx: Any, graw: Any,
 ) -> Any:  # fmt: skip
-    one = F(1.0)
     for d in range(first, stop):
         at, o, p = d * feature, d * n, d * apart
-        r, gr, gb = raw[at : at + n], graw[at : at + n], graw[at + row : at + row + n]
-        xs, gs, slopes, to = x[o : o + n], gz[o : o + n], ga[p : p + n], gx[o : o + n]
-        for i in range(n):
-            t = _tanh(r[i] / limit)
-            g = gs[i] * exp(limit * t)
-            to[i] = g
-            gr[i] = (g * xs[i] + slopes[i]) * (one - t * t)
-            gb[i] = gs[i]
+        gr, gb = graw[at : at + n], graw[at + row : at + row + n]
+        r, slopes = raw[at : at + n], ga[p : p + n]
+        back(limit, x[o : o + n], r, gz[o : o + n], slopes, gx[o : o + n], gr, gb)
 
 
 def _places(x: Tensor, raw: Tensor) -> tuple[Tensor, int, int, int]:
