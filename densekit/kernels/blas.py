@@ -45,7 +45,7 @@ llvm.add_symbol(
 llvm.add_symbol("densekit_blas_threads", _found[1] if _found else _nothing.address)
 _controller = None if _found else threadpoolctl.ThreadpoolController().select(user_api="blas")
 
-blas_threads = types.ExternalFunction("densekit_blas_threads", types.int32(types.int32))
+blas_threads: Any = types.ExternalFunction("densekit_blas_threads", types.int32(types.int32))
 """Sets the threads of a product in this thread, 0 for the usual number, and returns what there were;
 where only SciPy's is there :func:`alone` has to."""
 
