@@ -20,6 +20,7 @@ from densekit.base import DensityEstimator
 from densekit.checkpoints import Checkpoint, digest, plain
 from densekit.codecs.ondisk import EncodedRows
 from densekit.codecs.schema import Schema
+from densekit.kernels.compiled import load_for
 from densekit.params import Interval, check_parameters
 from densekit.processes import Group, together
 from densekit.runtime import resolve_device, resolve_seed, seeded
@@ -267,6 +268,7 @@ class NeuralDensity(DensityEstimator):
         """One process' part; all begin with the seed, the checkpoint and the weights of rank 0."""
         module = self._build(self.schema_, self._context_schema)
         module.to(self.device_, self._torch_dtype)
+        load_for(module)
         if start is not None:
             self._begin(module, start)
         seed = group.broadcast(int(torch.randint(2**62, ())))

@@ -8,9 +8,9 @@ import os
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-_logger = logging.getLogger("densekit.nets")
+_logger = logging.getLogger("densekit.kernels")
 _logger.addHandler(logging.NullHandler())
 
 
@@ -25,7 +25,7 @@ def _there() -> bool:
 @functools.cache
 def kernel(name: str) -> ModuleType | None:
     """The module of compiled loops with this name; None without numba, or with
-    ``DENSEKIT_KERNELS=0`` in the environment. The first time takes seconds on a new machine.
+    ``DENSEKIT_KERNELS=0`` in the environment. The first time on a machine takes some 20 seconds.
 
     Examples
     --------
@@ -35,12 +35,20 @@ def kernel(name: str) -> ModuleType | None:
     """
     if os.environ.get("DENSEKIT_KERNELS") == "0" or not _there():
         return None
+    _logger.info("loading %s; what a machine sees for the first time takes some 20 seconds", name)
     try:
         return importlib.import_module(name)
     # A numba that does not fit the numpy beside it, or finds no folder that it may write to.
     except (ImportError, RuntimeError) as error:
         _logger.warning("flows are computed in plain torch: numba does not work here (%s)", error)
         return None
+
+
+def load_for(module: nn.Module) -> None:
+    """Load what a module on a CPU will ask for, now and not within the first step of its training."""
+    on_cpu = all(p.device.type == "cpu" for p in module.parameters())
+    if on_cpu and any(hasattr(part, "written") for part in module.modules()):
+        kernel("densekit.kernels.tape")
 
 
 def compiled(name: str, *tensors: Tensor) -> ModuleType | None:

@@ -121,7 +121,12 @@ def _diagonal_slope(o: Any, at: Any, o0: Any, S: Any, n: Any, own: Any) -> Any:
         gs[d], gb[d] = sum_gx * factor + whole, sum_g
 
 
-@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+_I = types.int64
+_RUN = types.void(types.Array(_I, 2, "C"), _I, _I, types.Array(_I, 1, "C"), *[_I] * 6)
+
+
+# With its signature it is compiled when it is imported, and not at some time within a fit.
+@numba.njit(_RUN, nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def run(
     ops: Any, first: Any, stop: Any, at: Any, N: Any, low: Any, high: Any, part: Any, parts: Any,
     stride: Any,

@@ -7,30 +7,18 @@ last one :meth:`Tape.close` asks for them in reverse order. Importing this impor
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from densekit.kernels import machine
-from densekit.kernels.blas import alone
+from densekit.kernels.instructions import HEAVY, Instructions, Room, Rows
 from densekit.kernels.layers import ACTIVATIONS
-from densekit.kernels.loops import share_out, shares
 
 _NONE = -1
-_HEAVY = 512
-"""So many products of numbers take as long as one number of a spline, by which work is shared out."""
 Steps = Sequence[tuple[int, int, int]]
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """``n`` rows of samples of a tensor, from row ``first`` on."""
-
-    name: str
-    first: int
-    n: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,79 +28,8 @@ class Matrix:
     start: int
     rows: int
     columns: int
-    give: Callable[["_Instructions", int], None]
+    give: Callable[[Instructions, int], None]
     """Writes what makes the weight's gradient of a sum of that place."""
-
-
-class _Instructions:
-    """Some are done once, the others by each thread for its own samples; a thread has a row of its own
-    of the tensor "sums"."""
-
-    def __init__(self) -> None:
-        self.once: list[list[int]] = []
-        self.each: list[list[int]] = []
-        self.names: list[str] = []
-        self.places: list[tuple[int, int, int]] = []
-        self.size: dict[str, int] = {}
-        self.products = 0  # of numbers, for each sample
-
-    def at(self, name: str, row: int = 0, number: int = 0) -> int:
-        """A place: ``row`` rows of samples and ``number`` numbers behind the start of a tensor."""
-        if name not in self.names:
-            self.names.append(name)
-        self.places.append((self.names.index(name), row, number))
-        return len(self.places) - 1
-
-    def of(self, rows: Rows) -> int:
-        return self.at(rows.name, rows.first)
-
-    def more(self, name: str, n: int) -> int:
-        """Where the next ``n`` of a tensor that grows begin."""
-        start = self.size.get(name, 0)
-        self.size[name] = start + n
-        return start
-
-    def do(self, op: int, *arguments: int) -> None:
-        self.each.append([op, *arguments, *[0] * (machine.WIDTH - 1 - len(arguments))])
-
-    def close(self) -> None:
-        self.table = np.array(self.once + self.each, dtype=np.int64).reshape(-1, machine.WIDTH)
-        self.base, rows, numbers = np.array(self.places, dtype=np.int64).T
-        self.by_row, self.by_number = 4 * rows, 4 * numbers
-
-    def run(self, n: int, tensors: dict[str, Tensor], last: bool) -> None:
-        """For ``n`` samples; what is done once is done ``last``, or first."""
-        parts = shares(n, n * self.products // _HEAVY, 16)
-        stride = self.size.get("sums", 0)
-        tensors["sums"] = torch.empty(len(parts) * stride)
-        addresses = [tensors[name].data_ptr() for name in self.names]
-        at = np.array(addresses)[self.base] + self.by_row * n + self.by_number
-        cut, end, rest = len(self.once), len(self.table), (len(parts), stride)
-        with alone():
-            if not last:
-                machine.run(self.table, 0, cut, at, n, 0, n, 0, *rest)
-            each = enumerate(parts)
-            share_out(machine.run, [(self.table, cut, end, at, n, *p, i, *rest) for i, p in each])
-            if last:
-                machine.run(self.table, 0, cut, at, n, 0, n, 0, *rest)
-
-
-class _Room:
-    """Memory that is used again once nobody holds it: from a new one the system takes the pages back
-    after each step, and giving them out costs as much as a third of the work."""
-
-    _spare: ClassVar[list[Tensor]] = []
-    _most = 4
-
-    def __init__(self, *sizes: int) -> None:
-        size = sum(sizes)
-        fits = [i for i, t in enumerate(self._spare) if size <= len(t) <= 2 * size + 1024]
-        self._whole = self._spare.pop(fits[0]) if fits else torch.empty(size)
-        self.parts = self._whole[:size].split(sizes)
-
-    def __del__(self) -> None:
-        if len(self._spare) < self._most:
-            self._spare.append(self._whole)
 
 
 def _three(t: Tensor) -> tuple[list[int], list[int]]:
@@ -139,12 +56,12 @@ class Tape:
 
     def __init__(self, given: Sequence[Tensor], keep: bool) -> None:
         self.keep = keep
-        self.ins, self.outs = _Instructions(), _Instructions()
+        self.ins, self.outs = Instructions(), Instructions()
         self.constants: list[Tensor] = []
         self.given = {id(t): (f"given{i}", t) for i, t in enumerate(given)}
         self.n_given, self.used = len(given), set[str]()
         self._inputs, self._outside = set[str](), set[str]()
-        self._backs: list[Callable[[_Instructions], None]] = []
+        self._backs: list[Callable[[Instructions], None]] = []
         self._gradients: dict[Rows, Rows] = {}
 
     # What there is.
@@ -186,7 +103,7 @@ class Tape:
             m_name, m_steps = f"constant{len(self.constants) - 1}", _three(mask)[1]
 
         def scale(
-            i: _Instructions,
+            i: Instructions,
             to: int,
             to_steps: list[int],
             of: int,
@@ -200,12 +117,12 @@ class Tape:
 
         scale(self.ins, self.ins.at("matrices", number=start), inside, self.ins.at(name), steps, 0)
 
-        def give(i: _Instructions, of: int) -> None:
+        def give(i: Instructions, of: int) -> None:
             scale(i, i.at("g_" + name), steps, i.at("sums", number=of), inside, 1)
 
         return Matrix(start, A * B, K, give)
 
-    def _give(self, i: _Instructions, vector: Tensor, of: int, turned: bool = False) -> None:
+    def _give(self, i: Instructions, vector: Tensor, of: int, turned: bool = False) -> None:
         """A sum is the gradient of a bias (A, B, 1) or (rows, 1)."""
         (A, B, K), steps = _three(vector.transpose(0, 1) if turned else vector)
         to, source = i.at("g_" + self.given[id(vector)][0]), i.at("sums", number=of)
@@ -218,7 +135,7 @@ class Tape:
 
     # Gradients.
 
-    def gradient(self, i: _Instructions, of: Rows) -> tuple[int, bool]:
+    def gradient(self, i: Instructions, of: Rows) -> tuple[int, bool]:
         """Where it is to be written, and whether something is there to be added to."""
         there = of in self._gradients
         if not there and of.name in self._outside:
@@ -234,7 +151,7 @@ class Tape:
         a = self.rows(x.n, name)
         self.ins.do(machine.ASINH, self.ins.of(x), self.ins.of(a), x.n)
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             if self._fixed(x):
                 return
             ga = i.of(self._gradients[a])
@@ -260,7 +177,7 @@ class Tape:
                 before(first, stop)
             i.do(machine.PUSH, at, K, first, stop, k, read, to, int(onto is not None))
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             g, read, own = i.of(self._gradients[y]), i.of(a), i.more("sums", matrix.rows * K)
             for first, stop, k in steps:
                 i.products += 2 * (stop - first) * k
@@ -291,7 +208,7 @@ class Tape:
         under = _NONE if residual is None else i.of(residual)
         i.do(machine.ACTIVATE, kind, i.of(h), b, under, i.of(a), h.n)
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             g = self._gradients[a]
             over = i.of(self._gradients[h]) if h in self._gradients else _NONE
             i.do(machine.SLOPE, kind, i.of(h), i.of(g), over, h.n)
@@ -324,7 +241,7 @@ class Tape:
         def fill(first: int, stop: int) -> None:
             self.ins.do(machine.FILL, self.ins.of(y), at, B, *strides, first, stop)
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             own = i.more("sums", y.n)
             i.do(machine.SUM, i.of(self._gradients[y]), i.at("sums", number=own), y.n)
             self._give(i, bias, own, turned)
@@ -346,7 +263,7 @@ class Tape:
                 machine.MOVE, self.ins.at(x.name, x.first + of), self.ins.at(y.name, y.first + to)
             )
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             if self._fixed(x):
                 return
             self.gradient(i, x)
@@ -370,7 +287,7 @@ class Tape:
                     self.ins.at(y.name, y.first + to),
                 )
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             gy = self._gradients[y]
             for p, index in zip(parts, indices, strict=True):
                 self.gradient(i, p)
@@ -395,7 +312,7 @@ class Tape:
         z, i, bits = self.rows(x.n, name), self.ins, _bits(limit)
         i.do(machine.AFFINE, i.of(x), i.of(raw), i.of(z), i.of(total), x.n, *steps, bits)
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             gz, gt = i.of(self._gradients[z]), i.of(self._gradients[total])
             gx, graw = self.gradient(i, x)[0], self.gradient(i, raw)[0]
             i.do(machine.AFFINE_SLOPE, i.of(x), i.of(raw), gz, gt, gx, graw, x.n, *steps, bits)
@@ -409,16 +326,16 @@ class Tape:
     ) -> Rows:  # fmt: skip
         """The rational-quadratic spline, with the same steps."""
         z, logs, i, bits = self.rows(x.n, name), self.rows(x.n), self.ins, _bits(bound)
-        i.products += x.n * _HEAVY
+        i.products += x.n * HEAVY
         i.do(
             machine.SPLINE, i.of(x), i.of(raw), i.of(z), i.of(logs), i.of(total), x.n, n_bins,
             *steps, bits,
         )  # fmt: skip
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             gz, gt = i.of(self._gradients[z]), i.of(self._gradients[total])
             gx, graw = self.gradient(i, x)[0], self.gradient(i, raw)[0]
-            i.products += x.n * _HEAVY
+            i.products += x.n * HEAVY
             i.do(
                 machine.SPLINE_SLOPE, i.of(x), i.of(raw), gz, gt, gx, graw, x.n, n_bins, *steps,
                 bits,
@@ -435,7 +352,7 @@ class Tape:
         s, b = self._vector(log_scale), self._vector(shift)
         i.do(machine.DIAGONAL, i.of(x), i.of(z), s, b, i.of(total), x.n)
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             gz, gt = i.of(self._gradients[z]), i.of(self._gradients[total])
             gx, _ = self.gradient(i, x)
             own = i.more("sums", 2 * x.n)
@@ -465,14 +382,14 @@ class Tape:
         sums: list[int] = []
         name_s = self.given[id(log_diagonal)][0]
 
-        def back(i: _Instructions) -> None:
+        def back(i: Instructions) -> None:
             own = i.more("sums", 1)
             i.do(machine.SUM, i.of(self._gradients[total]), i.at("sums", number=own), 1)
             places = [i.at("g_" + name_s), i.at("sums", number=sums[0]), i.at("sums", number=own)]
             row = [machine.DIAGONAL_GRADIENT, *places, i.at(name_s), D]
             i.once.append([*row, *[0] * (machine.WIDTH - len(row))])
 
-        def give(i: _Instructions, of: int) -> None:
+        def give(i: Instructions, of: int) -> None:
             sums.append(of)
             U.give(i, of)
 
@@ -501,24 +418,24 @@ class Tape:
 
     def forward(
         self, tensors: dict[str, Tensor], given: Sequence[Tensor], like: Tensor
-    ) -> tuple[list[Tensor], _Room]:
+    ) -> tuple[list[Tensor], Room]:
         """Outputs, and what the way back needs."""
         n, size = like.shape[1], self.ins.size
         own = {name: like.new_empty(size[name], n) for name in self._own}
-        room = _Room(size["kept"] * n, size.get("matrices", 0))
+        room = Room(size["kept"] * n, size.get("matrices", 0))
         own["kept"], own["matrices"] = room.parts
         self.ins.run(n, {**self._common(given), **tensors, **own}, last=False)
         return [own[name] for name in self.outputs], room
 
     def backward(
         self, tensors: dict[str, Tensor], given: Sequence[Tensor], gradients: Sequence[Tensor],
-        kept: _Room,
+        kept: Room,
     ) -> tuple[dict[str, Tensor], list[Tensor | None]]:  # fmt: skip
         """Gradients of the inputs by name, and of what was given."""
         n = gradients[0].shape[1]
         found = [torch.empty_like(t) for t in given]
         outer = {name: torch.empty_like(tensors[name]) for name in self._outside}
-        room = _Room(self.outs.size.get("columns", 0) * n)
+        room = Room(self.outs.size.get("columns", 0) * n)
         tensors = {**self._common(given), **tensors, "columns": room.parts[0]}
         tensors["kept"], tensors["matrices"] = kept.parts
         tensors.update({f"g_given{i}": t for i, t in enumerate(found)})

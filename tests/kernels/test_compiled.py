@@ -7,6 +7,7 @@ import torch
 
 from densekit.kernels import compiled
 from densekit.kernels.compiled import kernel
+from densekit.transforms.linear import Diagonal
 
 NAME = "densekit.kernels.layers"
 
@@ -22,7 +23,7 @@ def forgotten():
 
 def test_one_line_says_that_numba_is_missing(monkeypatch, caplog, forgotten):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with caplog.at_level("INFO", "densekit.nets"):
+    with caplog.at_level("INFO", "densekit.kernels"):
         for name in (NAME, "densekit.kernels.spline"):
             assert kernel(name) is None
     assert caplog.text.count("plain torch") == 1
@@ -33,6 +34,15 @@ def test_the_environment_switches_them_off(monkeypatch, caplog, forgotten):
     monkeypatch.setenv("DENSEKIT_KERNELS", "0")
     assert kernel(NAME) is None
     assert not caplog.text
+
+
+def test_loading_is_said_and_done_before_training(caplog, forgotten):
+    pytest.importorskip("numba", reason="numba is not installed")
+    with caplog.at_level("INFO", "densekit.kernels"):
+        compiled.load_for(torch.nn.Linear(2, 2))
+        assert not caplog.text
+        compiled.load_for(Diagonal(2))
+    assert "loading densekit.kernels.tape" in caplog.text
 
 
 def test_they_serve_float32_on_a_cpu_alone():
