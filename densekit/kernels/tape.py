@@ -39,6 +39,10 @@ def _three(t: Tensor) -> tuple[list[int], list[int]]:
     return [A, B, K], [t.stride(0) if A > 1 else 0, t.stride(1) if B > 1 else 0]
 
 
+def _ones(n: int) -> Tensor:
+    return torch.ones(n, n, dtype=torch.float32, device="cpu")
+
+
 def _bits(x: float) -> int:
     return int(np.float32(x).view(np.int32))
 
@@ -372,8 +376,8 @@ class Tape:
         """L U x + b: what is below the diagonal of ``lower`` with ones on it, what is above that of
         ``upper`` with e^s (D,) on it, and b (D, 1)."""
         D, once = x.n, self.ins.once
-        L = self.matrix(lower, torch.ones(D, D).tril(-1))
-        U = self.matrix(upper, torch.ones(D, D).triu(1))
+        L = self.matrix(lower, _ones(D).tril(-1))
+        U = self.matrix(upper, _ones(D).triu(1))
         s = self._vector(log_diagonal)
         for matrix, diagonal in ((L, _NONE), (U, s)):
             place = self.ins.at("matrices", number=matrix.start)
