@@ -1,5 +1,6 @@
 """Instructions for ``machine.py``, and the memory that they work in. Importing this imports numba."""
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -102,7 +103,8 @@ class Room:
                 others.append(found)
         self._spare.extend(others)
         self._whole = whole
-        self.parts = whole[:size].split(sizes)
+        edges = [0, *itertools.accumulate(sizes)]
+        self.parts = [whole[a:b] for a, b in itertools.pairwise(edges)]
 
     def __del__(self) -> None:
         whole = getattr(self, "_whole", None)  # None where there was not enough memory
