@@ -122,6 +122,9 @@ def summary(seconds):
         for (data, library, _, s), score in sorted(found.items()):
             if data == name and s in (0, seconds):
                 scores.setdefault(library, []).append(score)
+        if not scores:
+            table[name] = {"left_out": "fewer than two continuous columns"}
+            continue
         ours = np.array(scores.get("densekit", []))
         lead = {}
         for library, theirs in scores.items():
