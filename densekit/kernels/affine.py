@@ -29,6 +29,15 @@ def there(limit: Any, xs: Any, r: Any, b: Any, zs: Any, slopes: Any) -> Any:
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
+def inverse(limit: Any, zs: Any, r: Any, b: Any, xs: Any, slopes: Any) -> Any:
+    """One feature: x = (z - b) e^-a, and -a."""
+    for i in range(len(zs)):
+        slope = -limit * _tanh(r[i] / limit)
+        slopes[i] = slope
+        xs[i] = (zs[i] - b[i]) * exp(slope)
+
+
+@numba.njit(fastmath=MATH, error_model="numpy")
 def back(limit: Any, xs: Any, r: Any, gz: Any, ga: Any, gx: Any, gr: Any, gb: Any) -> Any:
     """One feature: gradients with respect to x, r and b from those of z and a."""
     one = F(1.0)

@@ -26,6 +26,10 @@ class Rows:
     first: int
     n: int
 
+    def part(self, first: int, n: int) -> "Rows":
+        """Some of these."""
+        return Rows(self.name, self.first + first, n)
+
 
 class Instructions:
     """Some are done once, the others by each thread for its own samples; a thread has a row of its own

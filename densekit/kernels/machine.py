@@ -21,8 +21,8 @@ from densekit.kernels.loops import MATH, F, as_float, exp
 (
     SCALE, FILL, PUSH, BACK, PULL, SUM, ZERO, MOVE, ASINH, ASINH_SLOPE, ACTIVATE, SLOPE,
     AFFINE, AFFINE_SLOPE, SPLINE, SPLINE_SLOPE, DIAGONAL, DIAGONAL_SLOPE, SHARE, SET_DIAGONAL,
-    DIAGONAL_GRADIENT,
-) = range(21)  # fmt: skip
+    DIAGONAL_GRADIENT, AFFINE_INVERSE, SPLINE_INVERSE, DIAGONAL_INVERSE,
+) = range(24)  # fmt: skip
 WIDTH = 14
 """Numbers of an instruction: what it is, then its arguments."""
 
@@ -104,6 +104,20 @@ def _diagonal(o: Any, at: Any, o0: Any, S: Any, n: Any) -> Any:
         factor, shift = exp(scales[d]), shifts[d]
         for i in range(n):
             zs[i] = factor * xs[i] + shift
+
+
+@numba.njit(fastmath=MATH, error_model="numpy")
+def _diagonal_inverse(o: Any, at: Any, o0: Any, S: Any, n: Any) -> Any:
+    D, total = o[6], _row(at[o[5]] + o0, n)
+    scales, shifts = _row(at[o[3]], D), _row(at[o[4]], D)
+    whole = _total(scales)
+    for i in range(n):
+        total[i] -= whole
+    for d in range(D):
+        zs, xs = _row(at[o[1]] + d * S + o0, n), _row(at[o[2]] + d * S + o0, n)
+        factor, shift = exp(-scales[d]), shifts[d]
+        for i in range(n):
+            xs[i] = (zs[i] - shift) * factor
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
@@ -243,6 +257,26 @@ def run(
             _diagonal(o, at, o0, S, n)
         elif op == DIAGONAL_SLOPE:
             _diagonal_slope(o, at, o0, S, n, own)
+        elif op == AFFINE_INVERSE:
+            total = _row(at[o[4]] + o0, n)
+            for d in range(o[5]):
+                raw = at[o[2]] + d * o[6] * S + o0
+                z, x = _row(at[o[1]] + d * S + o0, n), _row(at[o[3]] + d * S + o0, n)
+                affine.inverse(_real(o[8]), z, _row(raw, n), _row(raw + o[7] * S, n), x, scratch)
+                _add(scratch, total)
+        elif op == SPLINE_INVERSE:
+            D, K = o[6], o[7]
+            z, x, raw = (
+                _row(at[o[1]], D * N),
+                _row(at[o[3]], D * N),
+                _row(at[o[2]], D * (3 * K - 1) * N),
+            )
+            logs, bound = _row(at[o[4]], D * N), _real(o[10])
+            spline.inverse_loop(z, raw, N, K, o[8] * N, o[9] * N, bound, low, high, x, logs)
+            for d in range(D):
+                _add(_row(at[o[4]] + d * S + o0, n), _row(at[o[5]] + o0, n))
+        elif op == DIAGONAL_INVERSE:
+            _diagonal_inverse(o, at, o0, S, n)
         elif op == SHARE:
             share, total = _total(_row(at[o[1]], o[2])), _row(at[o[3]] + o0, n)
             for i in range(n):

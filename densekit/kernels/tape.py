@@ -150,9 +150,9 @@ class Tape:
 
     # Operations.
 
-    def asinh(self, x: Rows, name: str = "kept") -> Rows:
+    def asinh(self, x: Rows, name: str = "kept", into: Rows | None = None) -> Rows:
         """Of each number."""
-        a = self.rows(x.n, name)
+        a = self.rows(x.n, name) if into is None else into
         self.ins.do(machine.ASINH, self.ins.of(x), self.ins.of(a), x.n)
 
         def back(i: Instructions) -> None:
@@ -368,6 +368,95 @@ class Tape:
 
         self._backs.append(back)
         return z
+
+    # The way from noise to data, which has no gradients here.
+
+    def affine_inverse(
+        self, z: Rows, raw: Rows, steps: tuple[int, int], limit: float, total: Rows, x: Rows
+    ) -> None:
+        """What :meth:`affine` made z of goes to x."""
+        i = self.ins
+        places = i.of(z), i.of(raw), i.of(x), i.of(total)
+        i.do(machine.AFFINE_INVERSE, *places, z.n, *steps, _bits(limit))
+
+    def spline_inverse(
+        self, z: Rows, raw: Rows, steps: tuple[int, int], n_bins: int, bound: float, total: Rows,
+        x: Rows,
+    ) -> None:  # fmt: skip
+        """What :meth:`spline` made z of goes to x."""
+        i, logs = self.ins, self.rows(z.n)
+        i.products += z.n * HEAVY
+        places = i.of(z), i.of(raw), i.of(x), i.of(logs), i.of(total)
+        i.do(machine.SPLINE_INVERSE, *places, z.n, n_bins, *steps, _bits(bound))
+
+    def diagonal_inverse(
+        self, z: Rows, log_scale: Tensor, shift: Tensor, total: Rows, name: str
+    ) -> Rows:
+        """(z - b) e^-s."""
+        x, i = self.rows(z.n, name), self.ins
+        s, b = self._vector(log_scale), self._vector(shift)
+        i.do(machine.DIAGONAL_INVERSE, i.of(z), i.of(x), s, b, i.of(total), z.n)
+        return x
+
+    def lu_inverse(
+        self, z: Rows, lower: Tensor, upper: Tensor, log_diagonal: Tensor, shift: Tensor,
+        total: Rows, name: str,
+    ) -> Rows:  # fmt: skip
+        """What :meth:`lu` made z of: both triangles solved, a row at a time."""
+        D, i = z.n, self.ins
+        # Subtracted, where a product adds.
+        L = self.matrix(lower, -_ones(D).tril(-1)).start
+        U = self.matrix(upper, -_ones(D).triu(1)).start
+        self.constants.append(_ones(D)[0] * 0)
+        zero = i.at(f"constant{len(self.constants) - 1}")
+        b, sums = self._vector(shift), i.of(total)
+        y, x = self.rows(D), self.rows(D, name)
+        i.do(machine.DIAGONAL_INVERSE, i.of(z), i.of(y), zero, b, sums, D)
+        i.products += D * D
+        for d in range(1, D):
+            row = i.at("matrices", number=L + d * D)
+            i.do(machine.PUSH, row, D, 0, 1, d, i.of(y), i.of(y.part(d, 1)), 1)
+        name_s = self.given[id(log_diagonal)][0]
+        for d in range(D - 1, -1, -1):
+            own, after = i.of(y.part(d, 1)), D - 1 - d
+            if after:
+                row = i.at("matrices", number=U + d * D + d + 1)
+                i.do(machine.PUSH, row, D, 0, 1, after, i.of(x.part(d + 1, after)), own, 1)
+            scale = i.at(name_s, number=d)
+            i.do(machine.DIAGONAL_INVERSE, own, i.of(x.part(d, 1)), scale, zero, sums, 1)
+        return x
+
+    def some(
+        self, matrix: Matrix, first: int, stop: int, reads: int, a: Rows, y: Rows, add: bool
+    ) -> None:
+        """Rows first ... stop - 1 of y (+)= W a, of which W reads the first ``reads`` rows."""
+        i = self.ins
+        i.products += (stop - first) * reads
+        at = i.at("matrices", number=matrix.start)
+        i.do(machine.PUSH, at, matrix.columns, first, stop, reads, i.of(a), i.of(y), int(add))
+
+    def activate_some(
+        self,
+        name: str,
+        h: Rows,
+        bias: Tensor,
+        residual: Rows | None,
+        a: Rows,
+        first: int,
+        stop: int,
+    ) -> None:
+        """These rows of h become h + bias + residual, those of a their activation."""
+        i, b = self.ins, self.given[id(bias)][0]
+        self.used.add(b)
+        under = _NONE if residual is None else i.at(residual.name, residual.first + first)
+        places = i.at(h.name, h.first + first), i.at(b, number=first), under
+        out = i.at(a.name, a.first + first)
+        i.do(machine.ACTIVATE, ACTIVATIONS[name], *places, out, stop - first)
+
+    def fill(self, bias: Tensor, first: int, stop: int, turned: bool, y: Rows) -> None:
+        """Rows first ... stop - 1 of y become those of a bias."""
+        (_, B, _), strides = _three(bias.transpose(0, 1) if turned else bias)
+        self.ins.do(machine.FILL, self.ins.of(y), self._vector(bias), B, *strides, first, stop)
 
     def lu(
         self, x: Rows, lower: Tensor, upper: Tensor, log_diagonal: Tensor, shift: Tensor,

@@ -172,6 +172,38 @@ class MaskedNet(nn.Module):
         biases = [*self.bias, self.last_bias]
         return write(tape, x, weights, biases, self._plan(), turned=True, aside=aside)
 
+    def write_solve(self, tape: Any, step: Callable[[int, Any], Any], context: Any = None) -> None:
+        """The same as :meth:`solve` on a tape: ``step`` is called with the number of a feature and its
+        parameters, rows (P), and returns the row that the feature was written to."""
+        plan, D, P = self._plan(), len(self._known[0]), self.n_params
+        *hidden, last = [
+            tape.matrix(w, mask, turned=w is self.last)
+            for w, mask in zip([*self.weights, self.last], plan.masks, strict=True)
+        ]
+        aside = None if context is None else tape.matrix(self.context)
+        # Features that are not found yet are read as zero, by weights that are zero.
+        read, raw = tape.zero(D, "kept"), tape.rows(D * P)
+        sums, active = ([tape.rows(len(b)) for b in self.bias] for _ in range(2))
+        done = [0] * len(hidden)
+        for place, d in enumerate(self.order.tolist()):
+            for i, (matrix, bias) in enumerate(zip(hidden, self.bias, strict=True)):
+                first, stop = done[i], self._known[i][place]
+                if first == stop:
+                    continue
+                below, reads = (active[i - 1], done[i - 1]) if i else (read, D)
+                tape.some(matrix, first, stop, reads, below, sums[i], False)
+                if i == 0 and aside is not None:
+                    tape.some(aside, first, stop, context.n, context, sums[0], True)
+                alike = i > 0 and sums[i].n == sums[i - 1].n
+                residual = sums[i - 1] if alike else None
+                tape.activate_some(self.name, sums[i], bias, residual, active[i], first, stop)
+                done[i] = stop
+            own = range(d * P, (d + 1) * P)
+            tape.fill(self.last_bias, own.start, own.stop, True, raw)
+            if done[-1]:
+                tape.some(last, own.start, own.stop, done[-1], active[-1], raw, True)
+            tape.asinh(step(d, raw.part(own.start, P)), into=read.part(d, 1))
+
     def solve(
         self,
         step: Callable[[int, Tensor], Tensor],

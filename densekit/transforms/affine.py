@@ -81,6 +81,12 @@ class AffineElement:
         """The way there on a :class:`~densekit.kernels.tape.Tape`."""
         return tape.affine(x, raw, steps, self.limit, total, name)
 
+    def write_inverse(
+        self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
+    ) -> None:
+        """The way back on a :class:`~densekit.kernels.tape.Tape`."""
+        tape.affine_inverse(z, raw, steps, self.limit, total, x)
+
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""
         a = -self.limit * torch.tanh(raw[0] / self.limit)

@@ -76,6 +76,17 @@ class AutoregressiveTransform(ColumnTransform):
         raw, element = self.net.write(tape, x, context), cast(WrittenElement, self.element)
         return element.write(tape, x, raw, (element.n_params, 1), total, name)
 
+    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to data on a tape."""
+        x, element = tape.rows(z.n, name), cast(WrittenElement, self.element)
+
+        def step(d: int, raw: Any) -> Any:
+            element.write_inverse(tape, z.part(d, 1), raw, (raw.n, 1), total, x.part(d, 1))
+            return x.part(d, 1)
+
+        self.net.write_solve(tape, step, context)
+        return x
+
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         z, ladj = self.element.forward(x, self.net(x, context))

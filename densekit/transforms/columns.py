@@ -48,6 +48,11 @@ class WrittenElement(Element, Protocol):
         """Rows x and raw parameters, ``steps`` rows from one feature and one parameter to the next, to
         rows of that name; the log-derivatives are added to ``total``."""
 
+    def write_inverse(
+        self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
+    ) -> None:
+        """Rows z and raw parameters to the rows x, without gradients."""
+
 
 def to_columns(rows: Tensor) -> Tensor:
     """(..., D) to a contiguous (D, N)."""
@@ -91,6 +96,10 @@ class ColumnTransform(TransformModule, ABC):
         """The way to noise on a :class:`~densekit.kernels.tape.Tape`: rows x (D) and asinh of the
         context (C) to rows z (D) of that name, and the log-determinant added to ``total`` (1)."""
         raise NotImplementedError(f"{type(self).__name__} has no compiled way to noise")
+
+    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """The same the other way, without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} has no compiled way to data")
 
     def condition(self, context: Tensor) -> "ConditionedTransform":
         """The transform given a context (..., C) that broadcasts against the batch."""
@@ -165,8 +174,8 @@ class Stack(ColumnTransform):
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
         total = z.new_zeros(z.shape[1])
-        for transform in reversed(self._parts()):
-            z, ladj = transform.to_data(z, context if transform.n_context else None)
+        for part in reversed(list(together(self, z))):
+            z, ladj = part.to_data(z, context if part.n_context else None)
             total = total + ladj
         return z, total
 

@@ -116,6 +116,15 @@ class CouplingTransform(ColumnTransform):
         z = element.write(tape, moved, raw, (1, moved.n), total, "kept")
         return tape.join([kept, z], indices, name)
 
+    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to data on a tape."""
+        indices = [self.kept.tolist(), self.moved.tolist()]
+        kept, moved = (tape.take(z, index) for index in indices)
+        raw, element = self.net.write(tape, kept, context), cast(WrittenElement, self.element)
+        x = tape.rows(moved.n)
+        element.write_inverse(tape, moved, raw, (1, moved.n), total, x)
+        return tape.join([kept, x], indices, name)
+
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         return self._apply_element("forward", x, context)

@@ -51,6 +51,10 @@ class Diagonal(ColumnTransform):
         """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
         return tape.diagonal(x, self.log_scale, self.shift, total, name)
 
+    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to data on a tape."""
+        return tape.diagonal_inverse(z, self.log_scale, self.shift, total, name)
+
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         z = torch.addcmul(self.shift, x, self.log_scale.exp())
@@ -102,6 +106,11 @@ class LULinear(ColumnTransform):
         """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
         given = (self.lower, self.upper, self.log_diagonal, self.shift)
         return tape.lu(x, *given, total, name)
+
+    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """The way to data on a tape."""
+        given = (self.lower, self.upper, self.log_diagonal, self.shift)
+        return tape.lu_inverse(z, *given, total, name)
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """L, U, s and b, with nothing of the features that are fixed."""

@@ -134,6 +134,12 @@ class SplineElement:
         """The way there on a :class:`~densekit.kernels.tape.Tape`."""
         return tape.spline(x, raw, steps, self.n_bins, self.bound, total, name)
 
+    def write_inverse(
+        self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
+    ) -> None:
+        """The way back on a :class:`~densekit.kernels.tape.Tape`."""
+        tape.spline_inverse(z, raw, steps, self.n_bins, self.bound, total, x)
+
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Noise to data, and the log-slope of that way."""
         x, log_slope = _InverseSpline.apply(z, raw, self.bound)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from densekit.transforms.columns import ColumnTransform, Stack
 
 _KERNEL = "densekit.kernels.tape"
+_AT_A_TIME = 512
 _KNOWN: "WeakKeyDictionary[Stack, dict[tuple[bool, ...], list[Any]]]" = WeakKeyDictionary()
 
 
@@ -81,6 +82,34 @@ class Written:
         z, total = _Pass.apply(self, torch.is_grad_enabled(), x, context, *given)
         return z, total
 
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise to data, and log|dx/dz|; compiled where no gradients are asked for."""
+        given = [cast(Tensor, module._parameters[name]) for module, name in self._owners]
+        beside = [t for t in (z, context, *given) if t is not None]
+        if (
+            (torch.is_grad_enabled() and any(t.requires_grad for t in beside))
+            or compiled(_KERNEL, *beside) is None
+            or not all(t.is_contiguous() for t in given)
+        ):
+            return self._plain_to_data(z, context)
+        if "data" not in self._tapes:
+            self._tapes["data"] = self._write(given, z, context, None, back=True)
+        tape, x, total = self._tapes["data"], torch.empty_like(z), z.new_empty(z.shape[1])
+        # So few at a time that all that was computed of them stays near the processor.
+        size = _AT_A_TIME * torch.get_num_threads()
+        for start in range(0, z.shape[1], size):
+            some = slice(start, start + size)
+            inputs = _inputs(z[:, some], None if context is None else context[:, some])
+            (x[:, some], total[None, some]), _ = tape.forward(inputs, given, inputs["x"])
+        return x, total
+
+    def _plain_to_data(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        total = z.new_zeros(z.shape[1])
+        for part in reversed(self.parts):
+            z, ladj = part.to_data(z, context if part.n_context else None)
+            total = total + ladj
+        return z, total
+
     def tape(self, given: Sequence[Tensor], x: Tensor, context: Tensor | None, needs: Any) -> Any:
         """For tensors like these; ``needs`` are the inputs whose gradients are asked for, or None
         where no gradients are."""
@@ -89,8 +118,9 @@ class Written:
         return self._tapes[needs]
 
     def _write(
-        self, given: Sequence[Tensor], x: Tensor, context: Tensor | None, needs: Any
-    ) -> Any:
+        self, given: Sequence[Tensor], x: Tensor, context: Tensor | None, needs: Any,
+        back: bool = False,
+    ) -> Any:  # fmt: skip
         tapes = compiled(_KERNEL, x)
         assert tapes is not None
         tape = tapes.Tape(given, keep=needs is not None)
@@ -98,10 +128,11 @@ class Written:
         if context is not None:
             name = "kept" if needs is not None else "read"
             read = tape.asinh(tape.input("context", len(context)), name)
-        for i, part in enumerate(self.parts):
+        for i, part in enumerate(reversed(self.parts) if back else self.parts):
             name = "kept" if needs is not None else f"turn{i % 2}"
             name = "z" if i + 1 == len(self.parts) else name
-            rows = part.write(tape, rows, total, read if part.n_context else None, name)
+            write = part.write_data if back else part.write
+            rows = write(tape, rows, total, read if part.n_context else None, name)
             tape.release()
         return tape.close([rows, total], needs or ())
 

@@ -84,6 +84,43 @@ def test_values_and_gradients_are_those_of_float64(D, n, element, allowed, kind,
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling", "both"])
+@pytest.mark.parametrize("element", [AffineElement(), SplineElement(4)], ids=["affine", "spline"])
+@pytest.mark.parametrize(("D", "n"), [(2, 1), (5, 1300), (40, 64)])
+def test_the_way_to_data_is_that_of_float64(D, n, element, kind, context, threads):
+    flow = stack(kind, element, D, context)
+    z, c = (None if t is None else t.detach() for t in columns(D, n, context))
+    doubles = [None if t is None else t.double() for t in (z, c)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            x, ladj = flow.to_data(z, c)
+            wanted = copy.deepcopy(flow).double().to_data(*doubles)
+            back, there = flow.to_noise(x, c)
+    finally:
+        torch.set_num_threads(before)
+    assert "data" in next(iter(together(flow, z)))._tapes
+    for ours, theirs in zip((x, ladj), wanted, strict=True):
+        scale = theirs.abs().max() + 1e-2
+        torch.testing.assert_close(ours.double() / scale, theirs / scale, atol=1e-4, rtol=0)
+    torch.testing.assert_close(back, z, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(there, -ladj, atol=1e-2, rtol=1e-3)
+
+
+def test_draws_with_gradients_are_the_same_draws():
+    flow = stack("both", SplineElement(4), 5, True)
+    z, c = columns(5, 30, True)
+    x, ladj = flow.to_data(z, c)
+    assert x.requires_grad
+    with torch.no_grad():
+        quiet = flow.to_data(z, c)
+    torch.testing.assert_close(quiet[0], x, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(quiet[1], ladj, atol=1e-3, rtol=1e-4)
+
+
 def test_new_weights_are_seen_and_old_values_stay():
     flow = stack("both", AffineElement(), 4, False)
     x, _ = columns(4, 20, False)
