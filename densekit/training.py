@@ -285,7 +285,7 @@ class _Run:
         warm = self.options.warmup
         if done < warm:
             # The first step already moves: it counts as one.
-            return max(done, 1 / self.total) / warm
+            return min(1.0, max(done, 1 / self.total) / warm)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / max(1e-9, 1 - warm))))
 
     def _elapsed(self) -> float:

@@ -105,6 +105,14 @@ def test_a_constant_learning_rate_neither_warms_up_nor_decays():
     assert set(history.learning_rate) == {0.01}
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5, 19])
+def test_a_short_run_never_learns_faster_than_it_was_told(steps):
+    # A step of Adam is the learning rate long, wherever the gradient has one sign.
+    start = run(max_steps=steps, learning_rate=1e-12)[0].loc.detach()
+    module, *_ = run(max_steps=steps, warmup=0.05, learning_rate=0.01, ema_decay=0.0)
+    assert (module.loc - start).abs().max() <= 1.01 * 0.01 * steps
+
+
 def test_the_learning_rate_warms_up_and_follows_half_a_cosine():
     seen = []
     run(
