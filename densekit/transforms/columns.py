@@ -166,7 +166,7 @@ class Stack(ColumnTransform):
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         total = x.new_zeros(x.shape[1])
-        for part in together(self, x):
+        for part in together(self, self._parts(), x):
             x, ladj = part.to_noise(x, context if part.n_context else None)
             total = total + ladj
         return x, total
@@ -174,7 +174,7 @@ class Stack(ColumnTransform):
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
         total = z.new_zeros(z.shape[1])
-        for part in reversed(list(together(self, z))):
+        for part in reversed(together(self, self._parts(), z)):
             z, ladj = part.to_data(z, context if part.n_context else None)
             total = total + ladj
         return z, total

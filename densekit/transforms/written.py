@@ -6,8 +6,8 @@ call.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,17 +15,34 @@ from torch import Tensor, nn
 
 from densekit.kernels.compiled import compiled
 
-if TYPE_CHECKING:
-    from densekit.transforms.columns import ColumnTransform, Stack
-
 _KERNEL = "densekit.kernels.tape"
 _AT_A_TIME = 512
-_KNOWN: "WeakKeyDictionary[Stack, dict[tuple[bool, ...], list[Any]]]" = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[bool, ...], list[Any]]] = WeakKeyDictionary()
 
 
-def together(stack: "Stack", x: Tensor) -> "Iterable[ColumnTransform | Written]":
+class Part(Protocol):
+    """What a stack is made of: a :class:`~densekit.transforms.columns.ColumnTransform`, or several
+    written as one."""
+
+    n_context: int
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+    def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+
+class Writable(Part, Protocol):
+    """One that may be written on a tape."""
+
+    def written(self) -> bool: ...
+
+    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any: ...
+
+    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any: ...
+
+
+def together(stack: nn.Module, parts: Sequence[Writable], x: Tensor) -> Sequence[Part]:
     """The parts of a stack, neighbours that can be written on a tape as one."""
-    parts = stack._parts()
     if compiled(_KERNEL, x) is None or torch.is_autocast_enabled("cpu"):
         return parts
     written = tuple(part.written() for part in parts)
@@ -43,13 +60,13 @@ def together(stack: "Stack", x: Tensor) -> "Iterable[ColumnTransform | Written]"
 class _Plain(nn.Module):
     """The same in plain torch."""
 
-    def __init__(self, parts: "Sequence[ColumnTransform]") -> None:
+    def __init__(self, parts: Sequence[Writable]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
+        self.parts = nn.ModuleList(cast(list[nn.Module], parts))
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[1])
-        for part in cast("list[ColumnTransform]", list(self.parts)):
+        for part in cast(list[Part], list(self.parts)):
             x, ladj = part.to_noise(x, context if part.n_context else None)
             total = total + ladj
         return x, total
@@ -63,7 +80,7 @@ class Written:
     parts : sequence of ColumnTransform
     """
 
-    def __init__(self, parts: "Sequence[ColumnTransform]") -> None:
+    def __init__(self, parts: Sequence[Writable]) -> None:
         self.parts, self.plain = parts, _Plain(parts)
         self.n_context = max(part.n_context for part in parts)
         self.names = [name for name, _ in self.plain.named_parameters()]
