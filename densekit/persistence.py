@@ -116,7 +116,9 @@ def _fill(
     fitted = content["fitted"]
     if given:
         fitted["built_with_"] |= given
-    estimator: DensityEstimator = kind(**{**given, **content["parameters"]})
+    # A parameter that is younger than the file, where its default is not what was done before.
+    before = getattr(kind, "_before", {})
+    estimator: DensityEstimator = kind(**{**before, **given, **content["parameters"]})
     check_parameters(estimator)
     for name in fitted:
         # An attribute of the class that is shadowed would be a method that is no longer there.

@@ -1,6 +1,6 @@
 """Neural spline flow."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
@@ -87,6 +87,7 @@ class NeuralSplineFlow(NeuralDensity):
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
+    _before: ClassVar[dict[str, Any]] = {"linear": False}
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="relaxed", modalities=("table", "image"), context="features"
     )
