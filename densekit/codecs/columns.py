@@ -92,10 +92,12 @@ def spike_places(column: Column) -> np.ndarray:
     return (encode_column(column, raw)[0] - column.loc) / column.scale
 
 
-def apart(z: np.ndarray, spike: np.ndarray, column: Column) -> np.ndarray:
+def apart(
+    z: np.ndarray, spike: np.ndarray, column: Column, toward: float = math.inf
+) -> np.ndarray:
     """Entries z of which only spikes lie, in 32 bits, where spikes do: others move by a rounding."""
     near = np.isin(z.astype(np.float32), spike_places(column).astype(np.float32)) & ~spike
-    z[near] = np.nextafter(z[near].astype(np.float32), np.float32(math.inf))
+    z[near] = np.nextafter(z[near].astype(np.float32), np.float32(toward))
     return z
 
 

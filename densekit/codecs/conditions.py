@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from densekit.codecs.columns import encode_cells, has_density, shorten, spike_places, step_of
+from densekit.codecs.columns import (
+    apart,
+    encode_cells,
+    has_density,
+    shorten,
+    spike_places,
+    step_of,
+)
 from densekit.codecs.frames import RawColumn
 from densekit.codecs.schema import Column
 from densekit.codecs.table import TableCodec, by_label
@@ -71,8 +78,7 @@ def read_conditions(codec: TableCodec, context: Any) -> Conditions:
 def _condition(column: Column, label: Any, asked: Any) -> Condition:
     if isinstance(asked, tuple):
         return _between(column, label, asked)
-    listed = isinstance(asked, Iterable) and not isinstance(asked, str | bytes | Mapping)
-    values = list(asked) if listed else [asked]
+    values = _listed(asked)
     if not values:
         raise ValueError(f"context[{label!r}] is empty: give a value at least")
     typed = _typed(column, label, values)
@@ -85,9 +91,15 @@ def _condition(column: Column, label: Any, asked: Any) -> Condition:
     return Condition(tuple(sorted(set(typed))))
 
 
-def _typed(column: Column, label: Any, values: list[Any]) -> list[float]:
-    """Values of a column as entries of an event."""
-    y, term, _ = encode_cells(column, _raw(column, label, values))
+def _listed(asked: Any) -> list[Any]:
+    several = isinstance(asked, Iterable) and not isinstance(asked, str | bytes | Mapping)
+    return list(asked) if several else [asked]
+
+
+def _typed(column: Column, label: Any, values: list[Any], toward: float = math.inf) -> list[float]:
+    """Values of a column as entries of an event; ``toward`` is on which side of a spike one lies that
+    all but is it."""
+    y, term, spike = encode_cells(column, _raw(column, label, values))
     outside = np.isneginf(term)
     if outside.any():
         bad = [v for v, out in zip(values, outside, strict=True) if out]
@@ -100,7 +112,7 @@ def _typed(column: Column, label: Any, values: list[Any]) -> list[float]:
             f"context[{label!r}]: column {label!r} has no value {shorten(bad)}, so that there is "
             f"nothing to condition on; {known}"
         )
-    typed: list[float] = ((y - column.loc) / column.scale).tolist()
+    typed: list[float] = apart((y - column.loc) / column.scale, spike, column, toward).tolist()
     return typed
 
 
@@ -146,7 +158,8 @@ def _between(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
             "nothing between two of them; values to choose from are a list"
         )
     condition = _codes(column, label, asked) if column.levels else _lattice(column, label, asked)
-    if not column.levels and condition.low == condition.high:
+    one = not column.levels and condition.low == condition.high
+    if one and math.isfinite(condition.low):
         return Condition((condition.low,))
     if not condition.values and (column.levels or not condition.low < condition.high):
         raise ValueError(f"context[{label!r}]={asked!r}: no value of the column lies in between")
@@ -195,7 +208,7 @@ def _lattice(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
         elif column.kind == "real" and (beyond := _beyond(column, float(raw.values[0]))):
             ends.append(beyond)
             continue
-        ends += _typed(column, label, [raw.values[0]])
+        ends += _typed(column, label, [raw.values[0]], -side * math.inf)
     return Condition(low=ends[0], high=ends[1])
 
 
@@ -209,9 +222,9 @@ def _beyond(column: Column, value: float) -> float:
 
 
 def _ends(column: Column, asked: Any) -> tuple[Any, Any]:
-    """Between which values of the data a column lies: two Nones where there are none."""
-    values = asked if isinstance(asked, tuple) else (asked, asked)
-    if any(isinstance(v, list | set | frozenset | np.ndarray) for v in values):
+    """Between which values of the data a column lies: two Nones where it is one of several spikes."""
+    values = asked if isinstance(asked, tuple) else tuple(2 * _listed(asked))
+    if len(values) != 2:
         return None, None
     if column.unit:
         return tuple(None if v is None else _instant(v).to_datetime64() for v in values)  # type: ignore[return-value]

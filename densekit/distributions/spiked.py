@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -44,9 +45,9 @@ class SpikedLaws(ColumnLaws):
 
     def __init__(self, spikes: Mapping[int, ArrayLike], **laws: Any) -> None:
         super().__init__(**laws)
-        self.spiked = sorted(spikes)
-        for d in self.spiked:
-            places = torch.as_tensor(spikes[d], dtype=torch.float64)
+        self.spiked = {d: np.asarray(spikes[d], float).tolist() for d in sorted(spikes)}
+        for d, values in self.spiked.items():
+            places = torch.tensor(values, dtype=torch.float64)
             self.register_buffer(f"spikes{d}", places, persistent=False)
             self.reads[d] = 1 + len(places)
             self.n_params = max(self.n_params, 3 * self.n_components + 1 + len(places))
@@ -100,6 +101,10 @@ class SpikedLaws(ColumnLaws):
         """In the place of x one of the spikes, with these logits (1 + K, n) of x and the spikes."""
         which = _draw(logits)
         places = self.get_buffer(f"spikes{d}").to(x.dtype)
+        if d in self.bins:
+            # The spike's own integer, rounded elsewhere, is the spike all the same.
+            near = (x - places[:, None]).abs() < 0.5 * self.step[self.bins.index(d)].to(x.dtype)
+            x = torch.where(near.any(0), places[near.float().argmax(0)], x)
         return torch.where(which > 0, places[(which - 1).clamp_min(0)], x)
 
     @torch.no_grad()
@@ -133,9 +138,9 @@ class SpikedLaws(ColumnLaws):
         x = (x / step).floor() * step if step else x
         x, mass = x.clamp(low, high), masses.logsumexp(0)
         if d in self.spiked:
-            places = self.get_buffer(f"spikes{d}")
+            # By the values themselves: those of the buffer are rounded.
+            inside = torch.tensor([low <= v <= high for v in self.spiked[d]], device=x.device)
             logits = self._shares(d, params.double())
-            inside = (places >= low) & (places <= high)
             logits = torch.cat([logits[:1] + mass, logits[1:].where(inside[:, None], -math.inf)])
             x, mass = self._or_spikes(d, logits, x), logits.logsumexp(0)
         return mass.to(params.dtype), x.to(params.dtype)

@@ -296,6 +296,12 @@ def test_an_interval_holds_spikes_or_leaves_them_out(on_mixed):
     assert at_zero.between(-0.5, 6).all()
     above = on_mixed.sample(500, context={"balance": (0.25, None)}, random_state=0)["balance"]
     assert above.min() >= 0.25
+    just = on_mixed.sample(500, context={"balance": (1e-300, None)}, random_state=0)["balance"]
+    assert just.min() > 0
+    below = on_mixed.sample(50, context={"balance": (None, -1e-300)}, random_state=0)["balance"]
+    assert below.max() < 0
+    listed = on_mixed.sample(5, context={"balance": [5.1]}, random_state=0)["balance"]
+    assert (listed == 5.1).all()
     exact = on_mixed.sample(50, context={"balance": 5.1, "count": [0, 7]}, random_state=0)
     assert (exact["balance"] == 5.1).all()
     assert set(exact["count"]) <= {0, 7}
