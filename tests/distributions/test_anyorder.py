@@ -15,10 +15,10 @@ EVERY = torch.tensor(list(itertools.product(range(2), range(3), range(2))), dtyp
 @pytest.fixture(scope="module")
 def parts():
     """A network of random weights, so that orders disagree."""
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     laws = SpikedLaws({}, cardinality=CARDINALITY, ordered=[False] * 3, width=[0.0] * 3)
     net = ObservedNet(laws.reads, laws.n_params, (16, 16))
-    torch.nn.init.normal_(net.net.last, std=1.0)
+    torch.nn.init.normal_(net.net.last, std=3.0)
     return net.double(), laws.double()
 
 
@@ -52,6 +52,16 @@ def test_missing_cells_of_different_rows_do_not_meet(parts):
     torch.testing.assert_close(together, alone)
 
 
+def test_a_missing_cell_is_not_known_to_those_that_come_after_it(parts):
+    """Wherever it stands in the order: what is left are the others, in their order."""
+    rows = EVERY.clone()
+    rows[:, 0] = torch.nan
+    first, last = (
+        AnyOrder(*parts, torch.tensor([order])).log_prob(rows) for order in ([0, 1, 2], [1, 2, 0])
+    )
+    torch.testing.assert_close(first, last)
+
+
 def test_importance_weights_give_the_law_restricted(parts):
     """Two columns restricted, in one order: p(x) over the rows allowed, normalised."""
     conditions = {0: Condition(values=(0.0, 1.0)), 1: Condition(values=(0.0, 2.0))}
@@ -62,7 +72,14 @@ def test_importance_weights_give_the_law_restricted(parts):
     logp = AnyOrder(*parts, ORDERS[:1]).log_prob(allowed).detach()
     share = torch.stack([(drawn == row).all(1).double().mean() for row in allowed])
     torch.testing.assert_close(share, logp.softmax(0), atol=0.012, rtol=0)
-    assert 20_000 < dist.effective_sample_size < 16 * 20_000
+    masses = logp.exp().view(2, -1).sum(1)  # of each x_0, with what it is restricted to after it
+    first = AnyOrder(*parts, ORDERS[:1]).log_prob(
+        torch.tensor([[v, torch.nan, torch.nan] for v in (0.0, 1.0)], dtype=torch.float64)
+    )
+    w = masses / first.detach().exp()  # the weight of a draw by its x_0
+    worth = (first.exp() * w).sum() ** 2 / (first.exp() * w * w).sum()
+    assert worth < 0.6
+    assert dist.effective_sample_size == pytest.approx(16 * 20_000 * worth.item(), rel=0.02)
 
 
 def test_shapes(parts):
