@@ -150,7 +150,8 @@ def normal_scores(laws, columns, rng):
 
 def copula(laws, train, valid, test):
     rng = np.random.default_rng(0)
-    R = np.corrcoef(normal_scores(laws, train, rng), rowvar=False) + 1e-4 * np.eye(len(laws))
+    R = np.corrcoef(normal_scores(laws, train, rng), rowvar=False)
+    R = (R + 1e-4 * np.eye(len(laws))) / (1 + 1e-4)  # one column may say what another does
     law = stats.multivariate_normal(np.zeros(len(laws)), R)
     ratios = []
     for _ in range(DRAWS):
