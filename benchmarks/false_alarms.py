@@ -46,6 +46,7 @@ SETTINGS = {
     "Glow": {**NET, "n_transforms": 2},
     "VAE": {"hidden_sizes": (32,), "n_importance": 32, "device": "cpu"},
     "MADE": {**NET, "n_masks": 2},
+    "TabularAutoregressive": {**NET, "n_orders": 2, "dropout": 0.0},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
     "PixelCNN": {**EXACT, "width": 8, "n_layers": 2},

@@ -41,6 +41,7 @@ _EXPORTS = {
     "NGram": "densekit.autoregressive.ngram",
     "PixelCNN": "densekit.autoregressive.pixelcnn",
     "RecurrentLanguageModel": "densekit.autoregressive.recurrent",
+    "TabularAutoregressive": "densekit.autoregressive.tabular",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",
     # gans
     "GAN": "densekit.gans.gan",

@@ -396,9 +396,8 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"densekit.all_estimators(modality={modality!r}) lists the models that take it"
             )
         kind = _CODECS[modality]
-        return kind(
-            **{name: getattr(self, name) for name in kind.options if name in self._names()}
-        )
+        known = {**self.get_params(deep=False), "missing": self._capabilities.missing}
+        return kind(**{name: known[name] for name in kind.options if name in known})
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
         kind = self._capabilities.density

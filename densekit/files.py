@@ -121,7 +121,9 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 def _state_of(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        # A field that came later is not said where it is empty: digests of older files hold.
+        return {f.name: v for f, v in fields if not f.metadata.get("later") or v}
     return dict(value.__getstate__() if hasattr(value, "__getstate__") else vars(value))
 
 

@@ -207,6 +207,9 @@ def _check_columns(schema: Schema) -> None:
         whole = type(column.origin) is int and abs(column.origin) <= 2**64
         _expect(whole, f"{where}its origin is out of range")
         _expect(_all(column.levels, str | int | float), f"{where}levels that are no values")
+        spikes = column.spikes
+        finite = _all(spikes, int | float) and all(abs(v) < 2**1000 for v in spikes)
+        _expect(finite, f"{where}spikes {str(spikes)[:80]}")
         strings = {isinstance(v, str) for v in column.levels}
         _expect(len(strings) < 2, f"{where}levels of several types")
     varying = [len(c.levels) for c in schema.columns if c.kind != "constant"]

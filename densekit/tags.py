@@ -24,6 +24,7 @@ class Capabilities:
     flat: bool = True
     """Whether events come as vectors, images too."""
     missing: bool = False
+    """Whether NaN in a row is a cell that is missing, and left out of its density."""
     score_batch: int = 1024
     """Rows scored at a time: small enough that a network's activations stay in cache."""
     sample_batch: int = 8192
@@ -61,5 +62,6 @@ class DensityTags(Tags):
         tags.input_tags = copy.copy(tags.input_tags)
         tags.input_tags.two_d_array = "table" in capabilities.modalities
         tags.input_tags.three_d_array = "image" in capabilities.modalities
+        tags.input_tags.allow_nan = capabilities.missing
         tags.input_tags.string = "text" in capabilities.modalities
         return tags

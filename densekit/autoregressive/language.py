@@ -69,8 +69,8 @@ class NextTokenNet(nn.Module):
         return state.keep(rows)
 
 
-class LanguageModel(DensityEstimator):
-    """A model of strings, token after token. Abstract: ``_distribution`` is a ``TokenSequence``.
+class TextModel(DensityEstimator):
+    """A model of strings, read as tokens. Abstract.
 
     Parameters
     ----------
@@ -85,6 +85,17 @@ class LanguageModel(DensityEstimator):
     tokens: Annotated[str, OneOf("character", "byte", "bpe", "word")] = "character"
     vocab_size: Annotated[int | None, Interval(ge=4)] = None
     max_length: Annotated[int | None, Interval(ge=1)] = None
+
+    def n_tokens(self, X: Any) -> np.ndarray:
+        """Tokens of each string, its end included, (n,): for
+        :func:`densekit.metrics.nats_per_token` and :func:`densekit.metrics.perplexity`."""
+        check_is_fitted(self)
+        rows, _ = self.codec_.documents(codecs.for_scoring(X))
+        return np.array([len(row) for row in rows])
+
+
+class LanguageModel(TextModel):
+    """A model of strings, token after token. Abstract: ``_distribution`` is a ``TokenSequence``."""
 
     _drawn: ClassVar[tuple[float, int | None, float | None] | None] = (
         None  # set on copies that draw
@@ -182,13 +193,6 @@ class LanguageModel(DensityEstimator):
                 for row in rows
             ]
         return (torch.stack(logp).double() + ladj).numpy().astype(self.dtype_)
-
-    def n_tokens(self, X: Any) -> np.ndarray:
-        """Tokens of each string, its end included, (n,): for
-        :func:`densekit.metrics.nats_per_token` and :func:`densekit.metrics.perplexity`."""
-        check_is_fitted(self)
-        rows, _ = self.codec_.documents(codecs.for_scoring(X))
-        return np.array([len(row) for row in rows])
 
     def _token_sequence(self) -> TokenSequence:
         dist = self._distribution(None)

@@ -58,6 +58,49 @@ def encode_column(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarra
     return y, np.where(y == np.rint(y), 0.0, -np.inf)
 
 
+def has_density(column: Column) -> bool:
+    """Whether a column is of numbers or instants, and not of values with a mass each."""
+    return column.kind in ("real", "datetime") and not step_of(column)
+
+
+def jacobian_of(column: Column) -> float:
+    """What the standardisation takes off the log-density of a row for this column: ``log(scale)`` where
+    it has a density."""
+    return math.log(column.scale) if has_density(column) else 0.0
+
+
+def encode_cells(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries before standardisation, NaN where the cell is missing; log|db/dx|; and which cells are
+    spikes. A cell that has no density, missing or a spike, has the ``log(scale)`` for its Jacobian
+    that the standardisation takes off all rows."""
+    back = jacobian_of(column)
+    y, term, spike = np.full(len(raw), np.nan), np.full(len(raw), back), np.zeros(len(raw), bool)
+    here = slice(None) if raw.missing is None else ~raw.missing
+    if len(raw.values):
+        y[here], term[here] = encode_column(column, raw)
+        spike[here] = np.isin(raw.values, column.spikes) if column.spikes else False
+    if column.kind == "real":
+        term[spike] = back
+    return y, term, spike
+
+
+def spike_places(column: Column) -> np.ndarray:
+    """Where in an event the spikes of a column lie."""
+    if not column.spikes:
+        return np.zeros(0)
+    raw = RawColumn(column.name, column.dtype, np.array(column.spikes))
+    return (encode_column(column, raw)[0] - column.loc) / column.scale
+
+
+def apart(
+    z: np.ndarray, spike: np.ndarray, column: Column, toward: float = math.inf
+) -> np.ndarray:
+    """Entries z of which only spikes lie, in 32 bits, where spikes do: others move by a rounding."""
+    near = np.isin(z.astype(np.float32), spike_places(column).astype(np.float32)) & ~spike
+    z[near] = np.nextafter(z[near].astype(np.float32), np.float32(toward))
+    return z
+
+
 def ticks_of(raw: RawColumn, unit: str) -> np.ndarray:
     ticks = raw.values.astype(f"datetime64[{unit}]")
     # NumPy wraps silently; by the year, both roundings are alike.
@@ -156,6 +199,8 @@ def decode_column(column: Column, z: np.ndarray) -> np.ndarray:
         return _plus(y, column.origin, int(whole.min), int(whole.max))
     limits = np.finfo(numeric if numeric.kind == "f" and numeric.itemsize < 8 else np.float64)
     x = from_real(torch.from_numpy(y), column).numpy()
+    for value, place in zip(column.spikes, spike_places(column), strict=True):
+        x = np.where(z.astype(np.float32) == np.float32(place), value, x)
     lowest = limits.tiny if column.support[0] == "positive" else limits.min
     x = x.clip(float(lowest), float(limits.max))
     if column.support[0] == "circle":

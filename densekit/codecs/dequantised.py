@@ -95,7 +95,7 @@ def log_prob_and_error(dist: TorchDistribution, events: Tensor) -> tuple[Tensor,
 
 def within_reach(events: Tensor) -> Tensor:
     """Whether each entry is so near that its square is a number: beyond, every density here is zero to
-    the last digit, and a network would make NaN of it."""
+    the last digit, and a network would make NaN of it. An entry that is NaN already is missing."""
     if not events.is_floating_point():
         return torch.ones_like(events, dtype=torch.bool)
-    return events.abs() < torch.finfo(events.dtype).max ** 0.4
+    return ~(events.abs() >= torch.finfo(events.dtype).max ** 0.4)

@@ -28,6 +28,12 @@ class RawColumn:
     """Declared categories; where given with ``coded``, ``values`` are indices into them."""
     coded: bool = False
     ordered: bool = False
+    missing: np.ndarray | None = None
+    """Where cells are missing, (n,); ``values`` are then those of the other rows only."""
+
+    def __len__(self) -> int:
+        """Rows, those included whose cell is missing."""
+        return len(self.values) if self.missing is None else len(self.missing)
 
 
 @dataclass
@@ -103,8 +109,8 @@ def as_array(X: Any) -> np.ndarray:
     """An array-like as an array; numbers and strings mixed in nested lists stay what they are."""
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
-            f"X is a masked array with {int(np.ma.getmaskarray(X).sum())} masked values; missing "
-            "values are not supported yet: drop the rows or impute (X.filled(...))."
+            f"X is a masked array with {int(np.ma.getmaskarray(X).sum())} masked values; a missing "
+            "value is NaN where a model takes it: X.filled(np.nan), else drop the rows or impute."
         )
     try:
         x = np.asarray(X)
@@ -218,8 +224,8 @@ def _pixels(x: np.ndarray) -> bool:
 # ---------------------------------------------------------------------------------------- reading
 
 
-def read(X: Any) -> Frame:
-    """The columns of a table.
+def read(X: Any, missing: bool = False) -> Frame:
+    """The columns of a table; with ``missing``, cells may be (NaN, None or NaT).
 
     Raises
     ------
@@ -227,12 +233,12 @@ def read(X: Any) -> Frame:
         Sparse input, or cells that are neither numbers nor strings.
     ValueError
         Wrong number of dimensions, no rows or columns, complex numbers, duplicate column names, a
-        column type that no codec reads, missing or infinite values.
+        column type that no codec reads, infinite values, missing ones unless they may be.
     """
     reject_unreadable(X)
     container = container_of(X)
     if container == "numpy" or not hasattr(X, "columns"):
-        return _read_array(X)
+        return _read_array(X, missing)
     labels = _labels(X)
     check_labels(labels)
     if not labels or not len(X):
@@ -241,9 +247,9 @@ def read(X: Any) -> Frame:
             "least one of each is needed."
         )
     if container == "pandas":
-        return Frame("pandas", [_read_pandas(label, X[label]) for label in labels])
+        return Frame("pandas", [_read_pandas(label, X[label], missing) for label in labels])
     schema = "" if container == "polars" else _pack_arrow(X.schema)
-    return Frame(container, _read_narwhals(X, labels), schema)
+    return Frame(container, _read_narwhals(X, labels, missing), schema)
 
 
 def _labels(X: Any) -> list[Any]:
@@ -266,7 +272,7 @@ def check_labels(labels: Sequence[Any]) -> None:
         seen.add(label)
 
 
-def _read_array(X: Any) -> Frame:
+def _read_array(X: Any, missing: bool) -> Frame:
     x = as_array(X)
     if x.ndim != 2:
         raise ValueError(
@@ -289,7 +295,7 @@ def _read_array(X: Any) -> Frame:
         )
     columns = []
     for j in range(x.shape[1]):
-        values = x[:, j]
+        values, absent = _present(f"x{j}", x[:, j], missing)
         if x.dtype.kind == "O":
             values = _read_objects(f"x{j}", values)
         elif x.dtype.kind == "U":
@@ -299,8 +305,20 @@ def _read_array(X: Any) -> Frame:
             with np.errstate(over="ignore"):  # What a float64 cannot hold is infinite to us.
                 values = values.astype(np.float64)
         check_finite(f"x{j}", values)
-        columns.append(RawColumn(j, dtype, values))
+        columns.append(RawColumn(j, dtype, values, missing=absent))
     return Frame("numpy", columns, dtype)
+
+
+def _present(
+    label: str | int, values: np.ndarray, missing: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values that are there, and where others are missing: None where none is, or none may be."""
+    import pandas as pd
+
+    if not missing or values.dtype.kind not in "fMO":
+        return values, None
+    absent = np.asarray(pd.isna(values))
+    return (values[~absent], absent) if absent.any() else (values, None)
 
 
 def check_finite(label: str | int, values: np.ndarray) -> None:
@@ -320,7 +338,8 @@ def check_missing(label: str | int, missing: int) -> None:
     if missing:
         raise ValueError(
             f"Column {label!r} contains NaN: {missing} missing value(s) (NaN, None or NaT). "
-            "Missing values are not supported yet by any model: drop these rows or impute."
+            "This model does not take missing values (TabularAutoregressive does): drop these rows or "
+            "impute."
         )
 
 
@@ -340,6 +359,8 @@ def _read_objects(label: str | int, values: np.ndarray) -> np.ndarray:
     import pandas as pd
 
     check_missing(label, int(pd.isna(values).sum()))
+    if not len(values):  # all are missing, where they may be
+        return values
     inferred = pd.api.types.infer_dtype(values, skipna=False)
     if inferred == "string":
         check_unicode(f"Column {label!r}", values)
@@ -355,7 +376,17 @@ def _read_objects(label: str | int, values: np.ndarray) -> np.ndarray:
     )
 
 
-def _read_pandas(label: str | int, series: Any) -> RawColumn:
+def _read_pandas(label: str | int, series: Any, missing: bool) -> RawColumn:
+    """A column of a DataFrame; what is not there is left out, and marked."""
+    absent = np.asarray(series.isna()) if missing and getattr(series, "ndim", 1) == 1 else None
+    if absent is None or not absent.any():
+        return _read_whole(label, series)
+    column = _read_whole(label, series[~absent])
+    column.missing = absent
+    return column
+
+
+def _read_whole(label: str | int, series: Any) -> RawColumn:
     import pandas as pd
 
     if getattr(series, "ndim", 1) != 1:
@@ -413,7 +444,7 @@ def _plain_levels(label: str | int, categories: list[Any]) -> tuple[Level, ...]:
     return levels
 
 
-def _read_narwhals(X: Any, labels: list[str]) -> list[RawColumn]:
+def _read_narwhals(X: Any, labels: list[str], missing: bool) -> list[RawColumn]:
     """Columns of polars and pyarrow frames, which narwhals reads alike."""
     import narwhals as nw
 
@@ -422,7 +453,13 @@ def _read_narwhals(X: Any, labels: list[str]) -> list[RawColumn]:
     columns = []
     for label in labels:
         series = frame[label]
-        dtype, native = series.dtype, str(types[label])
+        dtype, native, absent = series.dtype, str(types[label]), None
+        if missing:
+            gone = series.is_null()
+            if dtype.is_float():
+                gone = gone | series.is_nan().fill_null(True)
+            if gone.any():
+                absent, series = gone.to_numpy().astype(bool), series.filter(~gone)
         check_missing(label, int(series.null_count()))
         levels: tuple[Level, ...] | None = None
         ordered = False
@@ -443,7 +480,7 @@ def _read_narwhals(X: Any, labels: list[str]) -> list[RawColumn]:
             check_finite(label, values)
         else:
             raise _unreadable(label, native)
-        columns.append(RawColumn(label, native, values, levels, ordered=ordered))
+        columns.append(RawColumn(label, native, values, levels, ordered=ordered, missing=absent))
     return columns
 
 

@@ -22,6 +22,8 @@ PIECE = 2**14
 """Rows whose moments are taken at a time, in memory as on disk, so that both come to the same."""
 _MOST_INTEGERS = 4096
 """Levels that an interval of integers may have."""
+_MOST_SPIKES, _FEWEST_REPEATS = 8, 10
+"""Values of a column that may be spikes, and the rows that each must have."""
 _MOST_LEVELS = 2**20
 """Distinct values of a categorical column: more are an identifier, and would fill the memory."""
 
@@ -39,6 +41,11 @@ class Learner(ABC):
 
     def __init__(self, raw: RawColumn, name: str):
         self.label, self.dtype, self.name = raw.label, raw.dtype, name
+        if not len(raw.values):
+            raise ValueError(
+                f"Column {raw.label!r} has no value in its first {len(raw)} row(s), all are missing: "
+                "nothing can be learnt of it; drop it."
+            )
         self.first: Any = raw.values[:1].tolist()[0]
 
     @abstractmethod
@@ -63,7 +70,14 @@ class Learner(ABC):
         return Column(self.name, "constant", self.dtype, levels=(self.first,))
 
 
-def learner(raw: RawColumn, name: str, kind: str | None, support: Any, everywhere: Any) -> Learner:
+def learner(
+    raw: RawColumn,
+    name: str,
+    kind: str | None,
+    support: Any,
+    everywhere: Any,
+    spike_share: float | None = None,
+) -> Learner:
     """Who learns a column, given its kind and support or the support of all real columns.
 
     Raises
@@ -77,9 +91,10 @@ def learner(raw: RawColumn, name: str, kind: str | None, support: Any, everywher
     kind = kind or _infer_kind(raw)
     _check_kind(raw, kind)
     if kind == "real":
-        return RealLearner(raw, name, everywhere if support is None else support)
+        return RealLearner(raw, name, everywhere if support is None else support, spike_share)
     if kind == "integer":
-        return WholeLearner(raw, name, support, flags=inferred and support is None)
+        flags = inferred and support is None
+        return WholeLearner(raw, name, support, flags=flags, spike_share=spike_share)
     if support is not None:
         raise ValueError(
             f"support[{raw.label!r}]={support!r}: the column is {kind}; only columns of numbers "
@@ -161,11 +176,43 @@ def _span(low: float, high: float) -> tuple[float, float]:
     return middle, max(high - middle, middle - low)
 
 
+class Repeats:
+    """Values that at least a share of the rows have, and ten rows at least.
+
+    Parameters
+    ----------
+    share : float, optional
+        None looks for none.
+    """
+
+    def __init__(self, share: float | None) -> None:
+        self._share, self._n = share, 0
+        self._counts: Counter[float] = Counter()
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in more values (n,)."""
+        if self._share is None:
+            return
+        self._n += len(values)
+        self._counts.update(_tally(values))
+        if len(self._counts) > _MOST_LEVELS:
+            # Rare values make room: one that has the share loses a tenth of it at most.
+            few = 0.1 * self._share * self._n
+            self._counts = Counter({v: n for v, n in self._counts.items() if n > few})
+
+    def result(self) -> tuple[float, ...]:
+        """The values, in order; the most frequent where there are many."""
+        least = max(_FEWEST_REPEATS, (self._share or 1) * self._n)
+        often = [v for v, n in self._counts.most_common(_MOST_SPIKES) if n >= least]
+        return tuple(sorted(v for v in often if abs(v) < 2**53))
+
+
 class RealLearner(Learner):
     """A real column."""
 
-    def __init__(self, raw: RawColumn, name: str, support: Any):
+    def __init__(self, raw: RawColumn, name: str, support: Any, spike_share: float | None = None):
         super().__init__(raw, name)
+        self._repeats = Repeats(spike_share)
         self._given, support = support, _long_form(raw.label, support)
         self._column, self._moments = Column(name, "real", raw.dtype, support=support), Moments()
         self._low, self._high = math.inf, -math.inf
@@ -178,6 +225,7 @@ class RealLearner(Learner):
             # A value that never varies may lie anywhere; once another comes, the first counts too.
             for part in (values, np.full(int(math.isfinite(before)), before)):
                 _check_inside(self.label, self._given, self._column.support, part)
+        self._repeats.add(values)
         y = bijection(self._column, values)[0]
         for start in range(0, len(y), PIECE):
             self._moments.add(y[start : start + PIECE])
@@ -186,7 +234,7 @@ class RealLearner(Learner):
         if self._low == self._high:
             return self._constant()
         loc, scale = self._moments.result()
-        return replace(self._column, loc=loc, scale=scale)
+        return replace(self._column, loc=loc, scale=scale, spikes=self._repeats.result())
 
 
 def _long_form(label: Any, support: Any) -> tuple[str | float, ...]:
@@ -236,9 +284,17 @@ class WholeLearner(Learner):
     levels, and with an interval for support all its integers are."""
 
     def __init__(
-        self, raw: RawColumn, name: str, support: Any, *, flags: bool = False, unit: str = ""
+        self,
+        raw: RawColumn,
+        name: str,
+        support: Any,
+        *,
+        flags: bool = False,
+        unit: str = "",
+        spike_share: float | None = None,
     ):
         super().__init__(raw, name)
+        self._repeats = Repeats(spike_share)
         self._given, self._support = support, _long_form(raw.label, support)
         self._within = self._support != ("real",)
         self._levels = self._inside() if self._within else ()
@@ -272,6 +328,7 @@ class WholeLearner(Learner):
             self._base = int(values[0]) if values.dtype.kind in "iu" else 0
         else:
             self._low, self._high = min(before, low), max(self._high, high)
+        self._repeats.add(values)
         if self._within and self._low < self._high:
             for part in (values, np.array([] if before is None else [before])):
                 _check_inside(self.label, self._given, self._support, part)
@@ -300,7 +357,14 @@ class WholeLearner(Learner):
             return Column(
                 self.name, "datetime", self.dtype, scale=scale, origin=origin, unit=self._unit
             )
-        return Column(self.name, "integer", self.dtype, scale=max(scale, 1.0), origin=origin)
+        return Column(
+            self.name,
+            "integer",
+            self.dtype,
+            scale=max(scale, 1.0),
+            origin=origin,
+            spikes=self._repeats.result(),
+        )
 
     def counts(self, column: Column) -> np.ndarray:
         assert self._counts is not None

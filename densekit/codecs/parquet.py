@@ -227,7 +227,7 @@ def _check_present(name: str, batch: Any, before: int) -> None:
     for label, column in zip(batch.schema.names, batch.columns, strict=True):
         bad = column.is_null(nan_is_null=True)
         what = "contains NaN: a missing value (null or NaN)"
-        remedy = "drop these rows or impute. Missing values are not supported yet by any model"
+        remedy = "drop these rows or impute; missing values are taken in memory only"
         if not pc.any(bad).as_py() and pa.types.is_floating(column.type):
             bad, what, remedy = pc.is_inf(column), "contains infinity", "drop these rows or clip"
         row = pc.index(bad, True).as_py()

@@ -45,6 +45,9 @@ class Column:
     """Integers and datetimes (in ticks of ``unit``): taken away first, in exact arithmetic."""
     unit: str = ""
     """Datetimes: NumPy's unit of a tick, ``"D"``, ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``."""
+    # Digests of files that were written before leave it out where it is empty (densekit.files).
+    spikes: tuple[float, ...] = field(default=(), metadata={"later": True})
+    """Numbers and integers: values that many rows share, and that have a mass of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,12 @@ class Schema:
     @property
     def circles(self) -> dict[int, Column]:
         """Columns whose support is a circle, by the number of their entry."""
-        varying = [c for c in self.columns if c.kind != "constant"]
-        return {j: c for j, c in enumerate(varying) if c.support[0] == "circle"}
+        return {j: c for j, c in enumerate(self.varying) if c.support[0] == "circle"}
+
+    @property
+    def varying(self) -> list[Column]:
+        """Columns that an event has an entry of, in its order."""
+        return [c for c in self.columns if c.kind != "constant"]
 
     @property
     def base_measure(self) -> str:
@@ -100,7 +107,8 @@ class Schema:
         if self.modality == "text":
             return "counting"
         if not self.quantised.any():
-            return "product" if self.constants else "lebesgue"
+            spiked = any(c.spikes for c in self.columns)
+            return "product" if self.constants or spiked else "lebesgue"
         return "counting" if self.quantised.all() else "product"
 
     def flat(self) -> "Schema":

@@ -64,7 +64,9 @@ class DataDistribution(TorchDistribution):
         cls, events: TorchDistribution, schema: Schema, dtype: torch.dtype
     ) -> TorchDistribution:
         """``events`` over the data space where every column is a number, unchanged otherwise."""
-        numbers = schema.modality == "table" and all(c.kind == "real" for c in schema.columns)
+        numbers = schema.modality == "table" and all(
+            c.kind == "real" and not c.spikes for c in schema.columns
+        )
         return cls(events, EventToData(schema.columns), dtype) if numbers else events
 
     @property

@@ -1,7 +1,7 @@
 """Tables: columns of any kind to standardised numbers and codes, and back."""
 
+import copy
 import difflib
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,12 @@ from torch import Tensor
 from densekit.codecs import frames
 from densekit.codecs.base import Codec
 from densekit.codecs.columns import (
+    apart,
     constant_values,
     decode_column,
     describe_unseen,
-    encode_column,
+    encode_cells,
+    jacobian_of,
     shorten,
     step_of,
 )
@@ -47,7 +49,8 @@ class TableCodec(Codec):
     by :math:`10^{-6}` of its length at both ends so that values on its edges stay finite; a model
     loses the mass that it puts into the widening, about :math:`2 \cdot 10^{-6}` when well fitted.
     A circle (``("circle", a, c)``: an angle, an hour of the day) is taken as the interval, with a and
-    c one point; a model that knows of circles undoes the quantile. All arithmetic is float64.
+    c one point; a model that knows of circles undoes the quantile. All arithmetic is float64. A
+    spike of a real column is a mass, and has no Jacobian.
 
     Kinds are inferred from the dtype: float is real on the whole line, integers are integers
     except that two neighbouring values (0/1 flags) are two levels, strings are categories in
@@ -65,6 +68,11 @@ class TableCodec(Codec):
         ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"`` or
         ``"datetime"`` where the inferred kind is not meant. Columns are named by label, for arrays
         by index.
+    spike_share : float, optional
+        A value of a column of numbers or integers that at least this share of its rows has (eight
+        at most, ten rows each) is a spike, which has a mass of its own. None looks for none.
+    missing : bool
+        Whether cells may be missing (NaN, None, NaT): their entries are NaN.
 
     Examples
     --------
@@ -78,15 +86,24 @@ class TableCodec(Codec):
     """
 
     modality: ClassVar[Modality] = "table"
-    options: ClassVar[tuple[str, ...]] = ("support", "kinds")
+    options: ClassVar[tuple[str, ...]] = ("support", "kinds", "spike_share", "missing")
+    # What codecs do that were saved before they could do else.
+    spike_share: float | None = None
+    missing: bool = False
+    # Of a codec for rows given some columns (see `given`).
+    _given: tuple[Any, ...] = ()
+    _ends: Mapping[Any, tuple[Any, Any]] = {}
 
     def __init__(
         self,
         support: str | tuple[Any, ...] | Mapping[Any, Any] | None = None,
         kinds: Mapping[Any, str] | None = None,
+        spike_share: float | None = None,
+        missing: bool = False,
     ) -> None:
         self.support = support
         self.kinds = kinds
+        self.spike_share, self.missing = spike_share, missing
 
     def fit(self, X: Any) -> "TableCodec":
         """Learn kinds, levels, location and scale of every column; those of
@@ -98,13 +115,14 @@ class TableCodec(Codec):
             X is not a table of readable columns (see ``densekit.codecs.frames.read``),
             ``support`` or ``kinds`` name no column or do not fit it, or every column is constant.
         """
-        pieces = map(frames.read, X.pieces() if isinstance(X, RowsInPieces) else [X])
+        parts = X.pieces() if isinstance(X, RowsInPieces) else [X]
+        pieces = (frames.read(part, self.missing) for part in parts)
         frame = next(pieces)
         labels = [c.label for c in frame.columns]
         prefix = "x" if frame.container == "numpy" else ""
-        kinds = _by_label(self.kinds or {}, labels, "kinds")
+        kinds = by_label(self.kinds or {}, labels, "kinds")
         support = self.support
-        supports = _by_label(support, labels, "support") if isinstance(support, Mapping) else {}
+        supports = by_label(support, labels, "support") if isinstance(support, Mapping) else {}
         everywhere = None if isinstance(support, Mapping) else support
         learners = [
             learner(
@@ -113,12 +131,14 @@ class TableCodec(Codec):
                 kinds.get(raw.label),
                 supports.get(raw.label),
                 everywhere,
+                self.spike_share,
             )
             for raw in frame.columns
         ]
         for piece in chain([frame], pieces):
             for raw, one in zip(piece.columns, learners, strict=True):
-                one.add(raw)
+                if len(raw.values):
+                    one.add(raw)
         columns = tuple(one.column() for one in learners)
         if all(c.kind == "constant" for c in columns):
             raise ValueError(
@@ -143,7 +163,8 @@ class TableCodec(Codec):
     # -------------------------------------------------------------------------------- encode
 
     def encode(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Rows to typed events (n, D) and log|d typed / d x|, (n,), both float64.
+        """Rows to typed events (n, D) and log|d typed / d x|, (n,), both float64; cells that are
+        missing are NaN and have no part in the Jacobian.
 
         A value outside the support (an unseen category, a number outside its interval, another
         value in a constant column) makes the row's log-Jacobian -inf and its entry 0; so does one
@@ -159,29 +180,27 @@ class TableCodec(Codec):
         UserWarning
             Levels that ``fit`` did not see.
         """
-        varying = self._varying
+        varying = self.schema.varying
+        spikes: dict[int, np.ndarray] = {}
         if isinstance(X, np.ndarray) and X.dtype.kind == "f" and self._plain(X):
             z = X.astype(np.float64)
             ladj = np.zeros(len(z))
         else:
-            raws = self._match(frames.read(X))
-            z, ladj = self._columns(raws)
+            raws = self._match(frames.read(X, self.missing))
+            z, ladj = self._columns(raws, spikes)
         loc = np.array([c.loc for c in varying])
         scale = np.array([c.scale for c in varying])
         with np.errstate(over="ignore"):
             z -= loc
             z /= scale
-        far = ~np.isfinite(z)
+        for j, spike in spikes.items():
+            z[:, j] = apart(z[:, j], spike, varying[j])
+        far = np.isinf(z) if self.missing else ~np.isfinite(z)
         if far.any():
             z[far] = 0.0
             ladj[far.any(1)] = -np.inf
-        densities = (c for c in varying if c.kind in ("real", "datetime") and not step_of(c))
-        ladj -= sum(math.log(c.scale) for c in densities)
+        ladj -= sum(jacobian_of(c) for c in varying)
         return torch.from_numpy(z), torch.from_numpy(ladj)
-
-    @property
-    def _varying(self) -> list[Column]:
-        return [c for c in self.schema.columns if not _still(c)]
 
     def _plain(self, X: np.ndarray) -> bool:
         """Whether X is a finite matrix of columns that are all real on the whole line."""
@@ -189,7 +208,11 @@ class TableCodec(Codec):
             X.ndim == 2
             and X.shape[1] == len(self.schema.columns)
             and len(X) > 0
-            and all(c.kind == "real" and c.support[0] == "real" for c in self.schema.columns)
+            and not self._given
+            and all(
+                c.kind == "real" and c.support[0] == "real" and not c.spikes
+                for c in self.schema.columns
+            )
             and bool(np.isfinite(X).all())
         )
 
@@ -213,19 +236,33 @@ class TableCodec(Codec):
         by_label = {c.label: c for c in frame.columns}
         return [by_label[label] for label in self.labels]
 
-    def _columns(self, raws: list[RawColumn]) -> tuple[np.ndarray, np.ndarray]:
-        """Entries before standardisation (n, D), and the Jacobian of the bijections, (n,)."""
-        n = len(raws[0].values)
+    def _columns(
+        self, raws: list[RawColumn], spikes: dict[int, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Entries before standardisation (n, D), and the Jacobian of the bijections, (n,); which cells
+        of an entry are spikes goes to ``spikes``."""
+        n = len(raws[0])
         entries: list[np.ndarray] = []
         ladj = np.zeros(n)
         unseen: list[str] = []
-        for column, raw in zip(self.schema.columns, raws, strict=True):
-            y, term = encode_column(column, raw)
+        for column, label, raw in zip(self.schema.columns, self.labels, raws, strict=True):
+            y, term, spike = encode_cells(column, raw)
+            outside = np.isneginf(term)
+            if label in self._given:
+                if outside.any():
+                    raise ValueError(
+                        f"row {int(outside.argmax())} of X has a value in the given column {label!r} "
+                        "that is outside of what fit learnt of it: there is nothing to condition on"
+                    )
+                term = np.full(n, jacobian_of(column))
             ladj += term
             if _still(column):
                 continue
-            if column.levels and np.isneginf(term).any():
-                unseen += describe_unseen(raw, np.isneginf(term))
+            if column.levels and outside.any():
+                here = slice(None) if raw.missing is None else ~raw.missing
+                unseen += describe_unseen(raw, outside[here])
+            if column.spikes:
+                spikes[len(entries)] = spike
             entries.append(y)
         if unseen:
             warnings.warn(
@@ -244,20 +281,50 @@ class TableCodec(Codec):
         z = typed.detach().cpu().double().numpy()
         values = []
         j = 0
-        for column in self.schema.columns:
+        for column, label in zip(self.schema.columns, self.labels, strict=True):
             if _still(column):
                 values.append(constant_values(column, len(z)))
                 continue
-            values.append(decode_column(column, z[:, j]))
+            found = decode_column(column, z[:, j])
+            low, high = self._ends.get(label, (None, None))
+            # An event is rounded: a value may come back a little outside of what it was drawn from.
+            values.append(found if low is None and high is None else np.clip(found, low, high))
             j += 1
         return frames.build(self.container, self.dtype, self.labels, self.schema.columns, values)
+
+    # -------------------------------------------------------------------------------- conditions
+
+    def entries(self, labels: Sequence[Any], parameter: str) -> list[int]:
+        """Where in an event these columns are; constant ones are nowhere.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Columns that are not there, naming the parameter.
+        """
+        if isinstance(labels, str) or not isinstance(labels, Sequence | set | np.ndarray):
+            raise TypeError(f"{parameter}={labels!r} must be a list of columns")
+        known = by_label(dict.fromkeys(labels), self.labels, parameter)
+        pairs = zip(self.labels, self.schema.columns, strict=True)
+        varying = [label for label, column in pairs if not _still(column)]
+        return [j for j, label in enumerate(varying) if label in known]
+
+    def given(
+        self, labels: Sequence[Any], ends: Mapping[Any, tuple[Any, Any]] | None = None
+    ) -> "TableCodec":
+        """The codec of rows given these columns: their Jacobian is left out, since they have no
+        density; what is decoded is put back between the ends (low, high) of its column."""
+        other = copy.copy(self)
+        other._given = tuple(by_label(dict.fromkeys(labels), self.labels, "given"))
+        other._ends = dict(ends or {})
+        return other
 
 
 # ---------------------------------------------------------------------------------------- fit
 
 
-def _by_label(given: Any, labels: list[Any], parameter: str) -> dict[Any, Any]:
-    """Check the keys of ``support`` or ``kinds`` against the columns."""
+def by_label(given: Any, labels: list[Any], parameter: str) -> dict[Any, Any]:
+    """A mapping of columns with the labels that they have, its keys checked."""
     if not isinstance(given, Mapping):
         raise TypeError(
             f"{parameter} must map columns to values, for example {{{labels[0]!r}: ...}}; "

@@ -26,6 +26,18 @@ def begin(prompt: Tensor) -> Tensor:
     return torch.nn.functional.pad(prompt, (1, 0)).scatter(1, n_padding, END)
 
 
+def are_strings(tokens: Tensor, vocab_size: int) -> Tensor:
+    """Which rows (n, L) are ids below ``vocab_size``, END once, and nothing but padding behind: (n,).
+
+    >>> are_strings(torch.tensor([[3, 1, 0], [1, 0, 0], [3, 3, 3], [1, 3, 1], [0, 1, 0]]), 4)
+    tensor([ True,  True, False, False, False])
+    """
+    ends = tokens == END
+    behind = (ends.cumsum(1) - ends.long()) > 0
+    inside = (tokens > PADDING) & (tokens < vocab_size)
+    return ends.any(1) & torch.where(behind, tokens == PADDING, inside).all(1)
+
+
 class NextToken(Protocol):
     """What a model of the next token offers. ``given`` is (n, P), padded with 0 on the left, and
     each row of it begins with the mark of :func:`begin`, as every string does."""
@@ -125,10 +137,7 @@ class TokenSequence(TorchDistribution):
         return torch.cat([self._score(x, g) for x, g in pieces]).reshape(shape)
 
     def _score(self, tokens: Tensor, given: Tensor) -> Tensor:
-        ends = tokens == END
-        behind = (ends.cumsum(1) - ends.long()) > 0
-        inside = (tokens > PADDING) & (tokens < self.model.vocab_size)
-        legal = ends.any(1) & torch.where(behind, tokens == PADDING, inside).all(1)
+        legal, ends = are_strings(tokens, self.model.vocab_size), tokens == END
         place = torch.arange(tokens.shape[1], device=tokens.device)
         room = (self.max_length + 1 - (given != PADDING).sum(1)).unsqueeze(1)
         legal &= ((place < room) | (tokens <= END)).all(1) & ((place <= room) | ~ends).all(1)

@@ -75,13 +75,18 @@ class ResidualNet(nn.Module):
         self.last = nn.Parameter(torch.zeros(n_out, hidden_sizes[-1]))
         self.last_bias = nn.Parameter(torch.zeros(n_out, 1))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Columns (n_in, N) and (n_context, N) to (n_out, N)."""
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, rows: slice | None = None
+    ) -> Tensor:
+        """Columns (n_in, N) and (n_context, N) to (n_out, N), or to these ``rows`` of it."""
         first, *biases = self.bias
         if context is not None:
             first = torch.addmm(first, self.context, squash(context))
-        weights = [self.first, *self.hidden, self.last]
-        return chain(x, weights, [first, *biases, self.last_bias], self._plan())
+        rows = slice(None) if rows is None else rows
+        last, last_bias = self.last[rows], self.last_bias[rows]
+        return chain(
+            x, [self.first, *self.hidden, last], [first, *biases, last_bias], self._plan()
+        )
 
     def _plan(self) -> Plan:
         random = self.dropout > 0 and self.training

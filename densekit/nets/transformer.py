@@ -1,8 +1,10 @@
-"""A decoder-only transformer over token ids, or whatever is read as vectors, with a key-value cache."""
+"""Transformers over token ids, or whatever is read as vectors: encoders, and decoders with a key-value
+cache."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -145,9 +147,9 @@ class Block(nn.Module):
         return x + F.dropout(self.out(F.silu(a) * b), self.dropout, self.training)
 
 
-class Decoder(nn.Module):
-    """Blocks in which each token sees itself and those before it: what they are read from, and what
-    is written of them, is the business of whoever derives from it.
+class Encoder(nn.Module):
+    """Blocks in which each token sees all tokens of its row: what they are read from, and what is
+    written of them, is the business of whoever uses it.
 
     Parameters
     ----------
@@ -158,6 +160,7 @@ class Decoder(nn.Module):
     """
 
     speeds: Tensor
+    causal: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -201,9 +204,12 @@ class Decoder(nn.Module):
         return angles.cos(), angles.sin()
 
     def read(self, x: Tensor, at: Layout, cached: bool = False) -> tuple[Tensor, Cache | None]:
-        """Vectors of tokens to hidden states, both (m, width), and with ``cached`` what
-        :meth:`advance` goes on from."""
+        """Vectors of tokens to hidden states, both (m, width), and with ``cached`` the keys and values
+        that a decoder goes on from."""
         keys, values = [], []
+        there = None  # behind a causal mask, padding on the right is out of sight anyway
+        if not self.causal and at.slots is not None:
+            there = at.pad(torch.ones_like(at.positions)).bool()[:, None, None]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (at.pad(u).transpose(1, 2) for u in (q, k, v))
@@ -211,7 +217,7 @@ class Decoder(nn.Module):
                 keys.append(k)
                 values.append(v)
             k, v = shared(k, self.n_heads), shared(v, self.n_heads)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            y = F.scaled_dot_product_attention(q, k, v, there, is_causal=self.causal)
             return at.unpad(y.transpose(1, 2))
 
         turn = self.turn(at.positions)
@@ -222,6 +228,13 @@ class Decoder(nn.Module):
             Cache(keys, values, lengths, at.n_columns, at.slots is not None) if cached else None
         )
         return rms_norm(x), cache
+
+
+class Decoder(Encoder):
+    """An :class:`Encoder` in which each token sees itself and those before it only, so that it can read
+    on, one token after the other."""
+
+    causal: ClassVar[bool] = True
 
     def begin(self, n_rows: int, capacity: int) -> Cache:
         """The cache of rows without a token yet; that many fit in before it grows."""

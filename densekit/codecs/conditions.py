@@ -1,0 +1,231 @@
+"""What is asked of single columns of a table, as conditions on the entries of an event."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from densekit.codecs.columns import (
+    apart,
+    encode_cells,
+    has_density,
+    shorten,
+    spike_places,
+    step_of,
+)
+from densekit.codecs.frames import RawColumn
+from densekit.codecs.schema import Column
+from densekit.codecs.table import TableCodec, by_label
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One entry of a typed event is one of some values, or lies between two ends, both included."""
+
+    values: tuple[float, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a context asks of an event, and of the values of the data."""
+
+    entries: dict[int, Condition]
+    """By the number of the entry."""
+    ends: dict[Any, tuple[Any, Any]]
+    """By the label of a column with a density: between which values its cells lie."""
+
+
+def read_conditions(codec: TableCodec, context: Any) -> Conditions:
+    """A mapping from columns to what they are: a value; a tuple ``(low, high)``, both included and
+    None for an open end; or a list or set of values.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a mapping; a column that is not there; a value that ``fit`` did not see, of another type,
+        missing or outside the support; an interval without a value in it, or of a column whose
+        values have no order; a set of values of a column with a density, which has no mass.
+
+    Examples
+    --------
+    >>> codec = TableCodec().fit(np.array([[0.0, 5.0], [2.0, 5.0]]))
+    >>> read_conditions(codec, {"x0": (1, 3), "x1": 5}).entries
+    {0: Condition(values=(), low=0.0, high=2.0)}
+    """
+    if not isinstance(context, Mapping):
+        raise TypeError(
+            f"context is a {type(context).__name__}; it must map columns to values, intervals (low, "
+            f"high) or lists of values, for example {{{codec.labels[0]!r}: ...}}"
+        )
+    asked = by_label(context, codec.labels, "context")
+    entries, ends, j = {}, {}, 0
+    for column, label in zip(codec.schema.columns, codec.labels, strict=True):
+        if label in asked:
+            what = asked[label]
+            condition = _condition(column, label, what)
+            if column.kind != "constant":
+                entries[j] = condition
+                if has_density(column):
+                    ends[label] = _ends(column, what)
+        j += column.kind != "constant"
+    return Conditions(entries, ends)
+
+
+def _condition(column: Column, label: Any, asked: Any) -> Condition:
+    if isinstance(asked, tuple):
+        return _between(column, label, asked)
+    values = _listed(asked)
+    if not values:
+        raise ValueError(f"context[{label!r}] is empty: give a value at least")
+    typed = _typed(column, label, values)
+    points = has_density(column) and not set(typed) <= set(spike_places(column).tolist())
+    if points and len(set(typed)) > 1:
+        raise ValueError(
+            f"context[{label!r}]={asked!r}: column {label!r} has a density, of which several values "
+            "have no mass; give one value or an interval (low, high)"
+        )
+    return Condition(tuple(sorted(set(typed))))
+
+
+def _listed(asked: Any) -> list[Any]:
+    several = isinstance(asked, Iterable) and not isinstance(asked, str | bytes | Mapping)
+    return list(asked) if several else [asked]
+
+
+def _typed(column: Column, label: Any, values: list[Any], toward: float = math.inf) -> list[float]:
+    """Values of a column as entries of an event; ``toward`` is on which side of a spike one lies that
+    all but is it."""
+    y, term, spike = encode_cells(column, _raw(column, label, values))
+    outside = np.isneginf(term)
+    if outside.any():
+        bad = [v for v, out in zip(values, outside, strict=True) if out]
+        known = (
+            f"it has {shorten(column.levels)}" if column.levels else f"support {column.support}"
+        )
+        if column.kind == "integer":
+            known = "it has integers"
+        raise ValueError(
+            f"context[{label!r}]: column {label!r} has no value {shorten(bad)}, so that there is "
+            f"nothing to condition on; {known}"
+        )
+    typed: list[float] = apart((y - column.loc) / column.scale, spike, column, toward).tolist()
+    return typed
+
+
+def _raw(column: Column, label: Any, values: list[Any]) -> RawColumn:
+    """Values that a user wrote as a column read from a table."""
+    import pandas as pd
+
+    strings = column.levels and isinstance(column.levels[0], str)
+    right = all(pd.api.types.is_scalar(v) and not pd.isna(v) for v in values)
+    right = right and all(isinstance(v, str) for v in values) if strings else right
+    try:
+        if column.unit:
+            found = np.array([_instant(v).to_datetime64() for v in values])
+        else:
+            found = np.array(values, dtype=object if strings else None)
+    except (ValueError, TypeError):
+        right = False
+    if not right or (not strings and not column.unit and found.dtype.kind not in "biuf"):
+        kind = "strings" if strings else "datetimes" if column.unit else "numbers"
+        raise ValueError(
+            f"context[{label!r}]: column {label!r} has {kind}, and {shorten(values)} is not what it can "
+            "be; leave out of the context what is not known"
+        )
+    return RawColumn(label, column.dtype, found)
+
+
+def _instant(value: Any) -> Any:
+    import pandas as pd
+
+    instant = pd.Timestamp(value)
+    return instant if instant.tz is None else instant.tz_convert("UTC").tz_localize(None)
+
+
+def _between(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
+    if len(asked) != 2:
+        raise ValueError(
+            f"context[{label!r}]={asked!r}: a tuple is an interval (low, high); values to choose from "
+            "are a list"
+        )
+    if column.kind == "categorical" or (column.kind == "constant" and not _is_number(column)):
+        raise ValueError(
+            f"context[{label!r}]={asked!r}: the values of column {label!r} have no order, so there is "
+            "nothing between two of them; values to choose from are a list"
+        )
+    condition = _codes(column, label, asked) if column.levels else _lattice(column, label, asked)
+    one = not column.levels and condition.low == condition.high
+    if one and math.isfinite(condition.low):
+        return Condition((condition.low,))
+    if not condition.values and (column.levels or not condition.low < condition.high):
+        raise ValueError(f"context[{label!r}]={asked!r}: no value of the column lies in between")
+    return condition
+
+
+def _is_number(column: Column) -> bool:
+    return bool(column.levels) and not isinstance(column.levels[0], str)
+
+
+def _codes(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
+    """Codes of the levels in between: by their value, or by their place where they are words."""
+    low, high = asked
+    place: list[Any]
+    if _is_number(column):
+        ends = _raw(column, label, [v for v in asked if v is not None]).values.tolist()
+        place = list(column.levels)
+    else:
+        ends = _typed(column, label, [v for v in asked if v is not None])
+        place = list(range(len(column.levels)))
+    first = -math.inf if low is None else ends[0]
+    last = math.inf if high is None else ends[-1]
+    return Condition(tuple(float(k) for k, v in enumerate(place) if first <= v <= last))
+
+
+def _lattice(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
+    """Ends in an event: of integers and days those that lie inside, of numbers those of the support."""
+    ends = []
+    for value, side in zip(asked, (-1, 1), strict=True):
+        if value is None:
+            ends.append(side * math.inf)
+            continue
+        raw = _raw(column, label, [value])
+        if column.kind == "integer":
+            number = float(raw.values[0])
+            if math.isinf(number):
+                ends.append(number)
+                continue
+            whole = math.ceil(number) if side < 0 else math.floor(number)
+            raw.values = np.array([whole])
+        elif column.unit and step_of(column):
+            day = _instant(value)
+            raw.values = np.array(
+                [(day.ceil("D") if side < 0 else day.floor("D")).to_datetime64()]
+            )
+        elif column.kind == "real" and (beyond := _beyond(column, float(raw.values[0]))):
+            ends.append(beyond)
+            continue
+        ends += _typed(column, label, [raw.values[0]], -side * math.inf)
+    return Condition(low=ends[0], high=ends[1])
+
+
+def _beyond(column: Column, value: float) -> float:
+    """Minus or plus infinity for a value on or beyond an edge of the support, else 0."""
+    word, *edges = column.support
+    low, high = edges or (0.0 if word == "positive" else -math.inf, math.inf)
+    if value <= float(low):
+        return -math.inf
+    return math.inf if value >= float(high) else 0.0
+
+
+def _ends(column: Column, asked: Any) -> tuple[Any, Any]:
+    """Between which values of the data a column lies: two Nones where it is one of several spikes."""
+    values = asked if isinstance(asked, tuple) else tuple(2 * _listed(asked))
+    if len(values) != 2:
+        return None, None
+    if column.unit:
+        return tuple(None if v is None else _instant(v).to_datetime64() for v in values)  # type: ignore[return-value]
+    return tuple(None if v is None else float(v) for v in values)  # type: ignore[return-value]

@@ -1,0 +1,187 @@
+"""Columns in any order: a network that reads whichever are known, as a Pyro distribution."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+
+from densekit.distributions.spiked import SpikedLaws
+from densekit.nets.observed import ObservedNet
+from densekit.transforms.columns import to_columns
+
+_CANDIDATES, _FEWEST_CANDIDATES = 16, 256
+"""Candidates for a draw under several restrictions, and how many there are at least."""
+
+
+class AnyOrder(TorchDistribution):
+    r"""The mean of S products of conditional laws, each in an order of its own, given some columns.
+
+    .. math:: p(x_U \mid x_G) = \frac{1}{S} \sum_{s=1}^S \prod_{d \in U}
+              p(x_{o_s(d)} \mid x_G, x_{o_s(1)}, \dots, x_{o_s(d-1)})
+
+    where the orders pass over the given columns G, which are known from the start, and in each row
+    over the cells that are missing (NaN), which are neither known nor scored.
+
+    Parameters
+    ----------
+    net : ObservedNet
+        Parameters of each column from those that are known.
+    laws : SpikedLaws
+        What these mean.
+    orders : int tensor (S, D)
+    given : sequence of int
+        G.
+    conditions : mapping from column to object with ``values``, ``low``, ``high``
+        Draws have one of the values, or lie between the ends. One value is known from the start; then
+        come columns that are restricted to several, each drawn from its own law, restricted.
+
+    Attributes
+    ----------
+    effective_sample_size : float
+        Of all draws under conditions so far. The first restricted column is drawn exactly. A further
+        one gives each draw a weight, the mass of its restriction given the ones before it, by which
+        draws are chosen from 16 candidates each: this is (sum w)^2 / sum w^2 over the candidates,
+        and draws are as good as exact where it is many times their number.
+
+    Notes
+    -----
+    Event shape (D,), batch shape ().
+
+    Examples
+    --------
+    >>> laws = SpikedLaws({}, cardinality=[2, 2], ordered=[False] * 2, width=[0.0] * 2)
+    >>> net = ObservedNet(laws.reads, laws.n_params, (8,))
+    >>> rows = torch.tensor([[0.0, 1.0], [0.0, torch.nan]])
+    >>> AnyOrder(net, laws, torch.tensor([[0, 1]])).log_prob(rows).exp()
+    tensor([0.2500, 0.5000], grad_fn=<ExpBackward0>)
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(
+        self,
+        net: ObservedNet,
+        laws: SpikedLaws,
+        orders: Tensor,
+        given: Sequence[int] = (),
+        conditions: Mapping[int, Any] | None = None,
+    ) -> None:
+        self.net, self.laws, self.orders = net, laws, orders
+        self.given, self.conditions = sorted(given), dict(conditions or {})
+        self.effective_sample_size = 0.0
+        super().__init__(torch.Size(), torch.Size([laws.n_dims]), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: "AnyOrder | None" = None) -> "AnyOrder":
+        """The distribution with its batch shape expanded."""
+        new = AnyOrder(self.net, self.laws, self.orders, self.given, self.conditions)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of values (..., D); a missing cell is NaN, and a row without any cell has 0."""
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        x = to_columns(value.expand(*shape, value.shape[-1]))
+        present = ~x.isnan()
+        x = torch.where(present, x, 0.0)
+        read = self.laws.read_all(x)
+        logp = torch.stack(
+            [self._chain(order, x, read, present) for order in self.orders.tolist()]
+        )
+        return (logp.logsumexp(0) - math.log(len(logp))).reshape(shape)
+
+    def _chain(self, order: list[int], x: Tensor, read: Tensor, present: Tensor) -> Tensor:
+        """The product in one order, (N,)."""
+        known = torch.zeros_like(present)
+        known[self.given] = present[self.given]
+        scored = present & ~torch.zeros_like(present).index_fill(
+            0, torch.tensor(self.given, dtype=torch.long, device=x.device), True
+        )
+        params = [x.new_zeros(self.laws.n_params, x.shape[1])] * len(order)
+        for d in order:
+            if d not in self.given:
+                params[d] = self.net(read, known, d)
+                known[d] = present[d]
+        logp = self.laws.log_prob(torch.stack(params, 1), x)
+        return torch.where(scored, logp, 0.0).sum(0)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """Draws (\\*sample_shape, \\*batch_shape, D): each in one of the orders, at random."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        n = shape.numel()
+        x = self.net.net.last.new_empty(self.laws.n_dims, n)
+        which = torch.randint(len(self.orders), (n,), device=x.device)
+        for k, order in enumerate(self.orders.tolist()):
+            mine = (which == k).nonzero()[:, 0]
+            if len(mine):
+                x[:, mine] = self._draw(order, len(mine))
+        return x.t().reshape(*shape, self.laws.n_dims)
+
+    def _draw(self, order: list[int], n: int) -> Tensor:
+        """Draws (D, n) in one order."""
+        several = [d for d in order if d in self.conditions and not _is_one(self.conditions[d])]
+        m = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if len(several) > 1 else n
+        rows = _Known(self.net, self.laws, m)
+        for d, condition in self.conditions.items():
+            if _is_one(condition):
+                rows.put(d, torch.full_like(rows.x[d], condition.values[0]))
+        logw = torch.zeros_like(rows.x[0])
+        for i, d in enumerate(several):
+            mass, found = self._restricted(d, rows.params(d))
+            rows.put(d, found)
+            if i > 0:  # the first one's is the same for all
+                logw = logw + mass
+        if len(several) > 1:
+            w = torch.softmax(logw.double(), 0)
+            self.effective_sample_size += float(1 / w.square().sum())
+            rows.keep(torch.multinomial(w, n, replacement=True))
+        else:
+            self.effective_sample_size += n
+        for d in order:
+            if d not in self.conditions:
+                rows.put(d, self.laws.sample(d, rows.params(d)))
+        return rows.x
+
+    def _restricted(self, d: int, params: Tensor) -> tuple[Tensor, Tensor]:
+        condition = self.conditions[d]
+        if not condition.values:
+            return self.laws.between(d, params, condition.low, condition.high)
+        values = torch.tensor(condition.values, dtype=params.dtype, device=params.device)
+        return self.laws.among(d, params, values)
+
+
+def _is_one(condition: Any) -> bool:
+    return len(condition.values) == 1
+
+
+class _Known:
+    """Rows of which some columns are known: values (D, n), readings and indicators."""
+
+    def __init__(self, net: ObservedNet, laws: SpikedLaws, n: int) -> None:
+        like = net.net.last
+        self.net, self.laws = net, laws
+        self.x = like.new_zeros(laws.n_dims, n)
+        self._read = like.new_zeros(sum(laws.reads), n)
+        self._known = torch.zeros(laws.n_dims, n, dtype=torch.bool, device=like.device)
+
+    def params(self, d: int) -> Tensor:
+        """Parameters (P, n) of column d, given what is known."""
+        found: Tensor = self.net(self._read, self._known, d)
+        return found
+
+    def put(self, d: int, values: Tensor) -> None:
+        """Column d becomes known, (n,)."""
+        first = sum(self.laws.reads[:d])
+        self.x[d] = values
+        self._read[first : first + self.laws.reads[d]] = self.laws.read(d, values)
+        self._known[d] = True
+
+    def keep(self, rows: Tensor) -> None:
+        """These rows, (n,), in the place of all."""
+        self.x, self._read = self.x[:, rows], self._read[:, rows]
+        self._known = self._known[:, rows]

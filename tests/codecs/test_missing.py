@@ -1,0 +1,104 @@
+"""Cells that are missing, and values that many rows share, in the typed view."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from densekit.codecs import TableCodec
+from densekit.codecs.columns import spike_places
+
+RNG = np.random.default_rng(0)
+N = 300
+X = pd.DataFrame(
+    {
+        "kind": RNG.choice(["ash", "elm"], N),
+        "girth": RNG.lognormal(1.0, 1.0, N),
+        "rings": RNG.integers(0, 90, N),
+        "still": 4,
+        "felled": pd.Timestamp("2020-01-01") + pd.to_timedelta(RNG.integers(0, 10**6, N), "s"),
+    }
+)
+BLANK = (
+    X.astype(object)
+    .mask(RNG.random(X.shape) < 0.2)
+    .astype({"girth": float, "rings": "Int64", "still": "Int64", "felled": "datetime64[us]"})
+)
+SUPPORT = {"girth": "positive"}
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return TableCodec(support=SUPPORT, missing=True).fit(BLANK)
+
+
+def test_missing_cells_are_nan_and_the_others_as_without_them(codec):
+    z, ladj = (t.numpy() for t in codec.encode(BLANK))
+    whole = codec.encode(X.astype({"rings": "Int64", "still": "Int64"}))[0].numpy()
+    absent = BLANK.drop(columns="still").isna().to_numpy()
+    assert absent.any(0).all()
+    np.testing.assert_array_equal(np.isnan(z), absent)
+    np.testing.assert_array_equal(z[~absent], whole[~absent])
+    assert np.isfinite(ladj).all()
+
+
+def test_a_row_s_jacobian_is_that_of_the_cells_that_are_there(codec):
+    """By numeric derivative of the cell that is there; a missing one has no part in it."""
+    row = BLANK[:1].assign(kind="ash", girth=2.0, rings=5, still=4, felled=pd.NaT)
+    step = 1e-6
+    z = [codec.encode(row.assign(girth=2.0 + s))[0][0, 1].item() for s in (-step, step)]
+    slope = (z[1] - z[0]) / (2 * step)
+    assert codec.encode(row)[1].item() == pytest.approx(math.log(slope), abs=1e-6)
+    nothing = row.assign(girth=np.nan)
+    assert codec.encode(nothing)[1].item() == pytest.approx(0, abs=1e-12)
+
+
+def test_scales_are_those_of_the_values_that_are_there(codec):
+    alone = TableCodec(support="positive").fit(BLANK[["girth"]].dropna())
+    mine = next(c for c in codec.schema.columns if c.name == "girth")
+    assert (mine.loc, mine.scale) == (alone.schema.columns[0].loc, alone.schema.columns[0].scale)
+
+
+def test_a_codec_that_takes_none_refuses_them():
+    with pytest.raises(ValueError, match=r"'kind' contains NaN: \d+ missing"):
+        TableCodec(support=SUPPORT).fit(BLANK)
+    with pytest.raises(ValueError, match=r"contains infinity"):
+        TableCodec(missing=True).fit(np.array([[1.0, np.inf], [np.nan, 2.0]]))
+
+
+def spiked(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random((n, 2)) < 0.3, [0.0, 7.0], rng.normal([0, 7], [1, 1e-9], (n, 2)))
+    return np.column_stack([values, np.where(rng.random(n) < 0.9, 3, rng.integers(0, 99, n))])
+
+
+def test_spikes_are_found_come_back_exactly_and_have_no_jacobian():
+    rows = spiked()
+    codec = TableCodec(kinds={2: "integer"}, spike_share=0.05).fit(rows)
+    assert [c.spikes for c in codec.schema.columns] == [(0.0,), (7.0,), (3,)]
+    assert codec.schema.base_measure == "product"
+    z, ladj = codec.encode(rows)
+    np.testing.assert_array_equal(codec.decode(z.float())[:, :2] == [0, 7], rows[:, :2] == [0, 7])
+    scales = np.log([c.scale for c in codec.schema.columns[:2]])
+    np.testing.assert_allclose(ladj, -((rows[:, :2] != [0, 7]) * scales).sum(1))
+
+
+def test_values_beside_a_spike_do_not_round_to_it():
+    """The second column's slab lies within 1e-9 of its spike."""
+    rows = spiked()
+    codec = TableCodec(spike_share=0.05).fit(rows)
+    z = codec.encode(rows)[0].float().numpy()
+    for j in range(2):
+        place = spike_places(codec.schema.columns[j]).astype(np.float32)
+        np.testing.assert_array_equal(z[:, j] == place, rows[:, j] == [0, 7][j])
+
+
+def test_a_value_of_few_rows_is_no_spike():
+    x = RNG.normal(size=(1000, 1))
+    x[:9] = 1.0
+    assert TableCodec(spike_share=0.005).fit(x).schema.columns[0].spikes == ()
+    x[:10] = 1.0
+    assert TableCodec(spike_share=0.005).fit(x).schema.columns[0].spikes == (1.0,)
+    assert TableCodec(spike_share=0.02).fit(x).schema.columns[0].spikes == ()
+    assert TableCodec().fit(x).schema.columns[0].spikes == ()
