@@ -38,6 +38,7 @@ _EXPORTS = {
     # autoregressive
     "ImageTransformer": "densekit.autoregressive.image_transformer",
     "MADE": "densekit.autoregressive.made",
+    "MaskedDiffusion": "densekit.autoregressive.masked_diffusion",
     "NGram": "densekit.autoregressive.ngram",
     "PixelCNN": "densekit.autoregressive.pixelcnn",
     "RecurrentLanguageModel": "densekit.autoregressive.recurrent",
