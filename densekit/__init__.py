@@ -42,6 +42,7 @@ _EXPORTS = {
     "NGram": "densekit.autoregressive.ngram",
     "PixelCNN": "densekit.autoregressive.pixelcnn",
     "RecurrentLanguageModel": "densekit.autoregressive.recurrent",
+    "Seq2Seq": "densekit.autoregressive.seq2seq",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",
     # gans
     "GAN": "densekit.gans.gan",
