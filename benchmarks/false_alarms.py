@@ -53,6 +53,8 @@ SETTINGS = {
     "ImageTransformer": {**EXACT, "width": 16, "n_layers": 1, "n_heads": 2},
     "GAN": {"hidden_sizes": (64, 64), "device": "cpu"},
     "RecurrentLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
+    "MaskedDiffusion": {"n_layers": 1, "width": 32, "device": "cpu"},
+    "Seq2Seq": {"n_layers": 1, "width": 32, "device": "cpu"},
     "NoiseConditionalScore": {"hidden_sizes": (32,), "device": "cpu"},
 }
 """Small, and yet able to learn the data of the checks."""

@@ -38,9 +38,11 @@ _EXPORTS = {
     # autoregressive
     "ImageTransformer": "densekit.autoregressive.image_transformer",
     "MADE": "densekit.autoregressive.made",
+    "MaskedDiffusion": "densekit.autoregressive.masked_diffusion",
     "NGram": "densekit.autoregressive.ngram",
     "PixelCNN": "densekit.autoregressive.pixelcnn",
     "RecurrentLanguageModel": "densekit.autoregressive.recurrent",
+    "Seq2Seq": "densekit.autoregressive.seq2seq",
     "TabularAutoregressive": "densekit.autoregressive.tabular",
     "TransformerLanguageModel": "densekit.autoregressive.transformer",
     # gans

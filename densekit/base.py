@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from densekit import codecs, files, probes
-from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns
+from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
 from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
 from densekit.codecs.parquet import ParquetRows, in_memory
@@ -142,7 +142,7 @@ class DensityEstimator(BaseEstimator, ABC):
             A ``pyarrow.parquet.ParquetFile``, a ``pyarrow.dataset`` of such files and a
             ``numpy.memmap`` of numbers are not loaded by models that train by batches.
         y : ignored
-        context : array, DataFrame, list of column names of X, or list of prompts
+        context : array, DataFrame, list of column names of X, list of prompts or of sources
             Learn p(x given context) instead; only models whose capabilities say so.
 
         Raises
@@ -353,6 +353,9 @@ class DensityEstimator(BaseEstimator, ABC):
         if context is not None:
             if self._capabilities.context == "features":
                 self.context_codec_ = ContextCodec(self.context_names_).fit(context)
+            elif self._capabilities.context == "text":
+                self.context_codec_ = self._new_codec(codecs.TextCodec)
+                self.context_codec_.fit(texts_of(context), "context")
             else:
                 self.context_codec_ = codec
             encoded = self._encode_context(context, len(typed))
@@ -387,17 +390,19 @@ class DensityEstimator(BaseEstimator, ABC):
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
         if modality not in self._capabilities.modalities:
-            takes = " and ".join(
-                {"text": "text"}.get(m, m + "s") for m in self._capabilities.modalities
-            )
+            names = {"text": "text", "table": "tables", "image": "images"}
+            takes = " and ".join(names[m] for m in self._capabilities.modalities)
             raise ValueError(
                 f"{type(self).__name__} takes {takes}; X looks like {modality} data "
                 f"({type(X).__name__}{codecs.shape_in_words(X)}). "
                 f"densekit.all_estimators(modality={modality!r}) lists the models that take it"
             )
-        kind = _CODECS[modality]
+        return self._new_codec(_CODECS[modality])
+
+    def _new_codec(self, kind: Any) -> Any:
+        """A codec with the options that are among the hyper-parameters."""
         known = {**self.get_params(deep=False), "missing": self._capabilities.missing}
-        return kind(**{name: known[name] for name in kind.options if name in known})
+        return kind(**{k: known[k] for k in kind.options if k in known})
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
         kind = self._capabilities.density
@@ -428,7 +433,7 @@ class DensityEstimator(BaseEstimator, ABC):
             X, context = split_columns(X, names)
             if reset:
                 self.context_names_ = tuple([names] if isinstance(names, str) else names)
-        elif not reset and kind == "features":
+        elif not reset and kind in ("features", "text"):
             fitted = self.context_codec_ is not None
             if fitted != (context is not None):
                 have, need = ("without", "with") if fitted else ("with", "without")
@@ -489,7 +494,7 @@ class DensityEstimator(BaseEstimator, ABC):
         context = in_memory(context)
         if self._capabilities.context == "none" and context is not None:
             raise ValueError(f"{type(self).__name__} was fitted without a context and takes none")
-        if self._capabilities.context == "features":
+        if self._capabilities.context in ("features", "text"):
             fitted = self.context_codec_ is not None
             if fitted and context is None:
                 raise ValueError(
@@ -502,14 +507,10 @@ class DensityEstimator(BaseEstimator, ABC):
     def _encode_context(self, context: Any, n: int | None) -> Tensor | None:
         if context is None:
             return None
-        if self._capabilities.context == "prompt":
-            if not isinstance(context, str) and not hasattr(context, "__iter__"):
-                raise TypeError(
-                    f"context={context!r}: prompts are a string or a list of strings, got "
-                    f"{type(context).__name__}"
-                )
-            encoded = self.codec_.prompts([context] if isinstance(context, str) else context)
-            encoded = encoded.to(self.device_)
+        if (kind := self._capabilities.context) == "prompt":
+            encoded = self.codec_.prompts(texts_of(context)).to(self.device_)
+        elif kind == "text":
+            encoded = self.context_codec_.encode(texts_of(context), "context")[0].to(self.device_)
         else:
             encoded = self._events(self.context_codec_.encode(context))
         if n is None:

@@ -146,6 +146,8 @@ def check_state(estimator: Any, size: int) -> None:
         _check_codec(context.table, size)
     else:
         _expect(context is None or type(context) is TextCodec, "context_codec_ is no codec")
+        if context is not None:
+            _check_codec(context, size)
     _expect(_all(estimator.context_names_, str), "context_names_ are no strings")
 
 

@@ -97,7 +97,7 @@ def _rows(estimator: Any) -> dict[str, Any]:
     """The rows, as typed events (text: as strings), and the context that goes with them."""
     codec = estimator.codec_
     if isinstance(codec, TextCodec):
-        return {"rows": _strings(codec), "context": None}
+        return {"rows": _strings(codec), "context": _sources(estimator)}
     context = _typed_context(estimator._context_schema)
     with torch.no_grad(), seeded(_SEED):
         typed = _draw(estimator, context)
@@ -124,9 +124,16 @@ def _draw(estimator: Any, context: np.ndarray | None) -> np.ndarray:
     return typed
 
 
-def _context_rows(estimator: Any, typed: np.ndarray | None) -> Any:
-    if typed is None:
+def _sources(estimator: Any) -> list[str] | None:
+    """What the rows are written from, where a model writes from strings."""
+    if estimator._capabilities.context != "text" or estimator.context_codec_ is None:
         return None
+    return _strings(estimator.context_codec_)
+
+
+def _context_rows(estimator: Any, typed: Any) -> Any:
+    if typed is None or isinstance(typed, list):
+        return typed
     return estimator.context_codec_.table.decode(torch.tensor(typed))
 
 

@@ -20,7 +20,7 @@ class Capabilities:
     density: DensityKind
     view: Literal["typed", "relaxed"]
     modalities: tuple[str, ...]
-    context: Literal["none", "features", "prompt"] = "none"
+    context: Literal["none", "features", "prompt", "text"] = "none"
     flat: bool = True
     """Whether events come as vectors, images too."""
     missing: bool = False

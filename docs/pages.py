@@ -127,6 +127,7 @@ _CONTEXTS = {
     "none": "none: it models p(x) only",
     "features": "any columns or array: p(x given context)",
     "prompt": "a prompt: the beginning of the text",
+    "text": "strings, one for each row: p(x given source)",
 }
 
 

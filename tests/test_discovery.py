@@ -8,7 +8,7 @@ import pytest
 from sklearn.mixture import GaussianMixture as ForeignMixture
 
 import densekit
-from densekit.autoregressive.language import LanguageModel
+from densekit.autoregressive.language import LanguageModel, TextModel, TokenModel
 from densekit.discovery import FAMILIES, all_estimators, capabilities, family_of
 
 
@@ -25,8 +25,10 @@ def test_every_family_has_a_model_and_every_model_an_export_line():
 
 def test_modalities_are_filtered():
     assert set(all_estimators(modality="text")) == {
+        "MaskedDiffusion",
         "NGram",
         "RecurrentLanguageModel",
+        "Seq2Seq",
         "TransformerLanguageModel",
     }
     for kind in all_estimators(modality="image").values():
@@ -41,7 +43,13 @@ def test_unknown_filters_are_named(bad):
 
 @pytest.mark.parametrize("kind", all_estimators().values(), ids=all_estimators())
 def test_models_are_final_and_document_their_formula_and_example(kind):
-    bases = (densekit.DensityEstimator, densekit.NeuralDensity, LanguageModel)
+    bases = (
+        densekit.DensityEstimator,
+        densekit.NeuralDensity,
+        LanguageModel,
+        TextModel,
+        TokenModel,
+    )
     assert kind.__bases__[0] in bases
     # By what its module has: the broken estimators of other tests say they come from there.
     derived = [k for k in kind.__subclasses__() if k.__module__.startswith("densekit.")]

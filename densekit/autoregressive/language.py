@@ -27,7 +27,7 @@ class NextTokenNet(nn.Module):
 
     net: Any
 
-    def __init__(self, net: nn.Module, vocab_size: int, max_length: int):
+    def __init__(self, net: Any, vocab_size: int, max_length: int):
         super().__init__()
         self.net, self.vocab_size, self.max_length = net, vocab_size, max_length
 
@@ -94,7 +94,7 @@ class TextModel(DensityEstimator):
         return np.array([len(row) for row in rows])
 
 
-class LanguageModel(TextModel):
+class TokenModel(TextModel):
     """A model of strings, token after token. Abstract: ``_distribution`` is a ``TokenSequence``."""
 
     _drawn: ClassVar[tuple[float, int | None, float | None] | None] = (
@@ -111,7 +111,7 @@ class LanguageModel(TextModel):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Any:
-        r"""Draw strings; after a prompt, what follows it.
+        r"""Draw strings: after a prompt, what follows it; from a source, what is written from it.
 
         Any ``temperature`` but 1, ``top_k`` and ``top_p`` change the density that is drawn from:
         ``score_samples`` is then not the score of what was drawn.
@@ -121,7 +121,7 @@ class LanguageModel(TextModel):
         ----------
         n_samples : int
         context : str or list of str, optional
-            One prompt for all draws, or one for each.
+            One prompt, or source, for all draws, or one for each.
         random_state : int, RandomState, Generator or None
             Its own seed: None draws anew at every call.
         temperature : float
@@ -142,9 +142,20 @@ class LanguageModel(TextModel):
         drawn.__dict__.update(vars(self))
         if temperature != 1 or top_k is not None or top_p is not None:
             drawn.__dict__["_drawn"] = (temperature, top_k, top_p)
-        return super(LanguageModel, drawn).sample(
+        return super(TokenModel, drawn).sample(
             n_samples, context=context, random_state=random_state
         )
+
+    def _over_typed(self, context: Tensor | None) -> TorchDistribution:
+        dist = super()._over_typed(context)
+        if self._drawn is None:
+            return dist
+        assert isinstance(dist, TokenSequence)
+        return dist.by(Tempered(dist.model, *self._drawn))
+
+
+class LanguageModel(TokenModel):
+    """A :class:`TokenModel` that reads on from wherever a string begins. Abstract."""
 
     def score_documents(
         self, X: Any, *, window: int | None = None, overlap: int | None = None
@@ -178,9 +189,9 @@ class LanguageModel(TextModel):
         """
         check_is_fitted(self)
         window = self.schema_.event_shape[0] - 1 if window is None else window
-        _check_integer("window", window, 1)
+        check_integer("window", window, 1)
         overlap = window // 2 if overlap is None else overlap
-        _check_integer("overlap", overlap, 0)
+        check_integer("overlap", overlap, 0)
         if overlap >= window:
             raise ValueError(
                 f"overlap={overlap} must be below window={window}, or no window has a new token"
@@ -199,13 +210,6 @@ class LanguageModel(TextModel):
         assert isinstance(dist, TokenSequence)
         return dist
 
-    def _over_typed(self, context: Tensor | None) -> TorchDistribution:
-        dist = super()._over_typed(context)
-        if self._drawn is None:
-            return dist
-        assert isinstance(dist, TokenSequence)
-        return TokenSequence(Tempered(dist.model, *self._drawn), dist.max_length, dist.prompt)
-
 
 def _check_temper(temperature: float, top_k: int | None, top_p: float | None) -> None:
     for name, value in (("temperature", temperature), ("top_p", top_p)):
@@ -217,7 +221,7 @@ def _check_temper(temperature: float, top_k: int | None, top_p: float | None) ->
             "token"
         )
     if top_k is not None:
-        _check_integer("top_k", top_k, 1)
+        check_integer("top_k", top_k, 1)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p!r} must be in (0, 1]: it is a share of the mass")
 
@@ -228,7 +232,8 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raise TypeError or ValueError unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
     if value < least:

@@ -273,7 +273,9 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
     from densekit.params import parse_settings
 
     kind, names = densekit.capabilities(estimator).context, estimator.context_names_
-    if prompt is not None and kind != "prompt":
+    if kind == "text" and estimator.context_codec_ is not None and prompt is None:
+        raise ValueError(f"{file} writes from a source: add --prompt 'the source'")
+    if prompt is not None and kind not in ("prompt", "text"):
         raise ValueError(f"--prompt {prompt!r}: {type(estimator).__name__} takes no prompt")
     if not given:
         if names:

@@ -142,6 +142,16 @@ class ContextCodec:
         return frame.with_columns(nw.col(c).cast(nw.Float64) for c in floats) if floats else frame
 
 
+def texts_of(context: Any) -> Any:
+    """Strings, where one of them may stand for all rows."""
+    if not isinstance(context, str) and not hasattr(context, "__iter__"):
+        raise TypeError(
+            f"context={context!r}: prompts and sources are a string or a list of strings, got "
+            f"{type(context).__name__}"
+        )
+    return [context] if isinstance(context, str) else context
+
+
 def _is_listed(value: Any) -> bool:
     return not isinstance(value, str | bytes) and hasattr(value, "__len__")
 

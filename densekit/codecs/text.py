@@ -70,8 +70,8 @@ class TextCodec(Codec):
         self.vocab_size = vocab_size
         self.max_length = max_length
 
-    def fit(self, X: Any) -> "TextCodec":
-        """Learn the symbols.
+    def fit(self, X: Any, what: str = "X") -> "TextCodec":
+        """Learn the symbols; ``what`` is the name that errors give to X.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class TextCodec(Codec):
         ImportError
             ``tokens="bpe"`` without the ``tokenizers`` library.
         """
-        texts = _strings(X)
+        texts = _strings(X, what)
         self._check()
         self.container, self.dtype, self.name = _container(X)
         self.symbols, self.tokenizer = "", ""
@@ -103,7 +103,7 @@ class TextCodec(Codec):
         self.longest = self.max_length
         if self.longest is None:
             self.longest = 2 * max(1, int(lengths.max()))
-        self._check_lengths(lengths, texts, "X")
+        self._check_lengths(lengths, texts, what)
         self.schema = Schema(
             modality="text",
             event_shape=(self.longest + 1,),
@@ -112,7 +112,7 @@ class TextCodec(Codec):
         )
         return self
 
-    def encode(self, X: Any) -> tuple[Tensor, Tensor]:
+    def encode(self, X: Any, what: str = "X") -> tuple[Tensor, Tensor]:
         """Strings to ids, int64 (n, L), and what unknown symbols take off the log-mass, (n,).
 
         Raises
@@ -120,9 +120,9 @@ class TextCodec(Codec):
         TypeError, ValueError
             As :meth:`fit`.
         """
-        texts = _strings(X)
+        texts = _strings(X, what)
         ids, lengths = self._ids(texts)
-        self._check_lengths(lengths, texts, "X")
+        self._check_lengths(lengths, texts, what)
         out = _pad(ids, lengths, int(lengths.max()) + 1)
         out[np.arange(len(out)), lengths] = END
         return torch.from_numpy(out), torch.from_numpy(self._spelling(ids, lengths, texts))
@@ -190,7 +190,7 @@ class TextCodec(Codec):
             raise ValueError(
                 f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); "
                 f"max_length is {self.longest}: cut the string into pieces, fit with a larger "
-                "max_length, or score it in windows with score_documents."
+                "max_length, or (a language model) score it in windows with score_documents."
             )
 
     def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """Token sequences that end: any next-token model as a Pyro distribution over strings."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -80,6 +82,9 @@ class TokenSequence(TorchDistribution):
         rows of padded ids are scored too.
     prompt : Tensor, optional
         Ids of the tokens before, (\*batch_shape, P), padded with 0, without END.
+    source : Tensor, optional
+        Ids of what each string is written from, (\*batch_shape, S), padded with 0: ``model`` has then a
+        method ``reading``, from sources (n, S) to the :class:`NextToken` of n rows that go by them.
 
     Raises
     ------
@@ -96,9 +101,10 @@ class TokenSequence(TorchDistribution):
         model: NextToken,
         max_length: int,
         prompt: Tensor | None = None,
+        source: Tensor | None = None,
         validate_args: bool | None = False,
     ):
-        self.model, self.max_length = model, max_length
+        self.model, self.max_length, self.source = model, max_length, source
         if prompt is not None:
             longest = int((prompt != PADDING).sum(-1).max()) if prompt.numel() else 0
             if longest > max_length:
@@ -108,15 +114,24 @@ class TokenSequence(TorchDistribution):
                 )
             prompt = prompt.long()
         self.prompt = prompt
-        batch_shape = torch.Size() if prompt is None else prompt.shape[:-1]
+        given = [x.shape[:-1] for x in (prompt, source) if x is not None]
+        batch_shape = torch.broadcast_shapes(*given)
         super().__init__(batch_shape, torch.Size([max_length + 1]), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "TokenSequence":
         """The same, independently for each place of a larger batch."""
         prompt = torch.zeros(0, dtype=torch.long) if self.prompt is None else self.prompt
+        source = self.source
         return TokenSequence(
-            self.model, self.max_length, prompt.expand(*batch_shape, prompt.shape[-1])
+            self.model,
+            self.max_length,
+            prompt.expand(*batch_shape, prompt.shape[-1]),
+            None if source is None else source.expand(*batch_shape, source.shape[-1]),
         )
+
+    def by(self, model: NextToken) -> "TokenSequence":
+        """The same strings by another model of the next token."""
+        return TokenSequence(model, self.max_length, self.prompt, self.source)
 
     def _given(self, shape: torch.Size) -> Tensor:
         """What comes before each row of a batch of this shape, flattened."""
@@ -126,6 +141,16 @@ class TokenSequence(TorchDistribution):
         width = self.prompt.shape[-1]
         return begin(self.prompt.to(device).expand(*shape, width).reshape(n, width))
 
+    def _models(self, shape: torch.Size, rows: int) -> Iterator[NextToken]:
+        """The model of each piece of so many rows of a batch of this shape."""
+        if self.source is None:
+            yield from itertools.repeat(self.model)
+        else:
+            width = self.source.shape[-1]
+            source = self.source.to(self.model.device).expand(*shape, width)
+            for piece in source.reshape(shape.numel(), width).split(rows):
+                yield self.model.reading(piece)  # type: ignore[attr-defined]
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-mass of strings, (\\*shape, L) to (\\*shape,), in nats, END included."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
@@ -133,17 +158,20 @@ class TokenSequence(TorchDistribution):
         given = self._given(shape)
         # Scoring goes in pieces that bound the memory; training takes its batch whole.
         rows = len(tokens) if torch.is_grad_enabled() else _TOKENS_AT_ONCE // (tokens.shape[1] + 1)
-        pieces = zip(tokens.split(max(rows, 1)), given.split(max(rows, 1)), strict=True)
-        return torch.cat([self._score(x, g) for x, g in pieces]).reshape(shape)
+        rows = max(rows, 1)
+        pieces = zip(
+            self._models(shape, rows), tokens.split(rows), given.split(rows), strict=False
+        )
+        return torch.cat([self._score(*piece) for piece in pieces]).reshape(shape)
 
-    def _score(self, tokens: Tensor, given: Tensor) -> Tensor:
+    def _score(self, model: NextToken, tokens: Tensor, given: Tensor) -> Tensor:
         legal, ends = are_strings(tokens, self.model.vocab_size), tokens == END
         place = torch.arange(tokens.shape[1], device=tokens.device)
         room = (self.max_length + 1 - (given != PADDING).sum(1)).unsqueeze(1)
         legal &= ((place < room) | (tokens <= END)).all(1) & ((place <= room) | ~ends).all(1)
         tokens = torch.where(legal.unsqueeze(1) & (place < room), tokens, PADDING)
         longest = int((tokens != PADDING).sum(1).max()) if len(tokens) else 0
-        logp = self.model.log_probs(given, tokens[:, : max(longest, 1)]).sum(1)
+        logp = model.log_probs(given, tokens[:, : max(longest, 1)]).sum(1)
         return torch.where(legal, logp, -torch.inf)
 
     @torch.no_grad()
@@ -151,15 +179,17 @@ class TokenSequence(TorchDistribution):
         """Draw strings (with a prompt: what follows it), (\\*sample_shape, \\*batch_shape, L)."""
         shape = torch.Size(sample_shape) + self.batch_shape
         given = self._given(shape)
-        drawn = [self._draw(g) for g in given.split(_ROWS_AT_ONCE)] or [given.new_zeros(0)]
+        models = self._models(shape, _ROWS_AT_ONCE)
+        pieces = zip(models, given.split(_ROWS_AT_ONCE), strict=False)
+        drawn = [self._draw(model, g) for model, g in pieces] or [given.new_zeros(0)]
         return torch.cat(drawn).reshape(*shape, self.max_length + 1)
 
-    def _draw(self, given: Tensor) -> Tensor:
+    def _draw(self, model: NextToken, given: Tensor) -> Tensor:
         out = given.new_zeros(len(given), self.max_length + 1)
         rows = torch.arange(len(given), device=given.device)
         room = self.max_length + 1 - (given != PADDING).sum(1)
         alive = torch.ones_like(rows, dtype=torch.bool)
-        logits, state = self.model.start(given)
+        logits, state = model.start(given)
         for t in range(self.max_length + 1):
             tokens = torch.multinomial(logits.softmax(-1), 1).squeeze(1)
             tokens = torch.where(room == t, END, tokens) * alive
@@ -172,6 +202,6 @@ class TokenSequence(TorchDistribution):
             if 2 * n_alive <= len(rows):
                 left = alive.nonzero().squeeze(1)
                 rows, room, tokens, alive = rows[left], room[left], tokens[left], alive[left]
-                state = self.model.keep(state, left)
-            logits, state = self.model.step(tokens, state)
+                state = model.keep(state, left)
+            logits, state = model.step(tokens, state)
         return out

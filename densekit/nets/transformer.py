@@ -4,6 +4,7 @@ cache."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -122,6 +123,10 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 found, (m, n_heads, head_dim)."""
 
 
+Then = Callable[[int, Tensor], Tensor]
+"""Number of a block and tokens (m, width) to tokens (m, width): what comes after self-attention."""
+
+
 class Block(nn.Module):
     """Attention and SwiGLU, each on the root-mean-square normalised stream and added to it."""
 
@@ -136,13 +141,20 @@ class Block(nn.Module):
         self.gate = nn.Linear(width, 2 * hidden, bias=False)
         self.out = nn.Linear(hidden, width, bias=False)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """Tokens (m, width) to tokens (m, width)."""
+    def forward(
+        self,
+        x: Tensor,
+        turn: tuple[Tensor, Tensor],
+        attend: Attend,
+        then: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Tokens (m, width) to tokens (m, width); ``then`` is done between the two."""
         qkv = self.qkv(rms_norm(x)).view(len(x), self.n_heads + 2 * self.n_kv_heads, -1)
         qk, v = qkv.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], 1)
         q, k = rotate(rms_norm(qk), turn).split([self.n_heads, self.n_kv_heads], 1)
         q = q * self.sharpness
         x = x + F.dropout(self.merge(attend(q, k, v).flatten(1)), self.dropout, self.training)
+        x = x if then is None else then(x)
         a, b = self.gate(rms_norm(x)).chunk(2, -1)
         return x + F.dropout(self.out(F.silu(a) * b), self.dropout, self.training)
 
@@ -203,7 +215,9 @@ class Encoder(nn.Module):
         angles = (positions.unsqueeze(1) * self.speeds).unsqueeze(1)
         return angles.cos(), angles.sin()
 
-    def read(self, x: Tensor, at: Layout, cached: bool = False) -> tuple[Tensor, Cache | None]:
+    def read(
+        self, x: Tensor, at: Layout, cached: bool = False, then: Then | None = None
+    ) -> tuple[Tensor, Cache | None]:
         """Vectors of tokens to hidden states, both (m, width), and with ``cached`` the keys and values
         that a decoder goes on from."""
         keys, values = [], []
@@ -221,8 +235,8 @@ class Encoder(nn.Module):
             return at.unpad(y.transpose(1, 2))
 
         turn = self.turn(at.positions)
-        for block in self.blocks:
-            x = block(x, turn, attend)
+        for i, block in enumerate(self.blocks):
+            x = block(x, turn, attend, then and partial(then, i))
         lengths = at.pad(torch.ones_like(at.positions)).sum(1)
         cache = (
             Cache(keys, values, lengths, at.n_columns, at.slots is not None) if cached else None
@@ -244,13 +258,13 @@ class Decoder(Encoder):
         lengths = torch.zeros(n_rows, dtype=torch.long, device=like.device)
         return Cache(keys, values, lengths, 0, ragged=False)
 
-    def advance(self, x: Tensor, cache: Cache) -> Tensor:
+    def advance(self, x: Tensor, cache: Cache, then: Then | None = None) -> Tensor:
         """Vectors of one more token per row to its hidden state, both (n, width); the cache is
         changed in place."""
         cache.grow()
         turn = self.turn(cache.lengths)
         for i, block in enumerate(self.blocks):
-            x = block(x, turn, lambda q, k, v, i=i: cache.attend(i, q, k, v))
+            x = block(x, turn, partial(cache.attend, i), then and partial(then, i))
         cache.lengths = cache.lengths + 1
         return rms_norm(x)
 

@@ -90,6 +90,12 @@ def models():
         "made": (d.MADE(n_masks=2, n_components=2, **net), mixed, ["kind"]),
         "tabular": (d.TabularAutoregressive(n_orders=2, n_components=2, **net), mixed, None),
         "recurrent": (d.RecurrentLanguageModel(width=8, n_layers=1, **SMALL), lines, None),
+        "seq2seq": (d.Seq2Seq(width=8, n_layers=1, n_heads=2, **SMALL), lines, None),
+        "masked_diffusion": (
+            d.MaskedDiffusion(width=8, n_layers=1, n_heads=2, n_draws=8, **SMALL),
+            lines,
+            None,
+        ),
         "gan": (d.GAN(latent_dim=3, **net), mixed, ["kind"]),
         "score": (d.NoiseConditionalScore(n_ode_steps=8, **net), plane, None),
     }

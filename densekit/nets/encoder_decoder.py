@@ -1,0 +1,147 @@
+"""A transformer that reads one sequence and writes another."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densekit.nets.transformer import Cache, Encoder, Layout, Transformer, rms_norm, rotate
+
+
+@dataclass
+class Source:
+    """What a decoder looks at: per layer keys and values, (n, n_heads, S, head_dim), of n sources."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    there: Tensor
+    """Which of the S places hold a token, (n, 1, 1, S)."""
+
+    def keep(self, rows: Tensor) -> "Source":
+        """Some of the sources, each as often as asked."""
+        keys, values = ([x[rows] for x in xs] for xs in (self.keys, self.values))
+        return Source(keys, values, self.there[rows])
+
+
+@dataclass
+class State:
+    """What a step of sampling goes on from."""
+
+    cache: Cache
+    source: Source
+
+    def keep(self, rows: Tensor) -> "State":
+        """The state of some rows, each as often as asked."""
+        return State(self.cache.keep(rows), self.source.keep(rows))
+
+
+class Look(nn.Module):
+    """Cross-attention: tokens look at a source. Rotary positions on both sides let a token find the
+    place that it has come to."""
+
+    def __init__(self, width: int, n_heads: int, dropout: float):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.sharpness = nn.Parameter(torch.ones(n_heads, 1))
+        self.merge = nn.Linear(width, width, bias=False)
+        for part in (self.query, self.key_value):
+            nn.init.normal_(part.weight, std=width**-0.5)
+        nn.init.zeros_(self.merge.weight)  # as a block's: it adds nothing at first
+
+    def offer(self, source: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Source tokens (m, width) to keys and values (m, n_heads, head_dim)."""
+        k, v = self.key_value(source).view(len(source), 2 * self.n_heads, -1).chunk(2, 1)
+        return rotate(rms_norm(k), turn), v
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], at: Layout, source: Source, layer: int
+    ) -> Tensor:
+        """Tokens (m, width) that lie at ``at`` to tokens (m, width)."""
+        q = self.query(rms_norm(x)).view(len(x), self.n_heads, -1)
+        q = at.pad(rotate(rms_norm(q), turn) * self.sharpness).transpose(1, 2)
+        k, v = source.keys[layer], source.values[layer]
+        y = F.scaled_dot_product_attention(q, k, v, source.there)
+        found = self.merge(at.unpad(y.transpose(1, 2)).flatten(1))
+        return x + F.dropout(found, self.dropout, self.training)
+
+
+class EncoderDecoder(nn.Module):
+    """An encoder without a causal mask, and a decoder that looks at what it made of the source after
+    each self-attention (Vaswani et al. 2017): rotary positions, RMSNorm, SwiGLU as in
+    :class:`~densekit.nets.transformer.Transformer`.
+
+    Parameters
+    ----------
+    source_size, vocab_size : int
+        Number of token ids on either side; id 0 is padding.
+    width, n_layers, n_heads, dropout
+        Of the encoder and of the decoder, each.
+
+    Examples
+    --------
+    >>> net = EncoderDecoder(6, 10, width=16, n_layers=2, n_heads=2)
+    >>> source = net.offer(torch.tensor([[3, 4, 5, 1], [5, 1, 0, 0]]))
+    >>> net.hidden(torch.tensor([[1, 4, 5], [0, 1, 3]]), source)[0].shape  # five tokens
+    torch.Size([5, 16])
+    """
+
+    def __init__(
+        self,
+        source_size: int,
+        vocab_size: int,
+        width: int,
+        n_layers: int,
+        n_heads: int,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        embed = nn.Embedding(source_size, width)
+        self.encoder = Encoder(embed, width, n_layers, n_heads, dropout)
+        self.decoder = Transformer(vocab_size, width, n_layers, n_heads, dropout)
+        self.looks = nn.ModuleList(Look(width, n_heads, dropout) for _ in range(n_layers))
+
+    def offer(self, tokens: Tensor) -> Source:
+        """Read sources (n, S), padded with 0 on either side; each has a token at least."""
+        at = Layout.of(tokens)
+        x, _ = self.encoder.read(self.encoder.embed(tokens[tokens != 0]), at)
+        turn = self.encoder.turn(at.positions)
+        keys, values = [], []
+        for look in self.looks:
+            k, v = (at.pad(u).transpose(1, 2) for u in look.offer(x, turn))  # type: ignore[operator]
+            keys.append(k)
+            values.append(v)
+        there = at.pad(torch.ones_like(at.positions)).bool()[:, None, None]
+        return Source(keys, values, there)
+
+    def hidden(
+        self, tokens: Tensor, source: Source, cached: bool = False
+    ) -> tuple[Tensor, Cache | None]:
+        """Hidden states (m, width) of ``tokens`` (n, T), each row given its source."""
+        at = Layout.of(tokens)
+        x = self.decoder.embed(tokens[tokens != 0])
+        return self.decoder.read(x, at, cached, self._looking(at.positions, at, source))
+
+    def write(self, hidden: Tensor) -> Tensor:
+        """Hidden states (m, width) to logits (m, vocab_size), -inf for padding."""
+        return self.decoder.write(hidden)
+
+    def start(self, tokens: Tensor, source: Source) -> tuple[Tensor, State]:
+        """Logits after the last token of each row of ``tokens``, (n, T), and the state."""
+        x, cache = self.hidden(tokens, source, cached=True)
+        assert cache is not None
+        return self.write(x[cache.lengths.cumsum(0) - 1]), State(cache, source)
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits after one more token per row, ``tokens`` (n,); the state is changed in place."""
+        at = Layout.full(len(tokens), 1, tokens.device)
+        then = self._looking(state.cache.lengths, at, state.source)
+        x = self.decoder.advance(self.decoder.embed(tokens), state.cache, then)
+        return self.write(x), state
+
+    def _looking(self, positions: Tensor, at: Layout, source: Source) -> Any:
+        turn = self.decoder.turn(positions)
+        return lambda i, x: self.looks[i](x, turn, at, source, i)
