@@ -6,8 +6,10 @@ numba.
 
 import contextlib
 import ctypes
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import llvmlite.binding as llvm
 import numba
@@ -43,16 +45,34 @@ llvm.add_symbol(
     _found[0] if _found else get_cython_function_address("scipy.linalg.cython_blas", "sgemm"),
 )
 llvm.add_symbol("densekit_blas_threads", _found[1] if _found else _nothing.address)
-_controller = None if _found else threadpoolctl.ThreadpoolController().select(user_api="blas")
+_lock, _inside, _limit = threading.Lock(), 0, cast(Any, None)
+_controller: Any = None if _found else threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 blas_threads: Any = types.ExternalFunction("densekit_blas_threads", types.int32(types.int32))
 """Sets the threads of a product in this thread, 0 for the usual number, and returns what there were;
 where only SciPy's is there :func:`alone` has to."""
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """SciPy's limit is the whole process': the first sets it, and the last one out lifts it."""
+    global _inside, _limit
+    with _lock:
+        if _inside == 0:
+            _limit = _controller.limit(limits=1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _limit.restore_original_limits()
+
+
 def alone() -> contextlib.AbstractContextManager[Any]:
     """While it is entered, products take one thread each."""
-    return _controller.limit(limits=1) if _controller else contextlib.nullcontext()
+    return _one_thread() if _controller else contextlib.nullcontext()
 
 
 @intrinsic

@@ -1,6 +1,7 @@
 """Instructions for ``machine.py``, and the memory that they work in. Importing this imports numba."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,8 +68,9 @@ class Instructions:
         self.base, rows, numbers = np.array(self.places, dtype=np.int64).T
         self.by_row, self.by_number = 4 * rows, 4 * numbers
 
-    def run(self, n: int, tensors: dict[str, Tensor], last: bool) -> None:
-        """For ``n`` samples; what is done once is done ``last``, or first."""
+    def run(self, n: int, tensors: dict[str, Tensor], rooms: Sequence["Room"], last: bool) -> None:
+        """For ``n`` samples; what is done once is done ``last``, or first. ``rooms`` hold some of the
+        tensors."""
         parts = shares(n, n * self.products // HEAVY, 16)
         stride = self.size.get("sums", 0)
         sums = Room(len(parts) * stride)
@@ -79,8 +81,8 @@ class Instructions:
         with alone():
             if not last:
                 machine.run(self.table, 0, cut, at, n, 0, n, 0, *rest)
-            each = enumerate(parts)
-            share_out(machine.run, [(self.table, cut, end, at, n, *p, i, *rest) for i, p in each])
+            calls = [(self.table, cut, end, at, n, *p, i, *rest) for i, p in enumerate(parts)]
+            share_out(machine.run, calls, keep=(tensors, sums, rooms))
             if last:
                 machine.run(self.table, 0, cut, at, n, 0, n, 0, *rest)
 

@@ -35,13 +35,15 @@ def asinh_row(xs: Any, ys: Any) -> Any:
 @numba.njit(fastmath=MATH, error_model="numpy")
 def asinh_slope(xs: Any, ga: Any, add: Any, gx: Any) -> Any:
     """gx (+)= ga / sqrt(1 + x^2)."""
-    one = F(1.0)
+    one, largest = F(1.0), _LARGEST
     if add:
         for i in range(len(xs)):
-            gx[i] += ga[i] / np.sqrt(one + xs[i] * xs[i])
+            t = min(abs(xs[i]), largest)
+            gx[i] += ga[i] / np.sqrt(one + t * t)
     else:
         for i in range(len(xs)):
-            gx[i] = ga[i] / np.sqrt(one + xs[i] * xs[i])
+            t = min(abs(xs[i]), largest)
+            gx[i] = ga[i] / np.sqrt(one + t * t)
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")

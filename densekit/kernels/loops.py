@@ -6,7 +6,7 @@ keep the loops from being vectorised; their relative error is about 1e-7. Import
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -104,10 +104,20 @@ def shares(n: int, numbers: int, step: int = 1) -> list[tuple[int, int]]:
     return [(cuts[i], cuts[i + 1]) for i in range(parts)]
 
 
-def share_out(loop: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
-    """``loop(*call)`` for each call, at the same time."""
-    rest = [_pool().submit(loop, *call) for call in calls[1:]]
-    loop(*calls[0])
+def _call(loop: Callable[..., Any], call: tuple[Any, ...], keep: Any) -> None:
+    loop(*call)
+
+
+def share_out(
+    loop: Callable[..., Any], calls: Sequence[tuple[Any, ...]], keep: Any = None
+) -> None:
+    """``loop(*call)`` for each call, at the same time; ``keep`` is held as long as one of them runs,
+    even where the caller is interrupted."""
+    rest = [_pool().submit(_call, loop, call, keep) for call in calls[1:]]
+    try:
+        loop(*calls[0])
+    finally:
+        wait(rest)
     for part in rest:
         part.result()
 

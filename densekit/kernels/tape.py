@@ -18,6 +18,7 @@ from densekit.kernels.instructions import HEAVY, Instructions, Room, Rows
 from densekit.kernels.layers import ACTIVATIONS
 
 _NONE = -1
+_FARTHEST = 1e30
 Steps = Sequence[tuple[int, int, int]]
 
 
@@ -64,7 +65,8 @@ class Tape:
         self.constants: list[Tensor] = []
         self.given = {id(t): (f"given{i}", t) for i, t in enumerate(given)}
         self.n_given, self.used = len(given), set[str]()
-        self._inputs, self._outside = set[str](), set[str]()
+        self._inputs, self._outside = dict[str, int](), set[str]()
+        self._read = dict[Rows, Rows]()
         self._backs: list[Callable[[Instructions], None]] = []
         self._gradients: dict[Rows, Rows] = {}
 
@@ -86,11 +88,21 @@ class Tape:
 
     def input(self, name: str, n: int) -> Rows:
         """Rows from outside."""
-        self._inputs.add(name)
+        self._inputs[name] = n
         return Rows(name, 0, n)
+
+    def _check(self, tensors: dict[str, Tensor], n: int) -> None:
+        """Addresses know no shapes."""
+        for name, rows in self._inputs.items():
+            if tensors[name].shape != (rows, n):
+                raise ValueError(
+                    f"{name} has shape {tuple(tensors[name].shape)} where ({rows}, {n}) is needed: "
+                    "features first, samples last"
+                )
 
     def _fixed(self, x: Rows) -> bool:
         """Whether it is from outside, and its gradient is not asked for."""
+        x = self._read.get(x, x)
         return x.name in self._inputs and x.name not in self._outside
 
     def matrix(self, weight: Tensor, mask: Tensor | None = None, turned: bool = False) -> Matrix:
@@ -153,6 +165,7 @@ class Tape:
     def asinh(self, x: Rows, name: str = "kept", into: Rows | None = None) -> Rows:
         """Of each number."""
         a = self.rows(x.n, name) if into is None else into
+        self._read[a] = x
         self.ins.do(machine.ASINH, self.ins.of(x), self.ins.of(a), x.n)
 
         def back(i: Instructions) -> None:
@@ -488,6 +501,8 @@ class Tape:
 
         self._backs.append(back)  # the last of the way back: it needs the product's
         y = self.product(Matrix(U.start, D, D, give), x)
+        # What overflows between the two would be infinity times zero; no density reaches out there.
+        self.ins.do(machine.LIMIT, self.ins.of(y), D, _bits(_FARTHEST))
         return self.output(L, y, shift, name=name)
 
     # The end.
@@ -517,7 +532,8 @@ class Tape:
         own = {name: like.new_empty(size[name], n) for name in self._own}
         room = Room(size["kept"] * n, size.get("matrices", 0))
         own["kept"], own["matrices"] = room.parts
-        self.ins.run(n, {**self._common(given), **tensors, **own}, last=False)
+        self._check(tensors, n)
+        self.ins.run(n, {**self._common(given), **tensors, **own}, [room], last=False)
         return [own[name] for name in self.outputs], room
 
     def backward(
@@ -535,7 +551,7 @@ class Tape:
         tensors.update({"g_" + name: t for name, t in outer.items()})
         pairs = zip(self.outputs, gradients, strict=True)
         tensors.update({"g_" + name: g.contiguous() for name, g in pairs})
-        self.outs.run(n, tensors, last=True)
+        self.outs.run(n, tensors, [room, kept], last=True)
         used = [t if f"given{i}" in self.used else None for i, t in enumerate(found)]
         return outer, used
 

@@ -147,9 +147,13 @@ def _tape(plan: Plan, x: Tensor, parameters: Sequence[Tensor], keep: bool, needs
     tapes = compiled("densekit.kernels.tape", x, *parameters)
     if tapes is None or not plan.written():
         return None
-    if any(t.stride(-1) != 1 and t.shape[-1] > 1 for t in parameters):
+    # In rows and without gaps, as their gradients will be; what does not fit is plain torch's to say.
+    dense = all(t.is_contiguous() or t.transpose(0, 1).is_contiguous() for t in parameters)
+    if not dense or x.shape[0] != parameters[0].shape[-1]:
         return None
     wide = parameters[1].shape[-1] > 1
+    if wide and parameters[1].shape != (len(parameters[0]), x.shape[1]):
+        return None
     given = [*parameters[:1], *parameters[2:]] if wide else parameters
     kept = _TAPES.setdefault(plan, {})
     key = (keep, needs_x, wide, *((t.shape, t.stride()) for t in given))

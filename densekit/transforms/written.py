@@ -5,6 +5,7 @@ longer than they do. Written down once on a :class:`~densekit.kernels.tape.Tape`
 call.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
@@ -12,18 +13,20 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from densekit.kernels.compiled import compiled
 
 _KERNEL = "densekit.kernels.tape"
 _AT_A_TIME = 512
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[bool, ...], list[Any]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[Any, list[Any]]] = WeakKeyDictionary()
 
 
 class Part(Protocol):
     """What a stack is made of: a :class:`~densekit.transforms.columns.ColumnTransform`, or several
     written as one."""
 
+    n_features: int
     n_context: int
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
@@ -41,20 +44,63 @@ class Writable(Part, Protocol):
     def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any: ...
 
 
+@functools.cache
+def _same(kind: Any, pairs: tuple[tuple[str, str], ...]) -> bool:
+    """Whether what is written is what is computed: no subclass has a way of its own that it does not
+    write."""
+    order = kind.__mro__
+
+    def owner(name: str) -> int:
+        return next((i for i, k in enumerate(order) if name in vars(k)), len(order))
+
+    return all(owner(written) <= owner(plain) for plain, written in pairs)
+
+
+_OF_A_PART = (("to_noise", "write"), ("to_data", "write_data"))
+_OF_A_NET = (("forward", "write"),)
+_OF_AN_ELEMENT = (("forward", "write"), ("inverse", "write_inverse"))
+
+
+def _identity(part: Writable) -> tuple[Any, ...]:
+    """What a part was written from: another one of these, and it is another."""
+    children = vars(part).get("_modules", {}).values()
+    element = vars(part).get("element")
+    return part.written(), part, element, *children, *map(type, children)
+
+
+def _writes(part: Writable) -> bool:
+    children, element = vars(part).get("_modules", {}).values(), vars(part).get("element")
+    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in cast(nn.Module, part).modules())
+    changed = any(is_parametrized(m) for m in cast(nn.Module, part).modules())
+    return (
+        part.written()
+        and not hooks
+        and not changed
+        and _same(type(part), _OF_A_PART)
+        and all(_same(cast(Any, type(net)), _OF_A_NET) for net in children)
+        and (element is None or _same(cast(Any, type(element)), _OF_AN_ELEMENT))
+    )
+
+
 def together(stack: nn.Module, parts: Sequence[Writable], x: Tensor) -> Sequence[Part]:
-    """The parts of a stack, neighbours that can be written on a tape as one."""
+    """The parts of a stack, neighbours that can be written on a tape as one.
+
+    Where two of them share a parameter, its gradient is the sum of both uses, and that is autograd's
+    to find: such a stack is not written, nor is a part with hooks or parametrized weights.
+    """
     if compiled(_KERNEL, x) is None or torch.is_autocast_enabled("cpu"):
         return parts
-    written = tuple(part.written() for part in parts)
-    known = _KNOWN.setdefault(stack, {})
-    if written not in known:
-        runs = itertools.groupby(zip(parts, written, strict=True), key=lambda pair: pair[1])
-        known[written] = [
-            one
-            for yes, run in runs
-            for one in ([Written([p for p, _ in run])] if yes else [p for p, _ in run])
-        ]
-    return known[written]
+    identity = tuple(_identity(part) for part in parts)
+    known = _KNOWN.get(stack)
+    if known is None or known[0] != identity:
+        all_of_them = [p for part in parts for p in cast(nn.Module, part).parameters()]
+        alone = len(all_of_them) == len(set(map(id, all_of_them)))
+        runs = itertools.groupby(parts, key=lambda part: alone and _writes(part))
+        made: list[Part] = []
+        for yes, run in runs:
+            made += [Written(list(run))] if yes else list(run)
+        known = _KNOWN[stack] = (identity, made)
+    return known[1]
 
 
 class _Plain(nn.Module):
@@ -82,6 +128,7 @@ class Written:
 
     def __init__(self, parts: Sequence[Writable]) -> None:
         self.parts, self.plain = parts, _Plain(parts)
+        self.n_features = parts[0].n_features
         self.n_context = max(part.n_context for part in parts)
         self.names = [name for name, _ in self.plain.named_parameters()]
         # Where the parameters are: they may be exchanged for others for a while.
@@ -92,6 +139,7 @@ class Written:
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         given = [cast(Tensor, module._parameters[name]) for module, name in self._owners]
+        context = self._whole(x, context)
         beside = given if context is None else [context, *given]
         if compiled(_KERNEL, x, *beside) is None or not all(t.is_contiguous() for t in given):
             z, total = self.plain(x, context)
@@ -99,9 +147,16 @@ class Written:
         z, total = _Pass.apply(self, torch.is_grad_enabled(), x, context, *given)
         return z, total
 
+    def _whole(self, x: Tensor, context: Tensor | None) -> Tensor | None:
+        """The context for each sample."""
+        if context is not None and context.shape[-1] == 1 != x.shape[1]:
+            return context.expand(-1, x.shape[1])
+        return context
+
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|; compiled where no gradients are asked for."""
         given = [cast(Tensor, module._parameters[name]) for module, name in self._owners]
+        context = self._whole(z, context)
         beside = [t for t in (z, context, *given) if t is not None]
         if (
             (torch.is_grad_enabled() and any(t.requires_grad for t in beside))
@@ -141,10 +196,10 @@ class Written:
         tapes = compiled(_KERNEL, x)
         assert tapes is not None
         tape = tapes.Tape(given, keep=needs is not None)
-        rows, total, read = tape.input("x", len(x)), tape.zero(1, "total"), None
+        rows, total, read = tape.input("x", self.n_features), tape.zero(1, "total"), None
         if context is not None:
             name = "kept" if needs is not None else "read"
-            read = tape.asinh(tape.input("context", len(context)), name)
+            read = tape.asinh(tape.input("context", self.n_context), name)
         for i, part in enumerate(reversed(self.parts) if back else self.parts):
             name = "kept" if needs is not None else f"turn{i % 2}"
             name = "z" if i + 1 == len(self.parts) else name

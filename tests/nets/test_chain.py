@@ -142,3 +142,19 @@ def test_compiled_passes_are_those_of_the_formula(sizes, wide_bias, activation, 
     for ours, theirs in zip((y, *found), (truth, *want), strict=True):
         scale = theirs.abs().max() + 1e-3
         torch.testing.assert_close(ours.double() / scale, theirs / scale, atol=3e-5, rtol=0)
+
+
+def test_weights_with_gaps_and_repeated_ones_get_their_gradients():
+    net, x = ResidualNet(3, 4, (8, 8)), torch.randn(3, 20)
+    torch.nn.init.normal_(net.last)
+    for base, of in (
+        (torch.randn(8, 4), lambda b: b[:, :3]),
+        (torch.randn(1, 3), lambda b: b.expand(8, 3)),
+    ):
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            leaf = base.to(dtype).requires_grad_()
+            others = {k: p.detach().to(dtype) for k, p in net.named_parameters()}
+            y = torch.func.functional_call(net, others | {"first": of(leaf)}, (x.to(dtype),))
+            found.append(torch.autograd.grad(y.sum(), leaf)[0])
+        torch.testing.assert_close(found[0].double(), found[1], atol=1e-4, rtol=1e-4)

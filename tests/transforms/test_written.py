@@ -209,3 +209,102 @@ def test_a_used_stack_is_copied_and_pickled():
             for p in other.parameters():
                 p.mul_(0.5)
         assert torch.equal(flow.to_noise(x)[0], z)
+
+
+def is_written(flow, x):
+    return any(isinstance(part, Written) for part in together(flow, flow._parts(), x))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_another_number_of_features_is_an_error(rows):
+    flow = stack("autoregressive", AffineElement(), 3, False)
+    flow.to_noise(torch.randn(3, 5))
+    for way in (flow.to_noise, lambda x: flow.to_data(x.detach())):
+        with pytest.raises((ValueError, RuntimeError)), torch.no_grad():
+            way(torch.randn(rows, 5))
+
+
+def test_another_context_is_an_error_and_one_for_all_is_for_all():
+    flow = stack("both", AffineElement(), 4, True)
+    x = torch.randn(4, 6)
+    for shape in ((C - 1, 6), (C + 1, 6), (C, 5)):
+        with pytest.raises((ValueError, RuntimeError)):
+            flow.to_noise(x, torch.randn(shape))
+    one = torch.randn(C, 1)
+    whole = flow.to_noise(x, one.expand(C, 6).contiguous())
+    for ours, theirs in zip(flow.to_noise(x, one), whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_layer_that_is_used_twice_learns_from_both_uses():
+    torch.manual_seed(0)
+    twice = Diagonal(3)
+    flow = Stack([twice, Diagonal(3), twice])
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.normal_()
+    x = torch.randn(3, 20)
+    assert not is_written(flow, x)
+    found = gradients(flow, x.requires_grad_(), None, torch.ones(3, 20), torch.ones(20))
+    big = copy.deepcopy(flow).double()
+    wide = x.detach().double().requires_grad_()
+    truth = gradients(big, wide, None, *(torch.ones(s).double() for s in ((3, 20), 20)))
+    for ours, theirs in zip(found, truth, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_part_that_is_exchanged_is_seen():
+    flow, x = stack("both", AffineElement(), 4, False), torch.randn(4, 20)
+    flow.to_noise(x)
+    other = stack("both", AffineElement(), 4, False)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(2)
+    for change in (
+        lambda: setattr(flow.transforms[0], "net", other.transforms[0].net),
+        lambda: flow.transforms.__setitem__(2, other.transforms[2]),
+    ):
+        change()
+        wanted = copy.deepcopy(flow).double().to_noise(x.double())[0]
+        torch.testing.assert_close(flow.to_noise(x)[0].double(), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_parametrized_weights_and_ways_of_ones_own_are_plain():
+    class Half(torch.nn.Module):
+        def forward(self, w):
+            return w / 2
+
+    class Shifted(Diagonal):
+        def to_noise(self, x, context=None):
+            z, ladj = super().to_noise(x, context)
+            return z + 1, ladj
+
+    flow, x = stack("coupling", AffineElement(), 4, False), torch.randn(4, 20)
+    flow.to_noise(x)
+    layer = flow.transforms[0].net
+    torch.nn.utils.parametrize.register_parametrization(layer, "first", Half())
+    plain = copy.deepcopy(flow).double().to_noise(x.double())[0]
+    torch.testing.assert_close(flow.to_noise(x)[0].double(), plain, atol=1e-5, rtol=1e-5)
+    assert torch.equal(Stack([Shifted(2)]).to_noise(torch.zeros(2, 3))[0], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("size", [1e19, 1e20, 1e30])
+def test_gradients_far_out_are_finite(size):
+    flow = stack("both", AffineElement(), 4, False)
+    x = (size * torch.tensor([[1.0], [-1.0], [1.0], [1.0]])).requires_grad_()
+    _, total = flow.to_noise(x)
+    found = torch.autograd.grad(total.sum(), [x, *(p for p in flow.parameters() if p.numel())])
+    assert all(torch.isfinite(g).all() for g in found)
+
+
+@pytest.mark.parametrize("size", [1e30, 3e38])
+@pytest.mark.parametrize("element", [AffineElement(), SplineElement(4)], ids=["affine", "spline"])
+def test_no_float_gives_nan(element, size):
+    flow = Stack([LULinear(4), AutoregressiveTransform(4, element, (8, 8))])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.normal_()
+        z, total = flow.to_noise(size * torch.tensor([[1.0], [-1.0], [1.0], [1.0]]))
+    assert not z.isnan().any()
+    assert not total.isnan().any()
