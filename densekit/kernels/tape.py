@@ -500,8 +500,10 @@ class Tape:
             U.give(i, of)
 
         self._backs.append(back)  # the last of the way back: it needs the product's
-        y = self.product(Matrix(U.start, D, D, give), x)
-        # What overflows between the two would be infinity times zero; no density reaches out there.
+        # What overflows would be infinity times zero or less infinity; no density reaches out there.
+        near = self.take(x, range(D))
+        self.ins.do(machine.LIMIT, self.ins.of(near), D, _bits(_FARTHEST))
+        y = self.product(Matrix(U.start, D, D, give), near)
         self.ins.do(machine.LIMIT, self.ins.of(y), D, _bits(_FARTHEST))
         return self.output(L, y, shift, name=name)
 
