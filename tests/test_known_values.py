@@ -219,8 +219,8 @@ def pyro_layers(layer):
 
 
 FLOWS = {
-    "spline coupling": NeuralSplineFlow(coupling=True, n_bins=4),
-    "spline autoregressive": NeuralSplineFlow(n_bins=4),
+    "spline coupling": NeuralSplineFlow(coupling=True, n_bins=4, linear=False),
+    "spline autoregressive": NeuralSplineFlow(n_bins=4, linear=False),
     "affine coupling": RealNVP(),
 }
 
