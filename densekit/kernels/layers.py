@@ -17,7 +17,7 @@ _LARGEST = F(np.finfo(np.float32).max ** 0.5 / 2)
 """Beyond it the square has no float, and the logarithm stands still."""
 
 
-@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+@numba.njit(fastmath=MATH, error_model="numpy")
 def asinh_row(xs: Any, ys: Any) -> Any:
     """y = asinh(x)."""
     one, largest = F(1.0), _LARGEST
@@ -80,10 +80,15 @@ def slope(kind: Any, residual: Any, over: Any, hs: Any, gs: Any) -> Any:
             gs[i] = gs[i] + over[i]
 
 
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+def _asinh(xs: Any, ys: Any) -> Any:
+    asinh_row(xs, ys)
+
+
 def asinh(x: Tensor) -> Tensor:
     """The inverse hyperbolic sine of all numbers of a tensor."""
     x = x.contiguous()
     y, n = torch.empty_like(x), x.numel()
     xs, ys = flat(x), flat(y)
-    share_out(asinh_row, [(xs[low:high], ys[low:high]) for low, high in shares(n, n // LIGHT, 64)])
+    share_out(_asinh, [(xs[low:high], ys[low:high]) for low, high in shares(n, n // LIGHT, 64)])
     return y

@@ -106,7 +106,7 @@ def _box(x: Any, bound: Any) -> Any:
     return min(max((x + bound) * (F(0.5) / bound), F(0.0)), F(1.0))
 
 
-@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+@numba.njit(fastmath=MATH, error_model="numpy")
 def forward_loop(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     y: Any, log_slope: Any,
@@ -140,7 +140,7 @@ def forward_loop(
                 slopes[i] = g if inside else zero
 
 
-@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+@numba.njit(fastmath=MATH, error_model="numpy")
 def inverse_loop(
     y: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     x: Any, log_slope: Any,
@@ -185,7 +185,7 @@ def inverse_loop(
                 slopes[i] = g if inside else zero
 
 
-@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+@numba.njit(fastmath=MATH, error_model="numpy")
 def backward_loop(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     gy: Any, gl: Any, apart: Any, gx: Any, graw: Any,
@@ -263,6 +263,32 @@ def backward_loop(
                     to[i] = b[_G4 + i] if b[_NUMBER + i] == place + one else own
 
 
+# The loops above are not cached themselves: what is compiled with them would be another code, to the
+# last bit, where they come from the cache.
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+def _forward(
+    x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
+    y: Any, log_slope: Any,
+) -> Any:  # fmt: skip
+    forward_loop(x, raw, N, K, feature, row, bound, first, stop, y, log_slope)
+
+
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+def _inverse(
+    y: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
+    x: Any, log_slope: Any,
+) -> Any:  # fmt: skip
+    inverse_loop(y, raw, N, K, feature, row, bound, first, stop, x, log_slope)
+
+
+@numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+def _backward(
+    x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
+    gy: Any, gl: Any, apart: Any, gx: Any, graw: Any,
+) -> Any:  # fmt: skip
+    backward_loop(x, raw, N, K, feature, row, bound, first, stop, gy, gl, apart, gx, graw)
+
+
 def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: Any) -> None:
     """The loop over all samples, in as many parts as there are threads with enough to do."""
     n = x.shape[-1]
@@ -291,7 +317,7 @@ def forward(x: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """y and log dy/dx, of the shape of x."""
     x, raw = _whole(x, raw)
     y, log_slope = torch.empty_like(x), torch.empty_like(x)
-    _run(forward_loop, x, raw, bound, flat(y), flat(log_slope))
+    _run(_forward, x, raw, bound, flat(y), flat(log_slope))
     return y, log_slope
 
 
@@ -299,7 +325,7 @@ def inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """x and log dx/dy, of the shape of y."""
     y, raw = _whole(y, raw)
     x, log_slope = torch.empty_like(y), torch.empty_like(y)
-    _run(inverse_loop, y, raw, bound, flat(x), flat(log_slope))
+    _run(_inverse, y, raw, bound, flat(x), flat(log_slope))
     return x, log_slope
 
 
@@ -311,5 +337,5 @@ def backward(
     x, raw = _whole(x, raw)
     gy, gl = gy.contiguous(), gl.contiguous()
     gx, graw = torch.empty_like(x), torch.empty_like(raw)
-    _run(backward_loop, x, raw, bound, flat(gy), flat(gl), x.shape[-1], flat(gx), flat(graw))
+    _run(_backward, x, raw, bound, flat(gy), flat(gl), x.shape[-1], flat(gx), flat(graw))
     return gx, graw.view(shape) if graw.shape != shape else graw
