@@ -106,7 +106,7 @@ def _box(x: Any, bound: Any) -> Any:
     return min(max((x + bound) * (F(0.5) / bound), F(0.0)), F(1.0))
 
 
-@numba.njit(fastmath=MATH, error_model="numpy")
+@numba.njit(inline="always", fastmath=MATH, error_model="numpy")
 def forward_loop(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     y: Any, log_slope: Any,
@@ -140,7 +140,7 @@ def forward_loop(
                 slopes[i] = g if inside else zero
 
 
-@numba.njit(fastmath=MATH, error_model="numpy")
+@numba.njit(inline="always", fastmath=MATH, error_model="numpy")
 def inverse_loop(
     y: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     x: Any, log_slope: Any,
@@ -185,7 +185,7 @@ def inverse_loop(
                 slopes[i] = g if inside else zero
 
 
-@numba.njit(fastmath=MATH, error_model="numpy")
+@numba.njit(inline="always", fastmath=MATH, error_model="numpy")
 def backward_loop(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
     gy: Any, gl: Any, apart: Any, gx: Any, graw: Any,
@@ -263,8 +263,8 @@ def backward_loop(
                     to[i] = b[_G4 + i] if b[_NUMBER + i] == place + one else own
 
 
-# The loops above are not cached themselves: what is compiled with them would be another code, to the
-# last bit, where they come from the cache.
+# The loops above are part of what calls them: as functions of their own they would be one code, to the
+# last bit, in the process that compiles them and another where they come from the cache.
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _forward(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
