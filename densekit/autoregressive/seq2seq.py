@@ -34,7 +34,7 @@ class Seq2Seq(TokenModel, NeuralDensity):
     ``fit(targets, context=sources)`` takes lists or Series of strings of the same length. Sources
     have tokens of their own, of the same kind; a character of a source that ``fit`` did not see is read
     as unknown, and a source may be empty. ``sample(context=sources)`` draws a target for each, and
-    :meth:`decode` searches the likeliest. Fitted without a context it is a model of X alone.
+    `decode` searches the likeliest. Fitted without a context it is a model of X alone.
 
     Parameters
     ----------

@@ -121,7 +121,7 @@ def write(
     tape: Any, x: Any, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan,
     turned: bool = False, under: Any = None, aside: Any = None, name: str = "kept",
 ) -> Any:  # fmt: skip
-    """The chain on a :class:`~densekit.kernels.tape.Tape`.
+    """The chain on a ``kernels.tape.Tape``.
 
     ``turned``: the last weight and bias are (B, A, columns) for rows in the order (A, B). ``under`` are
     rows added to the first sums, ``aside`` a weight and what it multiplies, added too.

@@ -164,7 +164,7 @@ class MaskedNet(nn.Module):
         return self._plan().written() and self.direct is None and not self.angles
 
     def write(self, tape: Any, x: Any, context: Any = None) -> Any:
-        """The network on a :class:`~densekit.kernels.tape.Tape`: rows (D) and asinh of the context (C)
+        """The network on a ``kernels.tape.Tape``: rows (D) and asinh of the context (C)
         to rows of which those of a feature lie together, (D P)."""
         weights, aside = [*self.weights, self.last], None
         if context is not None:

@@ -100,7 +100,7 @@ class ResidualNet(nn.Module):
         return self._plan().written() and self.first.numel() > 0
 
     def write(self, tape: Any, x: Any, context: Any = None) -> Any:
-        """The network on a :class:`~densekit.kernels.tape.Tape`: rows (n_in) and asinh of the context to
+        """The network on a ``kernels.tape.Tape``: rows (n_in) and asinh of the context to
         rows (n_out)."""
         weights = [self.first, *self.hidden, self.last]
         aside = None if context is None else (self.context, context)

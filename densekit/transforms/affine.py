@@ -78,13 +78,13 @@ class AffineElement:
     def write(
         self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
     ) -> Any:
-        """The way there on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way there on a ``kernels.tape.Tape``."""
         return tape.affine(x, raw, steps, self.limit, total, name)
 
     def write_inverse(
         self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
     ) -> None:
-        """The way back on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way back on a ``kernels.tape.Tape``."""
         tape.affine_inverse(z, raw, steps, self.limit, total, x)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

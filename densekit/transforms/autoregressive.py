@@ -72,7 +72,7 @@ class AutoregressiveTransform(ColumnTransform):
         return self._known and self.net.written()
 
     def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way to noise on a ``kernels.tape.Tape``."""
         raw, element = self.net.write(tape, x, context), cast(WrittenElement, self.element)
         return element.write(tape, x, raw, (element.n_params, 1), total, name)
 

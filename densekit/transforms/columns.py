@@ -40,7 +40,7 @@ class Element(Protocol):
 
 @runtime_checkable
 class WrittenElement(Element, Protocol):
-    """One that can be written on a :class:`~densekit.kernels.tape.Tape`, the way to noise."""
+    """One that can be written on a ``kernels.tape.Tape``, the way to noise."""
 
     def write(
         self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
@@ -93,7 +93,7 @@ class ColumnTransform(TransformModule, ABC):
         return False
 
     def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a :class:`~densekit.kernels.tape.Tape`: rows x (D) and asinh of the
+        """The way to noise on a ``kernels.tape.Tape``: rows x (D) and asinh of the
         context (C) to rows z (D) of that name, and the log-determinant added to ``total`` (1)."""
         raise NotImplementedError(f"{type(self).__name__} has no compiled way to noise")
 

@@ -109,7 +109,7 @@ class CouplingTransform(ColumnTransform):
         return self._known and self.net.written()
 
     def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way to noise on a ``kernels.tape.Tape``."""
         indices = [self.kept.tolist(), self.moved.tolist()]
         kept, moved = (tape.take(x, index) for index in indices)
         raw, element = self.net.write(tape, kept, context), cast(WrittenElement, self.element)

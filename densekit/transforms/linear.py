@@ -48,7 +48,7 @@ class Diagonal(ColumnTransform):
         return True
 
     def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way to noise on a ``kernels.tape.Tape``."""
         return tape.diagonal(x, self.log_scale, self.shift, total, name)
 
     def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
@@ -103,7 +103,7 @@ class LULinear(ColumnTransform):
         return not self.fixed
 
     def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way to noise on a ``kernels.tape.Tape``."""
         given = (self.lower, self.upper, self.log_diagonal, self.shift)
         return tape.lu(x, *given, total, name)
 

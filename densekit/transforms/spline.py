@@ -131,13 +131,13 @@ class SplineElement:
     def write(
         self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
     ) -> Any:
-        """The way there on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way there on a ``kernels.tape.Tape``."""
         return tape.spline(x, raw, steps, self.n_bins, self.bound, total, name)
 
     def write_inverse(
         self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
     ) -> None:
-        """The way back on a :class:`~densekit.kernels.tape.Tape`."""
+        """The way back on a ``kernels.tape.Tape``."""
         tape.spline_inverse(z, raw, steps, self.n_bins, self.bound, total, x)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Neighbouring transforms of a stack as one compiled pass and one node of autograd.
 
 Between a flow's matrix products lie short passes over few numbers, and calling them one by one takes
-longer than they do. Written down once on a :class:`~densekit.kernels.tape.Tape`, a whole flow is one
+longer than they do. Written down once on a ``kernels.tape.Tape``, a whole flow is one
 call.
 """
 
