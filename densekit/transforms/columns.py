@@ -15,7 +15,7 @@ from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
-from densekit.transforms.written import together
+from densekit.transforms.written import in_turn, together
 
 
 class Element(Protocol):
@@ -165,19 +165,11 @@ class Stack(ColumnTransform):
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
-        total = x.new_zeros(x.shape[1])
-        for part in together(self, self._parts(), x):
-            x, ladj = part.to_noise(x, context if part.n_context else None)
-            total = total + ladj
-        return x, total
+        return in_turn(together(self, self._parts(), x), "to_noise", x, context)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
-        total = z.new_zeros(z.shape[1])
-        for part in reversed(together(self, self._parts(), z)):
-            z, ladj = part.to_data(z, context if part.n_context else None)
-            total = total + ladj
-        return z, total
+        return in_turn(reversed(together(self, self._parts(), z)), "to_data", z, context)
 
 
 class Inverse(ColumnTransform):

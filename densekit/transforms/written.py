@@ -7,8 +7,8 @@ call.
 
 import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -103,6 +103,18 @@ def together(stack: nn.Module, parts: Sequence[Writable], x: Tensor) -> Sequence
     return known[1]
 
 
+def in_turn(
+    parts: Iterable[Part], way: Literal["to_noise", "to_data"], x: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Parts one after another, and the sum of their log-determinants; the context to those that take
+    one."""
+    total = x.new_zeros(x.shape[1])
+    for part in parts:
+        x, ladj = getattr(part, way)(x, context if part.n_context else None)
+        total = total + ladj
+    return x, total
+
+
 class _Plain(nn.Module):
     """The same in plain torch."""
 
@@ -111,11 +123,7 @@ class _Plain(nn.Module):
         self.parts = nn.ModuleList(cast(list[nn.Module], parts))
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(x.shape[1])
-        for part in cast(list[Part], list(self.parts)):
-            x, ladj = part.to_noise(x, context if part.n_context else None)
-            total = total + ladj
-        return x, total
+        return in_turn(cast(list[Part], list(self.parts)), "to_noise", x, context)
 
 
 class Written:
@@ -163,10 +171,9 @@ class Written:
             or compiled(_KERNEL, *beside) is None
             or not all(t.is_contiguous() for t in given)
         ):
-            return self._plain_to_data(z, context)
-        if "data" not in self._tapes:
-            self._tapes["data"] = self._write(given, z, context, None, back=True)
-        tape, x, total = self._tapes["data"], torch.empty_like(z), z.new_empty(z.shape[1])
+            return in_turn(reversed(self.parts), "to_data", z, context)
+        tape = self.tape(given, z, context, None, back=True)
+        x, total = torch.empty_like(z), z.new_empty(z.shape[1])
         # So few at a time that all that was computed of them stays near the processor.
         size = _AT_A_TIME * torch.get_num_threads()
         for start in range(0, z.shape[1], size):
@@ -175,24 +182,20 @@ class Written:
             (x[:, some], total[None, some]), _ = tape.forward(inputs, given, inputs["x"])
         return x, total
 
-    def _plain_to_data(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        total = z.new_zeros(z.shape[1])
-        for part in reversed(self.parts):
-            z, ladj = part.to_data(z, context if part.n_context else None)
-            total = total + ladj
-        return z, total
-
-    def tape(self, given: Sequence[Tensor], x: Tensor, context: Tensor | None, needs: Any) -> Any:
-        """For tensors like these; ``needs`` are the inputs whose gradients are asked for, or None
-        where no gradients are."""
-        if needs not in self._tapes:
-            self._tapes[needs] = self._write(given, x, context, needs)
-        return self._tapes[needs]
-
-    def _write(
+    def tape(
         self, given: Sequence[Tensor], x: Tensor, context: Tensor | None, needs: Any,
         back: bool = False,
     ) -> Any:  # fmt: skip
+        """For tensors like these; ``needs`` are the inputs whose gradients are asked for, or None
+        where no gradients are; ``back`` is the way to data."""
+        key = needs, context is None, back
+        if key not in self._tapes:
+            self._tapes[key] = self._write(given, x, context, needs, back)
+        return self._tapes[key]
+
+    def _write(
+        self, given: Sequence[Tensor], x: Tensor, context: Tensor | None, needs: Any, back: bool
+    ) -> Any:
         tapes = compiled(_KERNEL, x)
         assert tapes is not None
         tape = tapes.Tape(given, keep=needs is not None)
