@@ -18,6 +18,9 @@ from densekit.transforms.linear import LULinear
 from densekit.transforms.mixed import Mixed
 from densekit.transforms.spline import SplineElement
 
+_MOST_MIXED = 100
+"""Features that a matrix mixes where ``linear`` is None."""
+
 
 class NeuralSplineFlow(NeuralDensity):
     r"""A neural spline flow: layers of rational-quadratic splines, each set by a network.
@@ -52,9 +55,11 @@ class NeuralSplineFlow(NeuralDensity):
     tail_bound : float
         The splines act on [-tail_bound, tail_bound], in standard deviations of the data; beyond, a
         layer is the identity.
-    linear : bool
+    linear : bool, optional
         A learnt matrix (:class:`~densekit.transforms.linear.LULinear`) before each layer, which mixes
-        the features, as the paper's tables have it; angles are left out of it.
+        the features, as the paper's tables have it; angles are left out of it. None does so for 100
+        features at most: the steps of a matrix grow with their number, and those of 784 pixels
+        were too long at the default learning rate.
     activation : str
         Activation of the networks, whose layers of equal width are joined by residual sums.
     dropout : float
@@ -81,7 +86,7 @@ class NeuralSplineFlow(NeuralDensity):
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128)
     coupling: bool = False
     tail_bound: Annotated[float, Interval(gt=0)] = 5.0
-    linear: bool = True
+    linear: bool | None = None
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
@@ -97,7 +102,7 @@ class NeuralSplineFlow(NeuralDensity):
         D, angles = schema.n_dims, {j: (c.loc, c.scale) for j, c in schema.circles.items()}
         layers: list[ColumnTransform] = []
         for i in range(self.n_transforms):
-            if self.linear:
+            if D <= _MOST_MIXED if self.linear is None else self.linear:
                 layers.append(LULinear(D, tuple(angles)))
             layers.append(self._layer(i, D, n_context, tuple(angles)))
         if angles:

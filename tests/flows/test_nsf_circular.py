@@ -164,3 +164,14 @@ def test_rounded_draws_stay_on_the_circle(low, high):
     drawn = codec.decode(torch.linspace(-9, 9, 1001, dtype=torch.float64)[:, None])
     assert drawn.dtype == np.float32
     assert ((drawn.astype(float) >= low) & (drawn.astype(float) < high)).all()
+
+
+def test_many_features_are_mixed_where_it_is_asked_for():
+    X = np.random.default_rng(0).normal(size=(40, 101))
+    few = {"n_transforms": 1, "hidden_sizes": (4,), "max_steps": 1, "device": "cpu"}
+    parts = [
+        len(NeuralSplineFlow(linear=k, **few).fit(X).module_.transform.transforms)
+        for k in (None, True)
+    ]
+    assert parts == [1, 2]
+    assert len(NeuralSplineFlow(**few).fit(X[:, :100]).module_.transform.transforms) == 2
