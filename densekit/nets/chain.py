@@ -149,7 +149,8 @@ def _tape(plan: Plan, x: Tensor, parameters: Sequence[Tensor], keep: bool, needs
         return None
     # In rows and without gaps, as their gradients will be; what does not fit is plain torch's to say.
     dense = all(t.is_contiguous() or t.transpose(0, 1).is_contiguous() for t in parameters)
-    if not dense or x.shape[0] != parameters[0].shape[-1]:
+    twice = len(set(map(id, parameters))) < len(parameters)  # its gradient is a sum of both uses
+    if twice or not dense or x.shape[0] != parameters[0].shape[-1]:
         return None
     wide = parameters[1].shape[-1] > 1
     if wide and parameters[1].shape != (len(parameters[0]), x.shape[1]):
@@ -255,9 +256,8 @@ def _again(
             "a network with dropout has no second derivatives in training mode, which "
             "create_graph=True asks for: call eval() on it first"
         )
-    x, *parameters = tensors = [
-        t.view_as(t) for t in (x, *parameters)
-    ]  # one may depend on another
+    # Views, since one may depend on another.
+    x, *parameters = tensors = [t.view_as(t) for t in (x, *parameters)]
     wanted = [t for t, need in zip(tensors, ctx.needs_input_grad[2:], strict=True) if need]
     found = iter(
         torch.autograd.grad(_plain(x, parameters, ctx.plan), wanted, g, create_graph=True)

@@ -1,5 +1,6 @@
 """The written-out backward pass against autograd's own of the formula."""
 
+import copy
 import itertools
 
 import pytest
@@ -158,3 +159,15 @@ def test_weights_with_gaps_and_repeated_ones_get_their_gradients():
             y = torch.func.functional_call(net, others | {"first": of(leaf)}, (x.to(dtype),))
             found.append(torch.autograd.grad(y.sum(), leaf)[0])
         torch.testing.assert_close(found[0].double(), found[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_weight_that_is_used_twice_learns_from_both_uses():
+    net, x = ResidualNet(3, 4, (8, 8, 8)), torch.randn(3, 20)
+    torch.nn.init.normal_(net.last)
+    net.hidden[1] = net.hidden[0]
+    big = copy.deepcopy(net).double()
+    found = [
+        torch.autograd.grad(way(rows).sum(), way.hidden[0])[0]
+        for way, rows in ((net, x), (big, x.double()))
+    ]
+    torch.testing.assert_close(found[0].double(), found[1], atol=1e-4, rtol=1e-4)
