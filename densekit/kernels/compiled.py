@@ -5,7 +5,9 @@ import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +48,13 @@ def kernel(name: str) -> ModuleType | None:
 
 def load_for(module: nn.Module) -> None:
     """Load what a module on a CPU will ask for, now and not within the first step of its training."""
-    on_cpu = all(p.device.type == "cpu" for p in module.parameters())
-    if on_cpu and any(hasattr(part, "written") for part in module.modules()):
+    if not all(p.device.type == "cpu" for p in module.parameters()):
+        return
+    parts = list(module.modules())
+    if any(hasattr(part, "written") for part in parts):
         kernel("densekit.kernels.tape")
+    for name in {part.loops for part in parts if isinstance(getattr(part, "loops", None), str)}:
+        kernel(name)
 
 
 def compiled(name: str, *tensors: Tensor) -> ModuleType | None:
@@ -59,3 +65,35 @@ def compiled(name: str, *tensors: Tensor) -> ModuleType | None:
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return None
     return kernel(name)
+
+
+class Looped(torch.autograd.Function):
+    """A formula as one loop each way, and as itself where it is differentiated again.
+
+    ``Looped.apply(formula, there, back, *tensors)`` is ``there(*tensors)``; ``back`` is called with the
+    tensors and the gradients of what came out, and gives one, or None, for each of the tensors.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        formula: Callable[..., Any],
+        there: Callable[..., Any],
+        back: Callable[..., Any],
+        *tensors: Tensor,
+    ) -> Any:
+        ctx.save_for_backward(*tensors)
+        ctx.formula, ctx.back = formula, back
+        return there(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        given, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        if not torch.is_grad_enabled():
+            return None, None, None, *ctx.back(*given, *slopes)
+        # Views, since one may depend on another: what flows through it is not wanted here.
+        given = [t.view_as(t) for t in given]
+        wanted = [t for t, need in zip(given, needs, strict=True) if need]
+        value = ctx.formula(*given)
+        found = iter(torch.autograd.grad(value, wanted, slopes, create_graph=True))
+        return None, None, None, *(next(found) if need else None for need in needs)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densekit.nets.transformer import Cache, Encoder, Layout, Transformer, rms_norm, rotate
+from densekit.nets.tokenwise import rms_norm, rotary
+from densekit.nets.transformer import Cache, Encoder, Layout, Transformer
 
 
 @dataclass
@@ -54,15 +55,16 @@ class Look(nn.Module):
 
     def offer(self, source: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Source tokens (m, width) to keys and values (m, n_heads, head_dim)."""
-        k, v = self.key_value(source).view(len(source), 2 * self.n_heads, -1).chunk(2, 1)
-        return rotate(rms_norm(k), turn), v
+        both = self.key_value(source).view(len(source), 2 * self.n_heads, -1)
+        return rotary(both, turn, both.new_ones(self.n_heads))
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], at: Layout, source: Source, layer: int
     ) -> Tensor:
         """Tokens (m, width) that lie at ``at`` to tokens (m, width)."""
         q = self.query(rms_norm(x)).view(len(x), self.n_heads, -1)
-        q = at.pad(rotate(rms_norm(q), turn) * self.sharpness).transpose(1, 2)
+        q, _ = rotary(q, turn, self.sharpness.squeeze(1))
+        q = at.pad(q).transpose(1, 2)
         k, v = source.keys[layer], source.values[layer]
         y = F.scaled_dot_product_attention(q, k, v, source.there)
         found = self.merge(at.unpad(y.transpose(1, 2)).flatten(1))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densekit.nets.tokenwise import KERNEL, rms_norm, rotary, swiglu
+
 
 @dataclass
 class Layout:
@@ -104,20 +106,6 @@ def shared(x: Tensor, n_heads: int) -> Tensor:
     return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], 1)
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """x over the root of its mean square, along the last axis. There is no gain: the matrix behind
-    has it already, and this form is four times as fast to differentiate as ``nn.RMSNorm``."""
-    return x * torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1] + 1e-6)
-
-
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x_i, x_{i + d/2}) of the last axis of x, (m, h, d), by the angle whose
-    cosine and sine, (m, 1, d/2), are given."""
-    cos, sin = turn
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
-
-
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Query, (m, n_heads, head_dim), key and value, (m, n_kv_heads, head_dim), of each token to what it
 found, (m, n_heads, head_dim)."""
@@ -129,6 +117,8 @@ Then = Callable[[int, Tensor], Tensor]
 
 class Block(nn.Module):
     """Attention and SwiGLU, each on the root-mean-square normalised stream and added to it."""
+
+    loops: ClassVar[str] = KERNEL
 
     def __init__(self, width: int, n_heads: int, n_kv_heads: int, dropout: float):
         super().__init__()
@@ -150,13 +140,13 @@ class Block(nn.Module):
     ) -> Tensor:
         """Tokens (m, width) to tokens (m, width); ``then`` is done between the two."""
         qkv = self.qkv(rms_norm(x)).view(len(x), self.n_heads + 2 * self.n_kv_heads, -1)
-        qk, v = qkv.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], 1)
-        q, k = rotate(rms_norm(qk), turn).split([self.n_heads, self.n_kv_heads], 1)
-        q = q * self.sharpness
+        gain = torch.cat([self.sharpness.squeeze(1), self.sharpness.new_ones(self.n_kv_heads)])
+        qk, v = rotary(qkv, turn, gain)
+        q, k = qk.split([self.n_heads, self.n_kv_heads], 1)
         x = x + F.dropout(self.merge(attend(q, k, v).flatten(1)), self.dropout, self.training)
         x = x if then is None else then(x)
-        a, b = self.gate(rms_norm(x)).chunk(2, -1)
-        return x + F.dropout(self.out(F.silu(a) * b), self.dropout, self.training)
+        added = self.out(swiglu(self.gate(rms_norm(x))))
+        return x + F.dropout(added, self.dropout, self.training)
 
 
 class Encoder(nn.Module):
@@ -211,8 +201,8 @@ class Encoder(nn.Module):
                 nn.init.normal_(weight, std=0.0 if adds else std)
 
     def turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the angles of rotary positions, (m, 1, head_dim / 2) each."""
-        angles = (positions.unsqueeze(1) * self.speeds).unsqueeze(1)
+        """Cosines and sines of the angles of rotary positions, (m, head_dim / 2) each."""
+        angles = positions.unsqueeze(1) * self.speeds
         return angles.cos(), angles.sin()
 
     def read(

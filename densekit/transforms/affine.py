@@ -1,11 +1,12 @@
 """The affine element: a scale and a shift."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from densekit.kernels.compiled import compiled
+from densekit.kernels.compiled import Looped, compiled
 
 _KERNEL = "densekit.kernels.affine"
 
@@ -13,30 +14,6 @@ _KERNEL = "densekit.kernels.affine"
 def _formula(x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     a = limit * torch.tanh(raw[0] / limit)
     return torch.addcmul(raw[1], x, a.exp()), a
-
-
-class _Affine(torch.autograd.Function):
-    """The formula as one loop each way; as itself where it is differentiated again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, raw)
-        ctx.limit, ctx.loops = limit, compiled(_KERNEL, x, raw)
-        z, a = ctx.loops.forward(x, raw, limit)
-        return z, a
-
-    @staticmethod
-    def backward(ctx: Any, gz: Tensor, ga: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, raw = ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            return (*ctx.loops.backward(x, raw, gz, ga, ctx.limit), None)
-        # Views, since raw may depend on x: what flows through it is not wanted here.
-        x, raw = x.view_as(x), raw.view_as(raw)
-        wanted = [t for t, need in zip((x, raw), ctx.needs_input_grad, strict=False) if need]
-        value = _formula(x, raw, ctx.limit)
-        found = iter(torch.autograd.grad(value, wanted, (gz, ga), create_graph=True))
-        gx, graw = (next(found) if need else None for need in ctx.needs_input_grad[:2])
-        return gx, graw, None
 
 
 class AffineElement:
@@ -70,8 +47,11 @@ class AffineElement:
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
-        if raw.shape[1:] == x.shape and compiled(_KERNEL, x, raw):
-            z, a = _Affine.apply(x, raw, self.limit)
+        if raw.shape[1:] == x.shape and (loops := compiled(_KERNEL, x, raw)):
+            there, back, formula = (
+                partial(f, limit=self.limit) for f in (loops.forward, loops.backward, _formula)
+            )
+            z, a = Looped.apply(formula, there, back, x, raw)
             return z, a
         return _formula(x, raw, self.limit)
 

@@ -115,13 +115,13 @@ class SylvesterTransform(ColumnTransform):
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         Q, (outer, inner, b, c) = self.frame(), self.weights(context)
-        s = _product(inner, finite(Q.t() @ x)) + b
+        s = _product(inner, Q.t() @ finite(x)) + b
         return x + Q @ _product(outer, torch.tanh(s)), log_slope(s, c).sum(0)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
         Q, (outer, inner, b, c) = self.frame(), self.weights(context)
-        y = finite(Q.t() @ z)
+        y = Q.t() @ finite(z)
         s = torch.empty_like(y[:0])  # of the entries found so far, as v = Q^T x
         v = s
         for i in reversed(range(self.n_units)):

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from densekit.nets.transformer import Layout, Transformer, rms_norm, rotate
+from densekit.nets.tokenwise import rms_norm, rotary
+from densekit.nets.transformer import Layout, Transformer
 
 VOCAB = 11
 
@@ -33,10 +34,11 @@ def test_rms_norm_is_torchs():
 
 def test_rotary_products_depend_on_the_distance_only(net):
     q, k = torch.randn(2, 1, 2, 8, dtype=torch.float64)
+    gain = q.new_ones(2)
 
     def product(i, j):
         turns = [net.turn(torch.tensor([at])) for at in (i, j)]
-        return (rotate(q, turns[0]) * rotate(k, turns[1])).sum(-1)
+        return (rotary(q, turns[0], gain)[0] * rotary(k, turns[1], gain)[0]).sum(-1)
 
     torch.testing.assert_close(product(9, 4), product(105, 100))
     assert not torch.allclose(product(9, 4), product(9, 5))

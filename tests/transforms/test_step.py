@@ -157,3 +157,16 @@ def test_no_float32_whatever_makes_a_nan(kind, data):
         for p in layer.parameters():
             assert torch.isfinite(p.grad).all()
         layer.zero_grad()
+
+
+def test_a_huge_number_across_the_subspace_has_finite_gradients():
+    """What lies at a right angle to the subspace does not saturate the step, but tells how it turns."""
+    layer = SylvesterTransform(2, 1)
+    with torch.no_grad():
+        layer.reflections.vectors.copy_(torch.tensor([[0.0, 1.0]]))
+        layer.raw.values.fill_(1.0)
+    x = torch.tensor([[0.0, 0.0], [3.4e38, 0.0]])
+    for way in (layer.to_noise, layer.to_data):
+        layer.zero_grad()
+        way(x)[1].sum().backward()
+        assert all(torch.isfinite(p.grad).all() for p in layer.parameters())

@@ -1,0 +1,57 @@
+"""What a transformer does to each token by itself, but for matrix products: where they are and serve,
+as compiled loops (``kernels/tokens.py``), which are several times as fast on a CPU."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from densekit.kernels.compiled import Looped, compiled
+
+KERNEL = "densekit.kernels.tokens"
+_TINY = 1e-6
+"""Added to the mean square."""
+
+
+def _norm(x: Tensor, tiny: float = _TINY) -> Tensor:
+    return x * torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1] + tiny)
+
+
+def _gate(x: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return F.silu(a) * b
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    turned, left = x.split([len(gain), x.shape[1] - len(gain)], 1)
+    a, b = (_norm(turned) * gain.unsqueeze(1)).chunk(2, -1)
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1), left
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Tokens x, (m, width), over the root of their mean square (Zhang and Sennrich 2019). There is no
+    gain: the matrix behind has it already."""
+    if loops := compiled(KERNEL, x):
+        there, back = partial(loops.norm, tiny=_TINY), partial(loops.norm_backward, tiny=_TINY)
+        return Looped.apply(_norm, there, back, x)
+    return _norm(x)
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """(m, 2 width) to (m, width): the first half by its sigmoid, by the second (Shazeer 2020)."""
+    if loops := compiled(KERNEL, x):
+        return Looped.apply(_gate, loops.gate, loops.gate_backward, x)
+    return _gate(x)
+
+
+def rotary(x: Tensor, turn: tuple[Tensor, Tensor], gain: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Heads x, (m, h, d), of which as many as there are gains are normalised, each by the root of its
+    mean square (Henry et al. 2020), scaled by its gain, and turned: each pair
+    :math:`(x_i, x_{i + d/2})` by the angle whose cosine and sine, (m, d / 2), are given (Su et al.
+    2021). These and the others."""
+    if loops := compiled(KERNEL, x, gain, *turn):
+        there, back = partial(loops.turn, tiny=_TINY), partial(loops.turn_backward, tiny=_TINY)
+        return Looped.apply(_turn, there, back, x, *turn, gain)
+    return _turn(x, *turn, gain)
