@@ -4,6 +4,7 @@ They compute what ``nets/tokenwise.py`` does, for float32 on a CPU. Importing th
 compiles, or loads what was compiled.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -83,6 +84,34 @@ def _gate_backward(first: Any, stop: Any, width: Any, x: Any, gy: Any, gx: Any) 
             s = one / (one + exp(-a[j]))
             gb[j] = gs[j] * a[j] * s
             ga[j] = gs[j] * b[j] * s * (one + a[j] * (one - s))
+
+
+@_loop(_INT, _INT, _INT, _INT, _ROW, _ROW, _ROW)
+def _switch(first: Any, stop: Any, width: Any, step: Any, x: Any, added: Any, y: Any) -> None:
+    one = F(1.0)
+    for i in range(first, stop):
+        at, to, ys = 2 * i * width, i * step, y[i * width : (i + 1) * width]
+        a, b = x[at : at + width], x[at + width : at + 2 * width]
+        c, d = added[to : to + width], added[to + width : to + 2 * width]
+        for j in range(width):
+            ys[j] = (a[j] + c[j]) / (one + exp(-b[j] - d[j]))
+
+
+@_loop(_INT, _INT, _INT, _INT, _ROW, _ROW, _ROW, _ROW)
+def _switch_backward(
+    first: Any, stop: Any, width: Any, step: Any, x: Any, added: Any, gy: Any, gx: Any
+) -> None:
+    one = F(1.0)
+    for i in range(first, stop):
+        at, to, gs = 2 * i * width, i * step, gy[i * width : (i + 1) * width]
+        a, b = x[at : at + width], x[at + width : at + 2 * width]
+        c, d = added[to : to + width], added[to + width : to + 2 * width]
+        ga, gb = gx[at : at + width], gx[at + width : at + 2 * width]
+        for j in range(width):
+            s = one / (one + exp(-b[j] - d[j]))
+            g = gs[j] * s
+            ga[j] = g
+            gb[j] = g * (a[j] + c[j]) * (one - s)
 
 
 @_loop(_INT, _INT, _INT, _INT, _INT, numba.float32, _ROW, _ROW, _ROW, _ROW, _ROW, _ROW)
@@ -170,6 +199,35 @@ def gate_backward(x: Tensor, gy: Tensor) -> tuple[Tensor]:
     given = (gy.shape[1], flat(x), flat(gy), flat(gx))
     share_out(_gate_backward, [(*part, *given) for part in _parts(x)])
     return (gx,)
+
+
+def switch(x: Tensor, *added: Tensor) -> Tensor:
+    """(m, 2 width), and as much that is added or nothing, to the first half times the sigmoid of the
+    second."""
+    x = x.contiguous()
+    y = x.new_empty(len(x), x.shape[1] // 2)
+    step, more = _added(x, added)
+    given = (y.shape[1], step, flat(x), more, flat(y))
+    share_out(_switch, [(*part, *given) for part in _parts(x)])
+    return y
+
+
+def switch_backward(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    """The gradients, which are the same, with respect to what was given."""
+    *added, gy = rest
+    x, gy = x.contiguous(), gy.contiguous()
+    gx = torch.empty_like(x)
+    step, more = _added(x, added)
+    given = (gy.shape[1], step, flat(x), more, flat(gy), flat(gx))
+    share_out(_switch_backward, [(*part, *given) for part in _parts(x)])
+    return (gx,) * (1 + len(added))
+
+
+def _added(x: Tensor, added: Sequence[Tensor]) -> tuple[int, np.ndarray]:
+    """What is added, and numbers from one row of it to the next."""
+    if added:
+        return x.shape[1], flat(added[0].contiguous())
+    return 0, np.zeros(x.shape[1], F)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, tiny: float) -> tuple[Tensor, Tensor]:

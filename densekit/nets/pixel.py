@@ -1,13 +1,14 @@
 """A convolutional network that sees, of each pixel, only the pixels before it, and nothing less."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densekit.nets.residual import squash, uniform_weight
+from densekit.nets.tokenwise import KERNEL, glu
 
 _ABOVE, _LEFT, _WIDE = 3, 3, 7
 """What the first layers see: three rows above, seven pixels wide, and three pixels to the left."""
@@ -17,6 +18,8 @@ _DILATIONS = (1, 2, 4)
 
 class _Layer(nn.Module):
     """One step of both stacks: weights only, since a pixel, a row and an image use them alike."""
+
+    loops: ClassVar[str] = KERNEL
 
     def __init__(self, width: int, dilation: int, n_context: int) -> None:
         super().__init__()
@@ -32,23 +35,24 @@ class _Layer(nn.Module):
         # Each layer adds nothing at first.
         self.add_above, self.add_left = (nn.Parameter(torch.zeros(W, W)) for _ in range(2))
 
-    def given(self, context: Tensor | None) -> Tensor | float:
-        """What the context adds to both stacks, (N, 2 width, 1, 1)."""
-        return 0.0 if context is None else (squash(context) @ self.context.t())[:, :, None, None]
+    def with_context(self, y: Tensor, context: Tensor | None) -> Tensor:
+        """With what the context adds to both stacks, (N, 2 width, 1, 1)."""
+        if context is None:
+            return y
+        return y + (squash(context) @ self.context.t())[:, :, None, None]
 
     def rows(self, v: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The vertical stack from rows (N, width, H + dilation, W), of which the first ``dilation``
         are those before: its H new rows, and what they say to the horizontal stack."""
         d = self.dilation
         y = F.conv2d(v, self.above, self.above_bias, padding=(0, d), dilation=d)
-        given = self.given(context)
-        v = v[:, :, d:] + _pointwise(F.glu(y + given, 1), self.add_above)
-        return v, _pointwise(v, self.down, self.left_bias) + given
+        v = v[:, :, d:] + _pointwise(glu(self.with_context(y, context)), self.add_above)
+        return v, self.with_context(_pointwise(v, self.down, self.left_bias), context)
 
     def columns(self, h: Tensor, said: Tensor) -> Tensor:
         """The horizontal stack, (N, width, H, W)."""
         y = F.conv2d(F.pad(h, (self.dilation, 0)), self.left, dilation=(1, self.dilation))
-        return h + _pointwise(F.glu(y + said, 1), self.add_left)
+        return h + _pointwise(glu(y, said), self.add_left)
 
     def pixel(self, h: Tensor, before: Tensor, said: Tensor) -> Tensor:
         """One pixel of the horizontal stack, (N, width), of it and the one ``dilation`` to its left."""

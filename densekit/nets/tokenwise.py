@@ -1,5 +1,5 @@
-"""What a transformer does to each token by itself, but for matrix products: where they are and serve,
-as compiled loops (``kernels/tokens.py``), which are several times as fast on a CPU."""
+"""What networks do to each token, or pixel, by itself, but for matrix products: where they serve, as
+compiled loops (``kernels/tokens.py``), which are several times as fast on a CPU."""
 
 from functools import partial
 
@@ -30,6 +30,10 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor) -> tuple[Tensor, Te
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1), left
 
 
+def _switch(x: Tensor, *added: Tensor) -> Tensor:
+    return F.glu(sum(added, x), -1)
+
+
 def rms_norm(x: Tensor) -> Tensor:
     """Tokens x, (m, width), over the root of their mean square (Zhang and Sennrich 2019). There is no
     gain: the matrix behind has it already."""
@@ -44,6 +48,16 @@ def swiglu(x: Tensor) -> Tensor:
     if loops := compiled(KERNEL, x):
         return Looped.apply(_gate, loops.gate, loops.gate_backward, x)
     return _gate(x)
+
+
+def glu(x: Tensor, *added: Tensor) -> Tensor:
+    """Pixels x and what is added to them, (N, 2 width, H, W) each, to (N, width, H, W): of the sum, the
+    first half of the channels times the sigmoid of the second (van den Oord et al. 2016)."""
+    if loops := compiled(KERNEL, x, *added):
+        rows = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, *added))
+        y = Looped.apply(_switch, loops.switch, loops.switch_backward, *rows)
+        return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+    return F.glu(sum(added, x), 1)
 
 
 def rotary(x: Tensor, turn: tuple[Tensor, Tensor], gain: Tensor) -> tuple[Tensor, Tensor]:
