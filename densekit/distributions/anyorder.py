@@ -41,8 +41,8 @@ class AnyOrder(TorchDistribution):
     Attributes
     ----------
     effective_sample_size : float
-        Of all draws under conditions so far. The first restricted column is drawn exactly. A further
-        one gives each draw a weight, the mass of its restriction given the ones before it, by which
+        Of all draws under conditions so far. One restricted column is drawn exactly. Several give
+        each draw a weight, the mass of their restrictions, each given the ones before it, by which
         draws are chosen from 16 candidates each: this is (sum w)^2 / sum w^2 over the candidates,
         and draws are as good as exact where it is many times their number.
 
@@ -115,37 +115,48 @@ class AnyOrder(TorchDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         n = shape.numel()
         x = self.net.net.last.new_empty(self.laws.n_dims, n)
-        which = torch.randint(len(self.orders), (n,), device=x.device)
-        for k, order in enumerate(self.orders.tolist()):
-            mine = (which == k).nonzero()[:, 0]
+        several = [d for d, condition in self.conditions.items() if not _is_one(condition)]
+        m = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if len(several) > 1 else n
+        which = torch.randint(len(self.orders), (m,), device=x.device)
+        counts = which.bincount(minlength=len(self.orders)).tolist()
+        begun = [
+            (order, *self._begin([d for d in order if d in several], k))
+            for order, k in zip(self.orders.tolist(), counts, strict=True)
+            if k
+        ]
+        # Weighed against each other over all orders: in some the restrictions have more mass.
+        w = torch.cat([logw for _, _, logw in begun]).double().softmax(0)
+        if len(several) > 1:
+            self.effective_sample_size += float(1 / w.square().sum())
+            chosen = torch.multinomial(w, n, replacement=True)
+        else:
+            self.effective_sample_size += n
+            chosen = torch.randperm(n, device=x.device)
+        first = 0
+        for order, rows, logw in begun:
+            mine = ((chosen >= first) & (chosen < first + len(logw))).nonzero()[:, 0]
             if len(mine):
-                x[:, mine] = self._draw(order, len(mine))
+                rows.keep(chosen[mine] - first)
+                for d in order:
+                    if d not in self.conditions:
+                        rows.put(d, self.laws.sample(d, rows.params(d)))
+                x[:, mine] = rows.x
+            first += len(logw)
         return x.t().reshape(*shape, self.laws.n_dims)
 
-    def _draw(self, order: list[int], n: int) -> Tensor:
-        """Draws (D, n) in one order."""
-        several = [d for d in order if d in self.conditions and not _is_one(self.conditions[d])]
-        m = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if len(several) > 1 else n
-        rows = _Known(self.net, self.laws, m)
+    def _begin(self, several: list[int], n: int) -> tuple["_Known", Tensor]:
+        """Rows of which the columns under conditions are known, those of ``several`` one after another,
+        and the log-mass, (n,), of what these are restricted to."""
+        rows = _Known(self.net, self.laws, n)
         for d, condition in self.conditions.items():
             if _is_one(condition):
                 rows.put(d, torch.full_like(rows.x[d], condition.values[0]))
         logw = torch.zeros_like(rows.x[0])
-        for i, d in enumerate(several):
+        for d in several:
             mass, found = self._restricted(d, rows.params(d))
             rows.put(d, found)
-            if i > 0:  # the first one's is the same for all
-                logw = logw + mass
-        if len(several) > 1:
-            w = torch.softmax(logw.double(), 0)
-            self.effective_sample_size += float(1 / w.square().sum())
-            rows.keep(torch.multinomial(w, n, replacement=True))
-        else:
-            self.effective_sample_size += n
-        for d in order:
-            if d not in self.conditions:
-                rows.put(d, self.laws.sample(d, rows.params(d)))
-        return rows.x
+            logw = logw + mass
+        return rows, logw
 
     def _restricted(self, d: int, params: Tensor) -> tuple[Tensor, Tensor]:
         condition = self.conditions[d]

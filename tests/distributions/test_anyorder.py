@@ -82,6 +82,25 @@ def test_importance_weights_give_the_law_restricted(parts):
     assert dist.effective_sample_size == pytest.approx(16 * 20_000 * worth.item(), rel=0.02)
 
 
+def test_restrictions_weigh_the_orders_too():
+    """Orders disagree about the mass of what is allowed: p(x) is their mean, and then restricted."""
+    torch.manual_seed(7)
+    laws = SpikedLaws({}, cardinality=[3, 3], ordered=[False] * 2, width=[0.0] * 2)
+    net = ObservedNet(laws.reads, laws.n_params, (16, 16))
+    torch.nn.init.normal_(net.net.last, std=3.0)
+    some = Condition(values=(0.0, 1.0))
+    allowed = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)))
+    orders = torch.tensor([[0, 1], [1, 0]])
+    apart = [AnyOrder(net, laws, o[None]).log_prob(allowed).detach().exp() for o in orders]
+    masses = [p.sum() for p in apart]
+    want = sum(apart) / sum(masses)
+    assert max(masses) > 1.3 * min(masses)
+    assert (want - sum(p / p.sum() for p in apart) / 2).abs().max() > 0.03
+    drawn = AnyOrder(net, laws, orders, conditions={0: some, 1: some}).sample((20_000,))
+    share = torch.stack([(drawn == row).all(1).float().mean() for row in allowed])
+    torch.testing.assert_close(share, want, atol=0.012, rtol=0)
+
+
 def test_shapes(parts):
     dist = AnyOrder(*parts, ORDERS)
     assert dist.sample((2, 3)).shape == (2, 3, 3)
