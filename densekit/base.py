@@ -493,7 +493,7 @@ class DensityEstimator(BaseEstimator, ABC):
     def _check_sample_context(self, context: Any) -> Any:
         context = in_memory(context)
         if self._capabilities.context == "none" and context is not None:
-            raise ValueError(f"{type(self).__name__} was fitted without a context and takes none")
+            raise ValueError(f"{type(self).__name__} takes no context: it models p(x) only")
         if self._capabilities.context in ("features", "text"):
             fitted = self.context_codec_ is not None
             if fitted and context is None:

@@ -213,7 +213,7 @@ class LanguageModel(TokenModel):
 
 def _check_temper(temperature: float, top_k: int | None, top_p: float | None) -> None:
     for name, value in (("temperature", temperature), ("top_p", top_p)):
-        if value is not None and not _is_number(value):
+        if not (_is_number(value) or (value is None and name == "top_p")):
             raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
     if not (0 < temperature < math.inf):
         raise ValueError(

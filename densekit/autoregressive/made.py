@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.chain import Chain
-from densekit.distributions.columnwise import ColumnLaws
+from densekit.distributions.columnwise import ColumnLaws, warn_of_many_categories
 from densekit.nets.masked import MaskedNet
 from densekit.nets.mlp import ACTIVATIONS
 from densekit.nets.orders import ManyMasks, draw_orders
-from densekit.neural import NeuralDensity
+from densekit.neural import Events, NeuralDensity
 from densekit.params import Interval, OneOf
 
 _MOST_DIRECT = 2**22
@@ -127,6 +127,11 @@ class MADE(NeuralDensity):
             net.last_bias.add_(laws.start()[..., None])
         orders = draw_orders(schema.n_dims, self._first_order(schema), self.n_masks)
         return MADEModule(ManyMasks(net, orders, shuffle_units=self.n_masks > 1), laws)
+
+    def _fit(self, events: Events, context: Tensor | None) -> None:
+        batch = max(self.batch_size, self._capabilities.score_batch)
+        warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
+        super()._fit(events, context)
 
     def _first_order(self, schema: Schema) -> list[int]:
         if self.order == "columns":

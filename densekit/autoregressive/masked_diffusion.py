@@ -44,6 +44,7 @@ class MaskedDiffusion(TextModel, NeuralDensity):
 
     Draws begin with a length and nothing but hidden tokens, which are uncovered in an order at random,
     by Gumbel noise in float64: with float32 draws are sharper than the model (Zheng et al. 2024).
+    There are no prompts, since tokens do not come in order, and no temperature.
 
     Parameters
     ----------

@@ -93,6 +93,24 @@ class RecurrentLanguageModel(LanguageModel, NeuralDensity):
 
         The state is carried from one to the next, as in a fit with ``carry``; the sum over X is the
         log-mass of the whole text, each string closed by its end.
+
+        Parameters
+        ----------
+        X : list, Series or array of str
+            Of any length each.
+
+        Raises
+        ------
+        TypeError, ValueError
+            X as in ``score_samples``.
+
+        Examples
+        --------
+        >>> from densekit import RecurrentLanguageModel
+        >>> lines = ["abba", "baab", "abab", "bb"] * 5
+        >>> model = RecurrentLanguageModel(width=8, n_layers=1, carry=True, max_steps=5).fit(lines)
+        >>> model.score_in_order(["ab", "ba"]).shape
+        (2,)
         """
         check_is_fitted(self)
         rows, ladj = self.codec_.documents(codecs.for_scoring(X))

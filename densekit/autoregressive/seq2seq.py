@@ -98,7 +98,9 @@ class Seq2Seq(TokenModel, NeuralDensity):
         targets : like the targets of ``fit``
             One for each source.
         log_prob : (n,), only with ``return_log_prob``
-            What ``score_samples`` says of them, in nats.
+            Of the tokens that were found, in nats: what ``score_samples`` says of the targets, where
+            the codec reads them as the same tokens (bytes that are not UTF-8 are none, and a word with
+            a rare BPE token may be written in several ways).
 
         Raises
         ------

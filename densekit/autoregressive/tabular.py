@@ -15,15 +15,13 @@ from densekit.codecs.columns import spike_places
 from densekit.codecs.conditions import read_conditions
 from densekit.codecs.schema import Schema
 from densekit.distributions.anyorder import AnyOrder
+from densekit.distributions.columnwise import warn_of_many_categories
 from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.mlp import ACTIVATIONS
 from densekit.nets.observed import ObservedNet
 from densekit.nets.orders import draw_orders
 from densekit.neural import Events, NeuralDensity
 from densekit.params import Interval, OneOf
-
-_MANY_CATEGORIES = 10_000
-"""A column with more asks for so much memory that it should be known before it is taken."""
 
 
 class TabularAutoregressive(NeuralDensity):
@@ -128,17 +126,8 @@ class TabularAutoregressive(NeuralDensity):
         return TabularModule(net, laws, orders)
 
     def _fit(self, events: Events, context: Tensor | None) -> None:
-        for column in self.schema_.columns:
-            if (k := len(column.levels)) > _MANY_CATEGORIES:
-                batch = max(self.batch_size, self._capabilities.score_batch)
-                memory = SpikedLaws.memory(k, batch, torch.finfo(self._torch_dtype).bits // 8)
-                warnings.warn(
-                    f"column {column.name!r} has {k:,} categories: what is learnt of each, and their "
-                    f"masses for {batch} rows, take about {memory / 2**20:,.0f} MiB; join rare "
-                    "categories, or leave the column out, where that is too much",
-                    UserWarning,
-                    stacklevel=2,
-                )
+        batch = max(self.batch_size, self._capabilities.score_batch)
+        warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
         super()._fit(events, context)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
@@ -186,7 +175,9 @@ class TabularAutoregressive(NeuralDensity):
         check_is_fitted(self)
         entries = self.codec_.entries(given, "given")
         if len(entries) == self.schema_.n_dims:
-            raise ValueError(f"given={list(given)!r} has every column: nothing is left to score")
+            raise ValueError(
+                f"given={list(given)!r} has all columns that vary: nothing is left to score"
+            )
         twin = self._as(self.module_(given=entries), self.codec_.given(given))
         return twin.score_samples(X, return_std=return_std)
 

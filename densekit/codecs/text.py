@@ -190,7 +190,13 @@ class TextCodec(Codec):
             raise ValueError(
                 f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); "
                 f"max_length is {self.longest}: cut the string into pieces, fit with a larger "
-                "max_length, or (a language model) score it in windows with score_documents."
+                "max_length"
+                + (
+                    ""
+                    if what != "X"
+                    else ", or (a language model) score it in windows with score_documents"
+                )
+                + "."
             )
 
     def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ Germain, Gregor, Murray & Larochelle 2015, "MADE" (masses). Uria, Murray & Laroc
 """
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,29 @@ from torch.nn.functional import logsigmoid, one_hot, softplus
 
 _FEW = 16
 """Ordered codes up to so many have a logit each; beyond, neighbours should learn from each other."""
+_MANY_CATEGORIES = 10_000
+"""A column with more asks for so much memory that it should be known before it is taken."""
 _RANK = 64
 """Numbers that a network puts out for a column, at most, where each of its codes has a logit."""
 _READ = 16
 """Numbers that a network reads of a column with more codes than twice as many."""
 _SPREAD = math.sqrt(3.0)
 """Ordered codes are spread evenly over [-_SPREAD, _SPREAD), where a uniform law has unit variance."""
+
+
+def warn_of_many_categories(columns: Iterable[Any], n_rows: int, dtype: torch.dtype) -> None:
+    """Say what memory a column of a schema with more than 10,000 ``levels`` takes, before it is taken:
+    what is learnt of each, with its gradient, two moments, average and best, and logits of rows."""
+    for column in columns:
+        if (k := len(column.levels)) > _MANY_CATEGORIES:
+            size = k * (6 * (_READ + _RANK + 1) + 3 * n_rows) * dtype.itemsize
+            warnings.warn(
+                f"column {column.name!r} has {k:,} categories: what is learnt of each, and their "
+                f"masses for {n_rows} rows, take about {size / 2**20:,.0f} MiB; join rare "
+                "categories, or leave the column out, where that is too much",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 class ColumnLaws(nn.Module):

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from densekit.distributions.columnwise import _RANK, _READ, ColumnLaws, _draw
+from densekit.distributions.columnwise import ColumnLaws, _draw
 
 
 class SpikedLaws(ColumnLaws):
@@ -53,13 +53,6 @@ class SpikedLaws(ColumnLaws):
             self.n_params = max(self.n_params, 3 * self.n_components + 1 + len(places))
         more = self.n_params - len(self._start)
         self._start = torch.cat([self._start, self._start.new_zeros(more, self.n_dims)])
-
-    @staticmethod
-    def memory(n_categories: int, n_rows: int, n_bytes: int) -> int:
-        """About how many bytes a column of many categories takes: what is learnt of each (with its
-        gradient, two moments, the average and the best so far), and logits of a batch of rows."""
-        learnt = 6 * (_READ + _RANK + 1)
-        return n_categories * (learnt + 3 * n_rows) * n_bytes
 
     def _hits(self, d: int, x: Tensor) -> Tensor:
         """Which spike each value (n,) is: (K, n)."""

@@ -19,7 +19,7 @@ _logger.addHandler(logging.NullHandler())
 @functools.cache
 def _there() -> bool:
     if importlib.util.find_spec("numba") is None:
-        _logger.info("flows are computed in plain torch: pip install 'densekit[fast]' for numba")
+        _logger.info("models are computed in plain torch: pip install 'densekit[fast]' for numba")
         return False
     return True
 
@@ -42,7 +42,7 @@ def kernel(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     # A numba that does not fit the numpy beside it, or finds no folder that it may write to.
     except (ImportError, RuntimeError) as error:
-        _logger.warning("flows are computed in plain torch: numba does not work here (%s)", error)
+        _logger.warning("models are computed in plain torch: numba does not work here (%s)", error)
         return None
 
 
@@ -95,5 +95,8 @@ class Looped(torch.autograd.Function):
         given = [t.view_as(t) for t in given]
         wanted = [t for t, need in zip(given, needs, strict=True) if need]
         value = ctx.formula(*given)
+        value = (value,) if isinstance(value, Tensor) else value
+        pairs = [(v, g) for v, g in zip(value, slopes, strict=True) if v.requires_grad]
+        value, slopes = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(value, wanted, slopes, create_graph=True))
         return None, None, None, *(next(found) if need else None for need in needs)

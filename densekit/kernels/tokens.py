@@ -232,7 +232,7 @@ def _added(x: Tensor, added: Sequence[Tensor]) -> tuple[int, np.ndarray]:
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
     """Heads (m, h, d): those that have a gain normalised and turned, and the others."""
-    x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
+    x, cos, sin, gain = (t.contiguous() for t in (x, cos, sin, gain))
     m, heads, d = x.shape
     y, left = x.new_empty(m, len(gain), d), x.new_empty(m, heads - len(gain), d)
     given = (len(gain), heads - len(gain), d // 2, F(tiny), flat(x), flat(cos), flat(sin))
@@ -246,7 +246,7 @@ def turn_backward(
     x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, gy: Tensor, gleft: Tensor, tiny: float
 ) -> tuple[Tensor, None, None, Tensor]:
     """Gradients with respect to x and the gains: angles are not learnt."""
-    x, cos, sin, gy, gleft = (t.contiguous() for t in (x, cos, sin, gy, gleft))
+    x, cos, sin, gain, gy, gleft = (t.contiguous() for t in (x, cos, sin, gain, gy, gleft))
     _, heads, d = x.shape
     gx, parts = torch.empty_like(x), _parts(x.flatten(1))
     ggain = x.new_zeros(len(parts), len(gain))

@@ -30,42 +30,73 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor) -> tuple[Tensor, Te
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1), left
 
 
-def _switch(x: Tensor, *added: Tensor) -> Tensor:
-    return F.glu(sum(added, x), -1)
+def _switch(x: Tensor, added: Tensor | None = None) -> Tensor:
+    return F.glu(x if added is None else x + added, -1)
 
 
 def rms_norm(x: Tensor) -> Tensor:
     """Tokens x, (m, width), over the root of their mean square (Zhang and Sennrich 2019). There is no
-    gain: the matrix behind has it already."""
-    if loops := compiled(KERNEL, x):
+    gain: the matrix behind has it already.
+
+    Examples
+    --------
+    >>> round(rms_norm(torch.tensor([[3.0, 4.0]])).square().mean().item(), 4)
+    1.0
+    """
+    if x.ndim == 2 and (loops := compiled(KERNEL, x)):
         there, back = partial(loops.norm, tiny=_TINY), partial(loops.norm_backward, tiny=_TINY)
         return Looped.apply(_norm, there, back, x)
     return _norm(x)
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """(m, 2 width) to (m, width): the first half by its sigmoid, by the second (Shazeer 2020)."""
-    if loops := compiled(KERNEL, x):
+    """(m, 2 width) to (m, width): the first half by its sigmoid, by the second (Shazeer 2020).
+
+    Examples
+    --------
+    >>> swiglu(torch.tensor([[0.0, 100.0, 7.0, 2.0]])).tolist()
+    [[0.0, 200.0]]
+    """
+    if x.ndim == 2 and x.shape[1] % 2 == 0 and (loops := compiled(KERNEL, x)):
         return Looped.apply(_gate, loops.gate, loops.gate_backward, x)
     return _gate(x)
 
 
-def glu(x: Tensor, *added: Tensor) -> Tensor:
+def glu(x: Tensor, added: Tensor | None = None) -> Tensor:
     """Pixels x and what is added to them, (N, 2 width, H, W) each, to (N, width, H, W): of the sum, the
-    first half of the channels times the sigmoid of the second (van den Oord et al. 2016)."""
-    if loops := compiled(KERNEL, x, *added):
-        rows = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x, *added))
+    first half of the channels times the sigmoid of the second (van den Oord et al. 2016).
+
+    Examples
+    --------
+    >>> glu(torch.tensor([5.0, 0.0]).view(1, 2, 1, 1)).item()
+    2.5
+    """
+    both = (x,) if added is None else (x, added)
+    fits = x.ndim == 4 and x.shape[1] % 2 == 0 and all(t.shape == x.shape for t in both)
+    if fits and (loops := compiled(KERNEL, *both)):
+        rows = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in both)
         y = Looped.apply(_switch, loops.switch, loops.switch_backward, *rows)
         return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
-    return F.glu(sum(added, x), 1)
+    return F.glu(x if added is None else x + added, 1)
 
 
 def rotary(x: Tensor, turn: tuple[Tensor, Tensor], gain: Tensor) -> tuple[Tensor, Tensor]:
     r"""Heads x, (m, h, d), of which as many as there are gains are normalised, each by the root of its
     mean square (Henry et al. 2020), scaled by its gain, and turned: each pair
     :math:`(x_i, x_{i + d/2})` by the angle whose cosine and sine, (m, d / 2), are given (Su et al.
-    2021). These and the others."""
-    if loops := compiled(KERNEL, x, gain, *turn):
+    2021). These and the others, (m, gains, d) and (m, h - gains, d).
+
+    Examples
+    --------
+    >>> quarter = torch.zeros(1, 1), torch.ones(1, 1)
+    >>> turned, left = rotary(torch.tensor([[[1.0, 0.0], [5.0, 6.0]]]), quarter, torch.ones(1))
+    >>> round(turned.square().mean().item(), 4), left.tolist()
+    (1.0, [[[5.0, 6.0]]])
+    """
+    half = (len(x), x.shape[-1] // 2)
+    fits = x.ndim == 3 and 2 * half[1] == x.shape[2] and len(gain) <= x.shape[1]
+    fits = fits and all(t.shape == half for t in turn)
+    if fits and (loops := compiled(KERNEL, x, gain, *turn)):
         there, back = partial(loops.turn, tiny=_TINY), partial(loops.turn_backward, tiny=_TINY)
         return Looped.apply(_turn, there, back, x, *turn, gain)
     return _turn(x, *turn, gain)

@@ -8,7 +8,7 @@ from densekit.kernels.compiled import compiled
 from densekit.nets import tokenwise
 from densekit.nets.tokenwise import KERNEL, glu, rms_norm, rotary, swiglu
 
-pytest.importorskip("densekit.kernels.tokens", reason="numba is not installed")
+loops = pytest.importorskip("densekit.kernels.loops", reason="numba is not installed")
 
 M, HEADS, GAINS, HALF = 700, 5, 3, 4
 
@@ -26,7 +26,7 @@ CASES = {
     "rms_norm": (lambda x: (rms_norm(x),), lambda x: (tokenwise._norm(x),), [numbers(M, 24)]),
     "swiglu": (lambda x: (swiglu(x),), lambda x: (tokenwise._gate(x),), [3 * numbers(M, 96)]),
     "glu": (
-        lambda *x: (glu(*x),),
+        lambda x, added: (glu(x, added),),
         lambda *x: (torch.nn.functional.glu(sum(x), 1),),
         [
             numbers(40, 16, 7, 5).to(memory_format=torch.channels_last),
@@ -58,9 +58,11 @@ def slopes(function, given, weights):
     return out, torch.autograd.grad(total, given)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 3])
 def test_values_and_gradients_are_the_formulas(case, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(loops, "SHARE", 1)
+    assert len(loops.shares(M, M)) == threads
     ours, formula, given = case
     assert compiled(KERNEL, *given) is not None
     weights = [numbers(*y.shape, seed=7) for y in formula(*given)]
@@ -77,27 +79,44 @@ def test_they_can_be_differentiated_twice(case):
     given = [x[:6] if x.ndim > 1 else x for x in given]
     weights = [numbers(*y.shape, seed=7) for y in formula(*given)]
 
-    def curvature(function, given):
-        given = [x.clone().requires_grad_() for x in given]
+    def curvature(function, given, learnt):
+        given = [x.clone() for x in given]
+        given[learnt].requires_grad_()
         total = sum(
-            (y * w.to(y.dtype)).sum() for y, w in zip(function(*given), weights, strict=True)
+            (y * y * w.to(y.dtype)).sum() for y, w in zip(function(*given), weights, strict=True)
         )
-        (slope,) = torch.autograd.grad(total, given[0], create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), given[0])[0]
+        (slope,) = torch.autograd.grad(total, given[learnt], create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), given[learnt])[0]
 
-    want = curvature(formula, [x.double() for x in given])
-    found = curvature(ours, given)
-    assert float(want.abs().max()) > 1e-3
-    torch.testing.assert_close(found.double(), want, rtol=1e-4, atol=1e-4)
+    for learnt in range(len(given)):
+        want = curvature(formula, [x.double() for x in given], learnt)
+        found = curvature(ours, given, learnt)
+        assert float(want.abs().max()) > 1e-3
+        size = float(want.abs().max())
+        torch.testing.assert_close(found.double(), want, rtol=1e-4, atol=1e-5 * size)
 
 
-def test_a_row_does_not_depend_on_its_neighbours(case):
-    ours, _, given = case
-    if given[-1].ndim == 1:
-        return  # its angles are those of the first rows
-    some = [x[5:9] for x in given]
-    for whole, part in zip(ours(*given), ours(*some), strict=True):
+@pytest.mark.parametrize("name", ["rms_norm", "swiglu", "glu", "glu alone"])
+def test_a_row_does_not_depend_on_its_neighbours(name):
+    ours, _, given = CASES[name]
+    for whole, part in zip(ours(*given), ours(*(x[5:9] for x in given)), strict=True):
         assert torch.equal(whole[5:9], part)
+
+
+def test_shapes_that_do_not_fit_are_the_formulas_business():
+    x = numbers(3, 16, 2, 2)
+    assert torch.equal(glu(x, x[:, :, :1, :1]), torch.nn.functional.glu(x + x[:, :, :1, :1], 1))
+    cube = numbers(2, 3, 8)
+    torch.testing.assert_close(rms_norm(cube), rms_norm(cube.view(6, 8)).view(2, 3, 8))
+    torch.testing.assert_close(swiglu(cube), swiglu(cube.view(6, 8)).view(2, 3, 4))
+    with pytest.raises(RuntimeError):
+        swiglu(numbers(3, 5))
+    with pytest.raises(RuntimeError):
+        rotary(numbers(7, HEADS, 2 * HALF), tuple(t[:2] for t in turn()), torch.ones(GAINS))
+    gains, strided = torch.arange(1.0, 4.0), torch.arange(1.0, 4.0).repeat_interleave(2)[::2]
+    heads = numbers(7, HEADS, 2 * HALF)
+    for a, b in zip(rotary(heads, turn(7), gains), rotary(heads, turn(7), strided), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_strides_do_not_matter():

@@ -145,3 +145,21 @@ def test_groups_of_queries_share_keys_and_values():
 def test_groups_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"n_kv_heads=4 must divide n_heads=6"):
         Transformer(VOCAB, 24, 1, n_heads=6, n_kv_heads=4)
+
+
+def test_cached_steps_and_one_reading_agree_in_float32_too():
+    """The way that users take, compiled loops and all."""
+    torch.manual_seed(0)
+    net = Transformer(VOCAB, width=32, n_layers=3, n_heads=4)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    tokens = torch.randint(1, VOCAB, (5, 40))
+    with torch.no_grad():
+        whole = net(tokens).view(5, 40, VOCAB)
+        logits, cache = net.start(tokens[:, :1])
+        found = [logits]
+        for t in range(1, 40):
+            logits, cache = net.step(tokens[:, t], cache)
+            found.append(logits)
+    a, b = torch.stack(found, 1)[..., 1:], whole[..., 1:]
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(b.abs().max().clamp_min(1)))
