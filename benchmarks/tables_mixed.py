@@ -69,7 +69,10 @@ class Integers:
     def at(self, x):
         place = np.searchsorted(self.values, x).clip(max=len(self.values) - 1)
         seen = np.where(self.values[place] == x, self.share[place], 0)
-        return seen + self.rare * (self.law.cdf(x + 0.5) - self.law.cdf(x - 0.5))
+        # By the upper tail of a symmetric law: far down the lower one's, 1 is taken from 1.
+        middle = self.law.median()
+        far = middle + np.abs(x - middle)
+        return seen + self.rare * (self.law.sf(far - 0.5) - self.law.sf(far + 0.5))
 
     def below(self, x):
         seen = np.concatenate([[0], np.cumsum(self.share)])[np.searchsorted(self.values, x)]

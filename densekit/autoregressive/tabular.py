@@ -57,7 +57,8 @@ class TabularAutoregressive(NeuralDensity):
         Logistics of each mixture.
     spike_share : float
         A value that at least this share of a numeric column's rows has, and ten rows, is a spike:
-        it has a mass of its own ("spike and slab"). 1 leaves only a column's single value.
+        it has a mass of its own ("spike and slab"). Of integers, which people round and machines
+        cap, a hundredth of it is enough, and thirty rows.
     activation : str
         See `densekit.nets.mlp.ACTIVATIONS`.
     dropout : float

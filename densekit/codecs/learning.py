@@ -24,6 +24,8 @@ _MOST_INTEGERS = 4096
 """Levels that an interval of integers may have."""
 _MOST_SPIKES, _FEWEST_REPEATS = 8, 10
 """Values of a column that may be spikes, and the rows that each must have."""
+_MOST_COMMON, _FEWEST_COMMON, _COMMON = 128, 30, 0.01
+"""The same of integers, whose values have masses anyway, and the part of the share that is enough."""
 _MOST_LEVELS = 2**20
 """Distinct values of a categorical column: more are an identifier, and would fill the memory."""
 
@@ -177,16 +179,22 @@ def _span(low: float, high: float) -> tuple[float, float]:
 
 
 class Repeats:
-    """Values that at least a share of the rows have, and ten rows at least.
+    """Values that at least a share of the rows have.
 
     Parameters
     ----------
     share : float, optional
         None looks for none.
+    fewest : int
+        Rows that a value must have at least.
+    most : int
+        Values that are found at most, the most frequent ones.
     """
 
-    def __init__(self, share: float | None) -> None:
-        self._share, self._n = share, 0
+    def __init__(
+        self, share: float | None, fewest: int = _FEWEST_REPEATS, most: int = _MOST_SPIKES
+    ) -> None:
+        self._share, self._n, self._fewest, self._most = share, 0, fewest, most
         self._counts: Counter[float] = Counter()
 
     def add(self, values: np.ndarray) -> None:
@@ -201,9 +209,9 @@ class Repeats:
             self._counts = Counter({v: n for v, n in self._counts.items() if n > few})
 
     def result(self) -> tuple[float, ...]:
-        """The values, in order; the most frequent where there are many."""
-        least = max(_FEWEST_REPEATS, (self._share or 1) * self._n)
-        often = [v for v, n in self._counts.most_common(_MOST_SPIKES) if n >= least]
+        """The values, in order."""
+        least = max(self._fewest, (self._share or 1) * self._n)
+        often = [v for v, n in self._counts.most_common(self._most) if n >= least]
         return tuple(sorted(v for v in often if abs(v) < 2**53))
 
 
@@ -294,7 +302,8 @@ class WholeLearner(Learner):
         spike_share: float | None = None,
     ):
         super().__init__(raw, name)
-        self._repeats = Repeats(spike_share)
+        share = None if spike_share is None else _COMMON * spike_share
+        self._repeats = Repeats(share, _FEWEST_COMMON, _MOST_COMMON)
         self._given, self._support = support, _long_form(raw.label, support)
         self._within = self._support != ("real",)
         self._levels = self._inside() if self._within else ()

@@ -69,8 +69,9 @@ class TableCodec(Codec):
         ``"datetime"`` where the inferred kind is not meant. Columns are named by label, for arrays
         by index.
     spike_share : float, optional
-        A value of a column of numbers or integers that at least this share of its rows has (eight
-        at most, ten rows each) is a spike, which has a mass of its own. None looks for none.
+        A value of a column of numbers that at least this share of its rows has (eight at most, ten
+        rows each) is a spike, which has a mass of its own; of integers, whose values have masses
+        anyway, a hundredth of it is enough (128 at most, thirty rows each). None looks for none.
     missing : bool
         Whether cells may be missing (NaN, None, NaT): their entries are NaN.
 

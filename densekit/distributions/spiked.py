@@ -20,6 +20,9 @@ from torch.nn.functional import logsigmoid
 
 from densekit.distributions.columnwise import ColumnLaws, _draw
 
+_IN_ORDER = 8
+"""More spikes than these are read with their values."""
+
 
 class SpikedLaws(ColumnLaws):
     """Column laws with spikes, which can be restricted to an interval or to some values.
@@ -33,8 +36,9 @@ class SpikedLaws(ColumnLaws):
 
     Notes
     -----
-    A network reads a column with K spikes as 1 + K numbers: the value, 0 where it is a spike, and
-    which spike it is. Samples are last: parameters (P, D, N), values (D, N).
+    A network reads a column with K spikes as 1 + K numbers: the value, and which spike it is. The value
+    of one of 8 spikes or fewer is read as 0; that of more is not, since they are in an order. Samples
+    are last: parameters (P, D, N), values (D, N).
 
     Examples
     --------
@@ -68,7 +72,8 @@ class SpikedLaws(ColumnLaws):
         if d not in self.spiked:
             return super().read(d, x)
         hits = self._hits(d, x)
-        return torch.cat([torch.where(hits.any(0), 0.0, x)[None], hits.to(x.dtype)])
+        value = x if len(hits) > _IN_ORDER else torch.where(hits.any(0), 0.0, x)
+        return torch.cat([value[None], hits.to(x.dtype)])
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-mass or density of each entry, (D, N), of values (D, N)."""

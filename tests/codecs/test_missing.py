@@ -102,3 +102,14 @@ def test_a_value_of_few_rows_is_no_spike():
     assert TableCodec(spike_share=0.005).fit(x).schema.columns[0].spikes == (1.0,)
     assert TableCodec(spike_share=0.02).fit(x).schema.columns[0].spikes == ()
     assert TableCodec().fit(x).schema.columns[0].spikes == ()
+
+
+def test_common_integers_are_spikes_at_a_hundredth_of_the_share():
+    x = np.arange(4000)
+    x[:30], x[30:59] = 7777, 8888
+    column = TableCodec(spike_share=0.05).fit(x[:, None]).schema.columns[0]
+    assert column.kind == "integer"
+    assert column.spikes == (7777,)
+    few = np.repeat(np.arange(200), 40)
+    assert len(TableCodec(spike_share=0.05).fit(few[:, None]).schema.columns[0].spikes) == 128
+    assert TableCodec().fit(few[:, None]).schema.columns[0].spikes == ()
