@@ -99,10 +99,10 @@ def lstm():
         tokens="word",
         width=256,
         n_layers=2,
-        dropout=0.5,
+        dropout=0.2,
         carry=True,
         batch_size=32,
-        max_time=1500,
+        max_time=840,
         **BUDGET,
     )
 
