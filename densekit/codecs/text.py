@@ -187,16 +187,13 @@ class TextCodec(Codec):
     def _check_lengths(self, lengths: np.ndarray, texts: list[str], what: str) -> None:
         if lengths.max() > (self.longest or 0):
             row = int((lengths > (self.longest or 0)).argmax())
+            windows = (
+                ", or (a language model) score it with score_documents" if what == "X" else ""
+            )
             raise ValueError(
-                f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); "
-                f"max_length is {self.longest}: cut the string into pieces, fit with a larger "
-                "max_length"
-                + (
-                    ""
-                    if what != "X"
-                    else ", or (a language model) score it in windows with score_documents"
-                )
-                + "."
+                f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); max_length "
+                f"is {self.longest}: cut the string into pieces, or fit with a larger max_length"
+                f"{windows}."
             )
 
     def _ids(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
