@@ -137,6 +137,8 @@ def test_a_context_is_learnt_by_name_and_comes_back_in_the_sample(rng):
         est.sample(1, context={"a": 1.0, "g": "w"})
     with pytest.raises(ValueError, match=r"lacks the columns \['g'\]"):
         est.sample(1, context={"a": 1.0})
+    with pytest.raises(ValueError, match=r"has \['h'\], which it cannot condition on; .*'a', 'g'"):
+        est.sample(1, context={"a": 1.0, "g": "v", "h": 2})
     with pytest.raises(ValueError, match="sample needs context"):
         est.sample(1)
 

@@ -84,10 +84,13 @@ class ContextCodec:
                     "a context given as a mapping needs named columns: fit with "
                     "context=[names of columns of X]"
                 )
-            missing = [c for c in self.names if c not in columns]
-            if missing:
+            if set(columns) != set(self.names):
+                missing = [c for c in self.names if c not in columns]
+                surplus = [c for c in columns if c not in self.names]
+                parts = [f"lacks the columns {missing}"] * bool(missing)
+                parts += [f"has {surplus}, which it cannot condition on"] * bool(surplus)
                 raise ValueError(
-                    f"context lacks the columns {missing}; it needs {list(self.names)}"
+                    f"context {' and '.join(parts)}; this model was fitted with {list(self.names)}"
                 )
             lengths = {c: len(columns[c]) for c in self.names}
             if len(set(lengths.values())) > 1:
