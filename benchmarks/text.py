@@ -102,7 +102,7 @@ def lstm():
         dropout=0.2,
         carry=True,
         batch_size=32,
-        max_time=1800,
+        max_time=500,
         **BUDGET,
     )
 
