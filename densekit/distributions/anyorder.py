@@ -115,6 +115,8 @@ class AnyOrder(TorchDistribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         n = shape.numel()
         x = self.net.net.last.new_empty(self.laws.n_dims, n)
+        if not n:
+            return x.t().reshape(*shape, self.laws.n_dims)
         several = [d for d, condition in self.conditions.items() if not _is_one(condition)]
         m = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if len(several) > 1 else n
         which = torch.randint(len(self.orders), (m,), device=x.device)

@@ -35,19 +35,18 @@ class _Layer(nn.Module):
         # Each layer adds nothing at first.
         self.add_above, self.add_left = (nn.Parameter(torch.zeros(W, W)) for _ in range(2))
 
-    def with_context(self, y: Tensor, context: Tensor | None) -> Tensor:
-        """With what the context adds to both stacks, (N, 2 width, 1, 1)."""
-        if context is None:
-            return y
-        return y + (squash(context) @ self.context.t())[:, :, None, None]
+    def given(self, context: Tensor | None) -> Tensor | None:
+        """What the context adds to both stacks, (N, 2 width, 1, 1)."""
+        return None if context is None else (squash(context) @ self.context.t())[:, :, None, None]
 
     def rows(self, v: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The vertical stack from rows (N, width, H + dilation, W), of which the first ``dilation``
         are those before: its H new rows, and what they say to the horizontal stack."""
         d = self.dilation
         y = F.conv2d(v, self.above, self.above_bias, padding=(0, d), dilation=d)
-        v = v[:, :, d:] + _pointwise(glu(self.with_context(y, context)), self.add_above)
-        return v, self.with_context(_pointwise(v, self.down, self.left_bias), context)
+        given = self.given(context)
+        v = v[:, :, d:] + _pointwise(glu(_plus(y, given)), self.add_above)
+        return v, _plus(_pointwise(v, self.down, self.left_bias), given)
 
     def columns(self, h: Tensor, said: Tensor) -> Tensor:
         """The horizontal stack, (N, width, H, W)."""
@@ -163,6 +162,11 @@ class PixelNet(nn.Module):
                     h = layer.pixel(h, line[k][j], said[k][j])
                 x[:, :-1, i + _ABOVE, j + side] = pixel(h)
         return x[:, :-1, _ABOVE:, side : W + side].contiguous()
+
+
+def _plus(y: Tensor, given: Tensor | None) -> Tensor:
+    """Without a context, no pass over y."""
+    return y if given is None else y + given
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -104,6 +104,7 @@ def test_restrictions_weigh_the_orders_too():
 def test_shapes(parts):
     dist = AnyOrder(*parts, ORDERS)
     assert dist.sample((2, 3)).shape == (2, 3, 3)
+    assert dist.sample((0,)).shape == (0, 3)
     assert dist.expand((4,)).sample().shape == (4, 3)
     assert dist.expand((4,)).log_prob(EVERY[:1]).shape == (4,)
     assert dist.log_prob(EVERY.view(3, 4, 3)).shape == (3, 4)
