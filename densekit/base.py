@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from densekit import codecs, files, probes
+from densekit import codecs, persistence
 from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
 from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
@@ -34,12 +34,6 @@ _CODECS: dict[str, type[codecs.Codec]] = {
 }
 _ENCODE_ENTRIES = 2**20
 """Entries encoded at a time when scoring, so that a million rows need no second copy of the data."""
-
-
-def _name_of(function: Any) -> str:
-    """Where a function is defined; of another callable, its class."""
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _has_density(estimator: "DensityEstimator") -> bool:
@@ -289,38 +283,7 @@ class DensityEstimator(BaseEstimator, ABC):
         --------
         densekit.load
         """
-        check_is_fitted(self)
-        check_parameters(self)
-        kind = type(self)
-        if getattr(sys.modules.get(kind.__module__), kind.__name__, None) is not kind:
-            raise TypeError(
-                f"{kind.__name__} cannot be found as {kind.__module__}.{kind.__name__}: a file holds "
-                "the name of a class and no code, so define it at the top of a module"
-            )
-        names = self._names()
-        state = dict(self.__getstate__())  # type: ignore[call-overload]
-        # Code and live generators do not travel: such parameters fall back to their default.
-        left_out = (np.random.RandomState, np.random.Generator)
-        parameters = {
-            k: v
-            for k, v in state.items()
-            if k in names and k != "callbacks" and not isinstance(v, left_out) and not callable(v)
-        }
-        # What the weights were built with: load must be given it, so the file says what it was.
-        built: dict[str, Any] = state.get("built_with_", {})
-        functions = {k: _name_of(v) for k, v in built.items() if callable(v)}
-        if functions:
-            state["built_with_"] = {k: v for k, v in built.items() if k not in functions}
-        content = {
-            "class": kind.__name__,
-            "module": kind.__module__,
-            "parameters": parameters,
-            "fitted": {k: v for k, v in state.items() if k not in names and not k.startswith("_")},
-            "functions": functions,
-            "schema_hash": files.digest(self.schema_),
-            "probe": probes.make(self),
-        }
-        files.write(path, content)
+        persistence.save(self, path)
 
     # How fit goes.
 
@@ -341,7 +304,9 @@ class DensityEstimator(BaseEstimator, ABC):
         elif rows is None or codec.modality != "table":
             rows = X
         self.dtype_ = self.dtype
-        with self._encoded(codec.fit(rows), rows) as typed:
+        prompted = context is not None and self._capabilities.context == "prompt"
+        beside = {"prompts": texts_of(context)} if prompted else {}
+        with self._encoded(codec.fit(rows, **beside), rows) as typed:
             self._fit_events(codec, typed, context, device, seed)
 
     def _fit_events(
@@ -389,6 +354,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
+        if self._capabilities.modalities == ("text",) and codecs.is_frame(X):
+            modality = "text"  # whose codec asks for the column
         if modality not in self._capabilities.modalities:
             names = {"text": "text", "table": "tables", "image": "images"}
             takes = " and ".join(names[m] for m in self._capabilities.modalities)

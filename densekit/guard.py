@@ -78,7 +78,8 @@ class Budget(TorchDispatchMode):
                 f"it takes more than {self.operations} operations, which is more than such a file "
                 "can need"
             )
-        size, from_nothing = _at_most(args, kwargs)
+        picks = func is torch.ops.aten.index.Tensor
+        size, from_nothing = (_picked(*args), False) if picks else _at_most(args, kwargs)
         self._made += size if from_nothing else 0
         if max(size, self._made) > self.entries:
             raise OverBudgetError(
@@ -103,11 +104,33 @@ def _at_most(args: Any, kwargs: Any) -> tuple[int, bool]:
             numbers.append(abs(value))
     if not shapes:
         return max(*sizes, *numbers), True
-    # Broadcasting makes the greatest of each axis, and a matrix product no more than that.
+    return max(*sizes, _widest(shapes)), False
+
+
+def _widest(shapes: list[torch.Size]) -> int:
+    """Broadcasting makes the greatest of each axis, and a matrix product no more than that."""
     wide = max(map(len, shapes))
     padded = [(1,) * (wide - len(s)) + tuple(s) for s in shapes]
-    sizes.append(math.prod(max(axis) for axis in zip(*padded, strict=True)))
-    return max(sizes), False
+    return math.prod(max(axis) for axis in zip(*padded, strict=True))
+
+
+def _picked(x: torch.Tensor, indices: Any) -> int:
+    """How many entries ``x[indices]`` can have: the places picked, by the axes that are left whole."""
+    whole, shapes, axis = [], [], 0
+    for index in indices:
+        if index is None:
+            whole.append(x.shape[axis])
+            axis += 1
+        elif index.dtype in (
+            torch.bool,
+            torch.uint8,
+        ):  # a mask picks each of its places once at most
+            shapes.append(torch.Size([index.numel()]))
+            axis += index.ndim
+        else:
+            shapes.append(index.shape)
+            axis += 1
+    return _widest(shapes) * math.prod([*whole, *x.shape[axis:]])
 
 
 def check_state(estimator: Any, size: int) -> None:
@@ -142,7 +165,8 @@ def check_state(estimator: Any, size: int) -> None:
     _expect(measure == schema.base_measure, f"base_measure_ is {measure!r}")
     if isinstance(context, ContextCodec):
         _expect(type(context.table) is TableCodec, "the context has no table")
-        _expect(_all(context.names, str), "names of the context are no strings")
+        names = (*context.names, *context.own_names)
+        _expect(_all(names, str), "names of the context are no strings")
         _check_codec(context.table, size)
     else:
         _expect(context is None or type(context) is TextCodec, "context_codec_ is no codec")

@@ -37,7 +37,7 @@ def make(estimator: Any) -> dict[str, Any] | None:
             f"{type(estimator).__name__} is saved without probe rows, so that load cannot check its "
             f"scores ({type(error).__name__}: {error})",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     return probe

@@ -28,6 +28,7 @@ from densekit import (
     NoiseConditionalScore,
     RealNVP,
     files,
+    guard,
     probes,
 )
 
@@ -503,3 +504,29 @@ def test_files_of_earlier_releases_score_as_they_did(path):
 def test_there_is_a_golden_file_of_every_model():
     held = {files.read(p.with_suffix(".densekit"))["class"] for p in GOLDEN}
     assert held == set(densekit.all_estimators())
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (torch.rand(5, 6) > 0.5,),
+        (torch.tensor([0, 1, 2]),),
+        (slice(None), torch.tensor([[1, 2], [3, 4]])),
+        (torch.tensor([0, 1]), slice(None), torch.tensor([[3], [4]])),
+        (slice(None), torch.ones(6, 7, dtype=torch.bool)),
+        (torch.ones(5, dtype=torch.bool), slice(None), torch.tensor([0])),
+    ],
+)
+def test_what_is_picked_is_never_more_than_the_budget_counts(index):
+    x = torch.zeros(5, 6, 7)
+    with guard.Budget(10, x[index].numel() - 1), pytest.raises(ValueError, match=r"aten\.index"):
+        x[index]
+    with guard.Budget(100, x.numel()):
+        x[index]
+
+
+def test_masked_diffusion_is_saved_with_its_probe_rows(tmp_path, recwarn):
+    model = densekit.MaskedDiffusion(max_steps=1, random_state=0).fit(["some text", "more"] * 20)
+    model.save(tmp_path / "model")
+    assert not recwarn
+    densekit.load(tmp_path / "model")

@@ -2,6 +2,7 @@
 those share that are networks."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from densekit import codecs
 from densekit.base import DensityEstimator
-from densekit.distributions.sequence import PADDING, TokenSequence
+from densekit.distributions.sequence import END, PADDING, TokenSequence
 from densekit.distributions.tempered import Tempered
 from densekit.distributions.windows import score_in_windows
 from densekit.params import Interval, OneOf
@@ -204,6 +205,22 @@ class LanguageModel(TokenModel):
                 for row in rows
             ]
         return (torch.stack(logp).double() + ladj).numpy().astype(self.dtype_)
+
+    def _score_events(
+        self, typed: Tensor, context: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Scores; too long with its prompt is an error, as too long without one is."""
+        most = self.schema_.event_shape[0] - 1
+        if context is not None:
+            lengths = (typed > END).sum(1) + (context != PADDING).sum(1)
+            if (lengths > most).any():
+                row = int((lengths > most).nonzero()[0])
+                text = next(iter(self.codec_.decode(typed[row : row + 1])))
+                raise ValueError(
+                    f"with its prompt, {str(text)[:20]!r}... of X has {int(lengths[row])} tokens; "
+                    f"max_length is {most}: shorten it or the prompt, or fit with a larger max_length"
+                )
+        yield from super()._score_events(typed, context)
 
     def _token_sequence(self) -> TokenSequence:
         dist = self._distribution(None)

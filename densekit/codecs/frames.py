@@ -35,6 +35,12 @@ class RawColumn:
         """Rows, those included whose cell is missing."""
         return len(self.values) if self.missing is None else len(self.missing)
 
+    def cell(self, row: int) -> Any:
+        """What stands in a row that is not missing."""
+        value = self.values[row if self.missing is None else (~self.missing[:row]).sum()]
+        value = value.item() if isinstance(value, np.generic) else value
+        return self.levels[value] if self.coded and self.levels else value
+
 
 @dataclass
 class Frame:

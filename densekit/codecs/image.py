@@ -1,6 +1,7 @@
 """Images: pixels to channel-first events, and back."""
 
 import math
+import warnings
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ from densekit.codecs.schema import Column, Modality, Schema
 from densekit.codecs.support import from_real, to_real
 
 _UNIT = Column("pixel", "real", "float64", ("interval", 0.0, 1.0))
+_MANY = 1000
+"""So many pixels do not have two values of many by chance."""
 _BLOCK = 2**22
 """Pixels counted at a time, so that counting needs no second copy of the data."""
 
@@ -68,6 +71,11 @@ class ImageCodec(Codec):
         ValueError
             Wrong number of dimensions, a shape other than ``image_shape``, channels first, values
             outside 0..255 or [0, 1], NaN, no rows, or all pixels alike.
+
+        Warns
+        -----
+        UserWarning
+            Integers that have two values only: black and white as two of 256 levels.
         """
         x = self._array(X)
         shape = self._image_shape(x)
@@ -80,6 +88,19 @@ class ImageCodec(Codec):
         if x.min() == x.max():
             raise ValueError(
                 f"Every pixel of X is {x.flat[0]!r} (shape {x.shape}): there is nothing to learn."
+            )
+        ends = [x.min(), x.max()]
+        if (
+            levels > 2
+            and x.size >= _MANY
+            and all(np.isin(part, ends).all() for part in (x[:16], x))
+        ):
+            warnings.warn(
+                f"X has the values {x.min()} and {x.max()} only, and is read as pixels of {levels} "
+                "levels; for images of black and white, with a mass for two levels, pass booleans: "
+                f"X == {x.max()}",
+                UserWarning,
+                stacklevel=2,
             )
         by_channel = x.reshape(len(x), height * width, channels)
         if levels:

@@ -251,9 +251,11 @@ class TableCodec(Codec):
             outside = np.isneginf(term)
             if label in self._given:
                 if outside.any():
+                    row = int(outside.argmax())
                     raise ValueError(
-                        f"row {int(outside.argmax())} of X has a value in the given column {label!r} "
-                        "that is outside of what fit learnt of it: there is nothing to condition on"
+                        f"row {row} of X has {raw.cell(row)!r} in the given column {label!r}, which "
+                        "fit did not see: there is nothing to condition on. Declare all categories "
+                        "before fit with a Categorical dtype, or leave the row out"
                     )
                 term = np.full(n, jacobian_of(column))
             ladj += term
@@ -304,7 +306,8 @@ class TableCodec(Codec):
             Columns that are not there, naming the parameter.
         """
         if isinstance(labels, str) or not isinstance(labels, Sequence | set | np.ndarray):
-            raise TypeError(f"{parameter}={labels!r} must be a list of columns")
+            hint = f": {parameter}=[{labels!r}]" if isinstance(labels, str) else ""
+            raise TypeError(f"{parameter}={labels!r} must be a list of columns{hint}")
         known = by_label(dict.fromkeys(labels), self.labels, parameter)
         pairs = zip(self.labels, self.schema.columns, strict=True)
         varying = [label for label, column in pairs if not _still(column)]

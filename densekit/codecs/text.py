@@ -46,7 +46,7 @@ class TextCodec(Codec):
         Number of token ids, the three special ones included: for ``"bpe"`` (1024 unless given, at
         least 259), and for ``"character"`` and ``"word"`` where only the most frequent are to be kept.
     max_length : int, optional
-        Most tokens of a string; None takes twice the longest in ``fit``.
+        Most tokens of a string, its prompt included; None takes twice the longest in ``fit``.
 
     Examples
     --------
@@ -70,8 +70,9 @@ class TextCodec(Codec):
         self.vocab_size = vocab_size
         self.max_length = max_length
 
-    def fit(self, X: Any, what: str = "X") -> "TextCodec":
-        """Learn the symbols; ``what`` is the name that errors give to X.
+    def fit(self, X: Any, what: str = "X", prompts: Any = None) -> "TextCodec":
+        """Learn the symbols of the strings and of their prompts, one for all or one for each; ``what``
+        is the name that errors give to X.
 
         Raises
         ------
@@ -84,22 +85,27 @@ class TextCodec(Codec):
             ``tokens="bpe"`` without the ``tokenizers`` library.
         """
         texts = _strings(X, what)
+        before = [] if prompts is None else _strings(prompts, "context")
+        every = [*before, *texts]
         self._check()
         self.container, self.dtype, self.name = _container(X)
         self.symbols, self.tokenizer = "", ""
         if self.tokens == "character":
-            self.symbols = "".join(_most_frequent("".join(texts), self.vocab_size))
+            self.symbols = "".join(_most_frequent("".join(every), self.vocab_size))
             size = _SPECIAL + len(self.symbols)
         elif self.tokens == "word":
-            every = itertools.chain.from_iterable(map(_words, texts))
-            self.symbols = " ".join(_most_frequent(every, self.vocab_size))
+            words = itertools.chain.from_iterable(map(_words, every))
+            self.symbols = " ".join(_most_frequent(words, self.vocab_size))
             size = _SPECIAL + len(_words(self.symbols))
         elif self.tokens == "byte":
             size = _SPECIAL + 256
         else:
-            self.tokenizer = _train_bpe(texts, (self.vocab_size or _BPE_SIZE) - _SPECIAL)
+            self.tokenizer = _train_bpe(every, (self.vocab_size or _BPE_SIZE) - _SPECIAL)
             size = _SPECIAL + _bpe(self.tokenizer).get_vocab_size()
-        _, lengths = self._ids(texts)
+        lengths = self._ids(texts)[1]
+        if len(before) in (1, len(texts)):  # another number is refused when they are encoded
+            lengths = lengths + self._ids(before)[1]
+            what = f"with its prompt, {what}"
         self.longest = self.max_length
         if self.longest is None:
             self.longest = 2 * max(1, int(lengths.max()))
@@ -137,9 +143,9 @@ class TextCodec(Codec):
 
     def prompts(self, X: Any) -> Tensor:
         """Beginnings of strings to ids without ``END``, int64 (n, L), padded with 0."""
-        texts = _strings(X, "prompts")
+        texts = _strings(X, "context")
         ids, lengths = self._ids(texts)
-        self._check_lengths(lengths, texts, "prompts")
+        self._check_lengths(lengths, texts, "context")
         return torch.from_numpy(_pad(ids, lengths, int(lengths.max())))
 
     def decode(self, typed: Tensor) -> Any:

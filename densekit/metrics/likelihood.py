@@ -127,13 +127,18 @@ def nats_per_token(
     Raises
     ------
     ValueError
-        As :func:`held_out_nats`; counts below 1, or not one for each score.
+        As :func:`held_out_nats`; counts that are no numbers or below 1, or not one for each score.
 
     Examples
     --------
     >>> nats_per_token([-4.0, -8.0], [2, 4])
     Estimate(value=2.0, standard_error=0.0, unit='nats per token')
     """
+    if np.asarray(n_tokens).dtype.kind not in "iuf":
+        raise ValueError(
+            f"n_tokens must be numbers, got {type(n_tokens).__name__} of {np.asarray(n_tokens).dtype}: "
+            "pass model.n_tokens(texts)"
+        )
     return _rate(scores, n_tokens, errors, "nats per token")
 
 

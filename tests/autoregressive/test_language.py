@@ -49,6 +49,28 @@ def test_strings_that_are_too_long_are_refused_with_the_remedy(models):
             model.score_samples(["ab" * 5])
 
 
+def test_room_is_made_for_the_prompts_of_fit():
+    """The default length is twice that of the longest string and its prompt, whose symbols are known."""
+    prompts = ["zzzz" * (i % 4) for i in range(len(ROWS))]
+    model = NGram(order=3).fit(ROWS, context=prompts)
+    longest = max(len(p) + len(x) for p, x in zip(prompts, ROWS, strict=True))
+    assert model.schema_.event_shape == (2 * longest + 1,)
+    assert "z" in model.codec_.symbols
+    assert np.isfinite(model.score_samples(ROWS, context=prompts)).all()
+    assert np.isfinite(NGram(order=3).fit(ROWS, context="z" * 50).score(ROWS, context="z" * 50))
+
+
+def test_too_long_with_its_prompt_is_an_error_as_too_long_without_is(models):
+    for model in models:
+        assert np.isfinite(model.score_samples(["abab"], context=["baba"]))
+        with pytest.raises(
+            ValueError, match=r"with its prompt, 'ababa'.* 9 tokens; max_length is 8"
+        ):
+            model.score_samples(["ab", "ababa"], context=["baba", "baba"])
+    with pytest.raises(ValueError, match=r"with its prompt, X\[2\] has 9 tokens"):
+        NGram(max_length=8).fit(ROWS, context="abab")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -206,3 +206,8 @@ def test_unseen_characters_and_empty_strings_have_mass(fitted):
     scores = fitted.score_samples(["", "b?", "bc"], context=["", "z", "\U0001f600b"])
     assert np.isfinite(scores).all()
     assert all("\ufffd" not in t for t in fitted.decode(["", "zzz", "az"]))
+
+
+def test_sources_are_no_x_and_targets_no_y():
+    with pytest.raises(ValueError, match=r"fit\(targets, context=sources\)"):
+        Seq2Seq(max_steps=1).fit(["ab", "b"], ["AB", "B"])

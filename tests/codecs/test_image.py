@@ -180,3 +180,16 @@ def test_fewer_levels_than_256_are_given_as_the_support():
     for bad in ("positive", ("interval", 1, 16), ("interval", 0, 256)):
         with pytest.raises(ValueError, match="support="):
             ImageCodec(support=bad).fit(X)
+
+
+def test_two_levels_of_integers_are_warned_of(recwarn):
+    X = RNG.integers(0, 2, (20, 8, 8)).astype(np.uint8)
+    for black_and_white in (X, 255 * X):
+        with pytest.warns(UserWarning, match="256 levels.*pass booleans"):
+            assert ImageCodec().fit(black_and_white).schema.cardinality[0] == 256
+    recwarn.clear()
+    assert ImageCodec().fit(X == 1).schema.cardinality[0] == 2
+    assert ImageCodec(support=("interval", 0, 1)).fit(X).schema.cardinality[0] == 2
+    X[0, 0, 0] = 2
+    ImageCodec().fit(X)
+    assert not recwarn

@@ -111,7 +111,7 @@ def test_prompts_have_no_end():
     codec = TextCodec(max_length=4).fit(["ab", "ba"])
     assert codec.prompts(["a", "bax", ""]).tolist() == [[3, 0, 0], [4, 3, 2], [0, 0, 0]]
     assert codec.prompts([""]).shape == (1, 0)
-    with pytest.raises(ValueError, match=r"prompts\[1\] has 5 tokens"):
+    with pytest.raises(ValueError, match=r"context\[1\] has 5 tokens"):
         codec.prompts(["a", "aaaaa"])
 
 

@@ -97,11 +97,12 @@ def context_forms(fitted, other):
     yield 7
 
 
-def judge_context(pair, form):
-    """Fit a context by the names of its columns and encode another, in any form."""
+def judge_context(pair, form, apart):
+    """Fit a context by the names of its columns, or apart, and encode another, in any form."""
     fitted, other = pair
-    codec = ContextCodec(tuple(fitted.labels))
-    _, said = refusal(lambda: codec.fit(fitted.X), *fitted.culprits, *alike)
+    codec = ContextCodec(() if apart else tuple(fitted.labels))
+    words = (*fitted.culprits, *(said.replace("X", "context") for said in alike))
+    _, said = refusal(lambda: codec.fit(fitted.X), *words)
     if said is not None:
         return "not fitted"
     context = list(context_forms(fitted, other))[form % len(list(context_forms(fitted, other)))]
@@ -117,7 +118,7 @@ def judge_context(pair, form):
 
 @examples(200, 5000)
 def test_context_codec(n):
-    hold("contexts", n, judge_context, pairs(), st.integers(0, 5))
+    hold("contexts", n, judge_context, pairs(), st.integers(0, 5), st.booleans())
 
 
 def judge_images(drawn):

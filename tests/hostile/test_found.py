@@ -33,7 +33,7 @@ def test_a_row_too_far_to_standardise_has_no_mass():
 
 def test_a_context_too_far_to_standardise_is_refused():
     codec = ContextCodec().fit(np.array([[-1e-300], [1e-300], [0.0]]))
-    with pytest.raises(ValueError, match="context row 1 has a value"):
+    with pytest.raises(ValueError, match="context row 1 has a number too far"):
         codec.encode(np.array([[0.0], [1e16]]))
 
 
