@@ -24,7 +24,7 @@ from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spoole
 from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
-from densekit.params import Interval, OneOf, check_parameters
+from densekit.params import Interval, OneOf, check_integer, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 from densekit.tags import Capabilities as Capabilities
 from densekit.tags import DensityKind, DensityTags
@@ -207,12 +207,7 @@ class DensityEstimator(BaseEstimator, ABC):
             Its own seed: None draws anew at every call.
         """
         check_is_fitted(self)
-        if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
-            raise TypeError(
-                f"n_samples must be an integer, got {type(n_samples).__name__} {n_samples!r}"
-            )
-        if n_samples < 1:
-            raise ValueError(f"n_samples={n_samples} must be at least 1")
+        check_integer("n_samples", n_samples, 1)
         given = self._check_sample_context(context)
         encoded = self._encode_context(given, None)
         if encoded is not None:

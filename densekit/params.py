@@ -143,6 +143,14 @@ def check_parameters(estimator: Any) -> None:
                 raise ValueError(f"{where}: {field.name} must be {constraint}{near}")
 
 
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raise TypeError or ValueError unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}")
+
+
 _LISTED = 30
 """Names that fit into an error message."""
 

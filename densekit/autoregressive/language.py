@@ -2,7 +2,7 @@
 those share that are networks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -17,9 +17,20 @@ from densekit.base import DensityEstimator
 from densekit.distributions.sequence import END, PADDING, TokenSequence
 from densekit.distributions.tempered import Tempered
 from densekit.distributions.windows import score_in_windows
-from densekit.params import Interval, OneOf
+from densekit.neural import NeuralDensity
+from densekit.params import Interval, OneOf, check_integer
 
 _LOGITS_AT_ONCE = 2**24
+
+
+def log_probs_of(
+    write: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocab_size: int
+) -> Tensor:
+    """Log-probabilities (m,) of the tokens ``targets`` by the logits that ``write`` makes of states
+    (m, width): a few at a time where no gradient is asked for, so that logits take no more memory."""
+    rows = len(hidden) if torch.is_grad_enabled() else _LOGITS_AT_ONCE // vocab_size
+    pieces = zip(hidden.split(max(rows, 1)), targets.split(max(rows, 1)), strict=True)
+    return torch.cat([-F.cross_entropy(write(h), y, reduction="none") for h, y in pieces])
 
 
 class NextTokenNet(nn.Module):
@@ -51,14 +62,9 @@ class NextTokenNet(nn.Module):
         hidden, after = self.net.hidden(read, *state)
         predicts = torch.cat([follows.new_zeros(len(given), given.shape[1] - 1), follows], 1)
         hidden, targets = hidden[predicts[read != PADDING]], tokens[follows]
-        rows = len(hidden) if torch.is_grad_enabled() else _LOGITS_AT_ONCE // self.vocab_size
-        rows = max(rows, 1)
-        logp = [
-            -F.cross_entropy(self.net.write(h), y, reduction="none")
-            for h, y in zip(hidden.split(rows), targets.split(rows), strict=True)
-        ]
-        out = torch.zeros(tokens.shape, dtype=logp[0].dtype, device=tokens.device)
-        return out.masked_scatter(follows, torch.cat(logp)), after
+        logp = log_probs_of(self.net.write, hidden, targets, self.vocab_size)
+        out = torch.zeros(tokens.shape, dtype=logp.dtype, device=tokens.device)
+        return out.masked_scatter(follows, logp), after
 
     def start(self, given: Tensor) -> tuple[Tensor, Any]:
         return self.net.start(given)
@@ -155,6 +161,14 @@ class TokenModel(TextModel):
         return dist.by(Tempered(dist.model, *self._drawn))
 
 
+class NeuralTokenModel(TokenModel, NeuralDensity):
+    """A :class:`TokenModel` that is a network. Abstract."""
+
+    def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
+        """Nats per token: the size of a step does not depend on how long the strings are."""
+        return -module(context).log_prob(events).sum() / (events != PADDING).sum()
+
+
 class LanguageModel(TokenModel):
     """A :class:`TokenModel` that reads on from wherever a string begins. Abstract."""
 
@@ -247,11 +261,3 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(
         value, bool
     )
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
-    if value < least:
-        raise ValueError(f"{name}={value} must be at least {least}")

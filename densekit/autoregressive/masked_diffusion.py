@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densekit.autoregressive.language import TextModel
+from densekit.autoregressive.language import TextModel, log_probs_of
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.absorbing import AbsorbingDiffusion
@@ -18,7 +18,6 @@ from densekit.params import Interval
 
 _LENGTHS_FASTER = 10.0
 """The law of the length is so many times its weights, which Adam moves by the learning rate a step."""
-_LOGITS_AT_ONCE = 2**24
 _FEWEST_EVALUATED = 256
 
 
@@ -143,13 +142,9 @@ class _Uncovering(nn.Module):
     def log_probs(self, seen: Tensor, tokens: Tensor) -> Tensor:
         hidden = seen == self.vocab_size
         states, symbols = self._read(seen, hidden), tokens[hidden] - END - 1
-        rows = len(states) if torch.is_grad_enabled() else _LOGITS_AT_ONCE // self.vocab_size
-        logp = [
-            -F.cross_entropy(self._write(h), y, reduction="none")
-            for h, y in zip(states.split(max(rows, 1)), symbols.split(max(rows, 1)), strict=True)
-        ]
+        logp = log_probs_of(self._write, states, symbols, self.vocab_size)
         out = torch.zeros(seen.shape, dtype=states.dtype, device=seen.device)
-        return out.masked_scatter(hidden, torch.cat(logp))
+        return out.masked_scatter(hidden, logp)
 
     def logits(self, seen: Tensor, places: Tensor) -> Tensor:
         return F.pad(self._write(self._read(seen, places)), (END + 1, 0), value=-torch.inf)

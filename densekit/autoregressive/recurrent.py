@@ -8,12 +8,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from densekit import codecs
-from densekit.autoregressive.language import LanguageModel, NextTokenNet
+from densekit.autoregressive.language import LanguageModel, NeuralTokenModel, NextTokenNet
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.sequence import END, PADDING, begin
 from densekit.nets.recurrent import Recurrent, State
-from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
 
 _FORGETS = 0.1
@@ -26,7 +25,7 @@ class _Carrying(NextTokenNet):
     carried: State | None = None
 
 
-class RecurrentLanguageModel(LanguageModel, NeuralDensity):
+class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
     r"""A recurrent language model (Mikolov et al. 2010; Zaremba et al. 2014).
 
     .. math:: \log P(x) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t + b)_{x_t},
@@ -128,10 +127,8 @@ class RecurrentLanguageModel(LanguageModel, NeuralDensity):
         return self.carry
 
     def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
-        """Nats per token: the size of a step does not depend on how long the strings are."""
-        n = (events != PADDING).sum()
         if not (self.carry and module.training):
-            return -module(context).log_prob(events).sum() / n
+            return super()._loss(module, events, context)
         assert isinstance(module, _Carrying)
         given = begin(events[:, :0] if context is None else context)
         before = module.carried
@@ -141,7 +138,7 @@ class RecurrentLanguageModel(LanguageModel, NeuralDensity):
             before = before.forget(torch.rand(len(events), device=events.device) < _FORGETS)
         logp, after = module.read(given, events, before)
         module.carried = after.detach()
-        return -logp.sum() / n
+        return -logp.sum() / (events != PADDING).sum()
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         if self.carry and self.checkpoint_dir is not None:

@@ -6,20 +6,19 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from densekit.autoregressive.language import NextTokenNet, TokenModel, check_integer
+from densekit.autoregressive.language import NeuralTokenModel, NextTokenNet
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.codecs.text import UNKNOWN
 from densekit.distributions.beams import beam_search
-from densekit.distributions.sequence import END, PADDING, TokenSequence
+from densekit.distributions.sequence import END, TokenSequence
 from densekit.nets.encoder_decoder import EncoderDecoder
-from densekit.neural import NeuralDensity
-from densekit.params import Interval
+from densekit.params import Interval, check_integer
 
 _BEAMS_AT_ONCE = 256
 
 
-class Seq2Seq(TokenModel, NeuralDensity):
+class Seq2Seq(NeuralTokenModel):
     r"""Encoder-decoder transformer (Vaswani et al. 2017): the mass of a string given another.
 
     .. math:: \log P(x \mid c) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t)_{x_t},
@@ -155,10 +154,6 @@ class Seq2Seq(TokenModel, NeuralDensity):
         if return_log_prob:
             return targets, torch.cat(logp).cpu().numpy().astype(self.dtype_)
         return targets
-
-    def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
-        """Nats per token: the size of a step does not depend on how long the strings are."""
-        return -module(context).log_prob(events).sum() / (events != PADDING).sum()
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         source_size = END + 1 if context_schema is None else context_schema.vocab_size

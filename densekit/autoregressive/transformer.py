@@ -2,18 +2,16 @@
 
 from typing import Annotated, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from densekit.autoregressive.language import LanguageModel, NextTokenNet
+from densekit.autoregressive.language import LanguageModel, NeuralTokenModel, NextTokenNet
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
-from densekit.distributions.sequence import PADDING
 from densekit.nets.transformer import Transformer
-from densekit.neural import NeuralDensity
 from densekit.params import Interval
 
 
-class TransformerLanguageModel(LanguageModel, NeuralDensity):
+class TransformerLanguageModel(LanguageModel, NeuralTokenModel):
     r"""A decoder-only transformer language model (Vaswani et al. 2017; Radford et al. 2018).
 
     .. math:: \log P(x) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t)_{x_t},
@@ -70,10 +68,6 @@ class TransformerLanguageModel(LanguageModel, NeuralDensity):
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="typed", modalities=("text",), context="prompt", flat=False
     )
-
-    def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
-        """Nats per token: the size of a step does not depend on how long the strings are."""
-        return -module(context).log_prob(events).sum() / (events != PADDING).sum()
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         net = Transformer(

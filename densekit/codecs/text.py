@@ -380,5 +380,6 @@ def _rebuild(texts: list[str], container: str, dtype: str, name: str | int | Non
 
         return pa.array(texts, pa.large_string() if dtype == "large_string" else pa.string())
     if container == "numpy":
-        return np.array(texts, dtype=object if dtype == "O" else str)
+        kinds: dict[str, Any] = {"O": object, "T": np.dtypes.StringDType()}
+        return np.array(texts, dtype=kinds.get(dtype, str))
     return texts

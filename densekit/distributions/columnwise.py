@@ -27,6 +27,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
+from densekit.distributions.logistic import log_mass_between
+
 _FEW = 16
 """Ordered codes up to so many have a logit each; beyond, neighbours should learn from each other."""
 _MANY_CATEGORIES = 10_000
@@ -280,11 +282,7 @@ class ColumnLaws(nn.Module):
         a, b = (low - loc) / s, (low + self.step - loc) / s
         if self.component == "normal":
             return _normal_between(a, b, self.step / s, first, last)
-        # F(b) - F(a) = F(b) F(-a) (1 - exp(a - b)): no difference of nearly equal numbers.
-        below = torch.where(last, 0.0, logsigmoid(b))
-        above = torch.where(first, 0.0, logsigmoid(-a))
-        gap = torch.where(first | last, 1.0, self.step / s)
-        return below + above + torch.where(first | last, 0.0, torch.log(-torch.expm1(-gap)))
+        return log_mass_between(a, b, self.step / s, first, last)
 
     @torch.no_grad()
     def sample(self, d: int, params: Tensor) -> Tensor:

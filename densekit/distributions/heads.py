@@ -31,6 +31,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
+from densekit.distributions.logistic import log_mass_between
+
 _START = math.log(math.expm1(0.1))
 """Scales start at 0.1, where what the network says about a location counts: a latent variable
 that starts under the noise of its decoder is never used."""
@@ -212,14 +214,10 @@ class Typed(TorchDistribution):
 
     def _log_mass(self, t: Tensor, loc: Tensor, s: Tensor) -> Tensor:
         low, high, width, first, last = self.head.edges(t)
-        # F(b) - F(a) = F(b) F(-a) (1 - exp(a - b)): no difference of nearly equal numbers.
-        below = torch.where(last, 0.0, logsigmoid((high - loc) / s))
-        above = torch.where(first, 0.0, logsigmoid((loc - low) / s))
-        gap = torch.where(first | last, 1.0, width / s)
-        inside = torch.where(first | last, 0.0, torch.log(-torch.expm1(-gap)))
+        logp = log_mass_between((low - loc) / s, (high - loc) / s, width / s, first, last)
         codes = self.head.codes
         is_value = (codes == 0) | ((t >= 0) & (t < codes) & (t == t.floor()))
-        return _only(is_value, below + above + inside)
+        return _only(is_value, logp)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Draws (\\*sample_shape, \\*batch_shape, D), differentiable in the parameters."""

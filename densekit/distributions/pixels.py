@@ -28,6 +28,8 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from densekit.distributions.logistic import log_mass_between
+
 FEW_LEVELS = 32
 """Up to so many levels have a logit each, where nothing else is asked for."""
 _ROWS_AT_ONCE = 2**15
@@ -140,11 +142,7 @@ class LogisticPixels(nn.Module):
             return logsigmoid(z) + logsigmoid(-z) - scale.log()
         half = 1 / (self.levels - 1) / scale
         first, last = (x <= 0)[:, None], (x >= self.levels - 1)[:, None]
-        # F(b) - F(a) = F(b) F(-a) (1 - exp(a - b)): no difference of nearly equal numbers.
-        below = logsigmoid(z + half).masked_fill(last, 0.0)
-        above = logsigmoid(half - z).masked_fill(first, 0.0)
-        inside = torch.log(-torch.expm1(-2 * half)).masked_fill(first | last, 0.0)
-        return below + above + inside
+        return log_mass_between(z - half, z + half, 2 * half, first, last)
 
     def sample(self, features: Tensor) -> Tensor:
         """Pixels (R, C)."""

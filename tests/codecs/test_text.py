@@ -135,6 +135,7 @@ def test_max_length_is_stated_and_enforced():
         pl.Series("words", ["a", "b"]),
         np.array(["a", "b"]),
         np.array(["a", "b"], dtype=object),
+        np.array(["a", "b"], dtype=np.dtypes.StringDType()),
         pa.array(["a", "b"]),
     ],
     ids=lambda X: f"{type(X).__name__}-{getattr(X, 'dtype', '')}",
