@@ -97,6 +97,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     _capabilities: ClassVar[Capabilities]
     _relaxes_itself: ClassVar[bool] = False
+    _instead_of_context: ClassVar[str] = "densekit.capabilities(estimator).context says which do"
+    _instead_of_y: ClassVar[str] = ""  # where a y is a mistake: what to do
     _learns_in_batches: ClassVar[bool] = False  # whether _fit takes EncodedRows for events too
 
     if TYPE_CHECKING:
@@ -136,6 +138,7 @@ class DensityEstimator(BaseEstimator, ABC):
             A ``pyarrow.parquet.ParquetFile``, a ``pyarrow.dataset`` of such files and a
             ``numpy.memmap`` of numbers are not loaded by models that train by batches.
         y : ignored
+            As in all of scikit-learn's estimators without targets; an error of `Seq2Seq`.
         context : array, DataFrame, list of column names of X, list of prompts or of sources
             Learn p(x given context) instead; only models whose capabilities say so.
 
@@ -145,6 +148,8 @@ class DensityEstimator(BaseEstimator, ABC):
             Naming the parameter or column, its value and the remedy. The estimator is then as it
             was before the call.
         """
+        if y is not None and self._instead_of_y:
+            raise ValueError(f"{type(self).__name__} takes no y; {self._instead_of_y}")
         before = dict(vars(self))
         try:
             self._fit_rows(X, context)
@@ -300,7 +305,7 @@ class DensityEstimator(BaseEstimator, ABC):
             rows = X
         self.dtype_ = self.dtype
         prompted = context is not None and self._capabilities.context == "prompt"
-        beside = {"prompts": texts_of(context)} if prompted else {}
+        beside = {"prompts": context} if prompted else {}
         with self._encoded(codec.fit(rows, **beside), rows) as typed:
             self._fit_events(codec, typed, context, device, seed)
 
@@ -349,11 +354,11 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _codec_for(self, X: Any) -> codecs.Codec:
         modality = codecs.modality_of(X, self.image_shape)
-        if self._capabilities.modalities == ("text",) and codecs.is_frame(X):
-            modality = "text"  # whose codec asks for the column
         if modality not in self._capabilities.modalities:
             names = {"text": "text", "table": "tables", "image": "images"}
             takes = " and ".join(names[m] for m in self._capabilities.modalities)
+            if takes == "text" and codecs.is_frame(X):
+                takes = "text, of a frame one column of strings"
             raise ValueError(
                 f"{type(self).__name__} takes {takes}; X looks like {modality} data "
                 f"({type(X).__name__}{codecs.shape_in_words(X)}). "
@@ -382,10 +387,12 @@ class DensityEstimator(BaseEstimator, ABC):
         if reset:
             self.context_codec_, self.context_names_ = None, ()
         kind = self._capabilities.context
+        if context is not None and kind in ("prompt", "text"):
+            context = texts_of(context)
         if context is not None and kind == "none":
             raise ValueError(
                 f"{type(self).__name__} models p(x) only and takes no context; "
-                "densekit.capabilities(estimator).context says which models do"
+                f"{self._instead_of_context}"
             )
         if not reset and context is not None and self.context_names_:
             X = self._with_context(X, context)
@@ -455,7 +462,10 @@ class DensityEstimator(BaseEstimator, ABC):
     def _check_sample_context(self, context: Any) -> Any:
         context = in_memory(context)
         if self._capabilities.context == "none" and context is not None:
-            raise ValueError(f"{type(self).__name__} takes no context: it models p(x) only")
+            raise ValueError(
+                f"{type(self).__name__} models p(x) only and takes no context; "
+                f"{self._instead_of_context}"
+            )
         if self._capabilities.context in ("features", "text"):
             fitted = self.context_codec_ is not None
             if fitted and context is None:

@@ -8,6 +8,7 @@ justifies, and :func:`check_state` refuses states that no ``fit`` leaves behind.
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
@@ -78,8 +79,8 @@ class Budget(TorchDispatchMode):
                 f"it takes more than {self.operations} operations, which is more than such a file "
                 "can need"
             )
-        picks = func is torch.ops.aten.index.Tensor
-        size, from_nothing = (_picked(*args), False) if picks else _at_most(args, kwargs)
+        exact = _SIZES.get(func.overloadpacket)
+        size, from_nothing = (exact(*args), False) if exact else _at_most(args, kwargs)
         self._made += size if from_nothing else 0
         if max(size, self._made) > self.entries:
             raise OverBudgetError(
@@ -133,6 +134,27 @@ def _picked(x: torch.Tensor, indices: Any) -> int:
     return _widest(shapes) * math.prod([*whole, *x.shape[axis:]])
 
 
+def _padded(x: torch.Tensor, pad: list[int], *_: Any) -> int:
+    """How many entries ``x`` has with so many more before and behind, the last axis first."""
+    more = [before + behind for before, behind in zip(pad[::2], pad[1::2], strict=True)]
+    more = [0] * (x.ndim - len(more)) + more[::-1]
+    return math.prod(n + extra for n, extra in zip(x.shape, more, strict=True))
+
+
+_SIZES: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.index: _picked,
+    torch.ops.aten.constant_pad_nd: _padded,
+    torch.ops.aten.embedding: lambda weight, ids, *_: ids.numel() * weight.shape[-1],
+    torch.ops.aten.index_select: lambda x, axis, index: (
+        x.numel() // max(1, x.shape[axis]) * index.numel()
+    ),
+    torch.ops.aten.repeat: lambda x, times: x.numel() * math.prod(times),
+    torch.ops.aten.cat: lambda parts, *_: sum(x.numel() for x in parts),
+    torch.ops.aten.stack: lambda parts, *_: sum(x.numel() for x in parts),
+}
+"""What makes more of its tensors than broadcasting would, or far less."""
+
+
 def check_state(estimator: Any, size: int) -> None:
     """Raise unless schema and codecs are such as ``fit`` makes, and agree with each other.
 
@@ -165,8 +187,7 @@ def check_state(estimator: Any, size: int) -> None:
     _expect(measure == schema.base_measure, f"base_measure_ is {measure!r}")
     if isinstance(context, ContextCodec):
         _expect(type(context.table) is TableCodec, "the context has no table")
-        names = (*context.names, *context.own_names)
-        _expect(_all(names, str), "names of the context are no strings")
+        _expect(_all(context.names, str), "names of the context are no strings")
         _check_codec(context.table, size)
     else:
         _expect(context is None or type(context) is TextCodec, "context_codec_ is no codec")

@@ -525,6 +525,27 @@ def test_what_is_picked_is_never_more_than_the_budget_counts(index):
         x[index]
 
 
+@pytest.mark.parametrize(
+    "grow",
+    [
+        lambda x: torch.nn.functional.embedding(torch.zeros(8, 30, dtype=torch.long), x),
+        lambda x: x.index_select(1, torch.zeros(50, dtype=torch.long)),
+        lambda x: x.repeat(2, 30),
+        lambda x: torch.cat([x] * 20),
+        lambda x: torch.stack([x] * 20),
+        lambda x: torch.nn.functional.pad(x, (50, 3, 1, 0)),
+        lambda x: torch.nn.functional.pad(x, (-2, 40)),
+    ],
+)
+def test_what_grows_is_counted_before_it_is_made(grow):
+    x = torch.zeros(3, 5)
+    size = grow(x).numel()
+    with guard.Budget(10, size - 1), pytest.raises(ValueError, match=f"makes up to {size:.4g}"):
+        grow(x)
+    with guard.Budget(10, size):
+        grow(x)
+
+
 def test_masked_diffusion_is_saved_with_its_probe_rows(tmp_path, recwarn):
     model = densekit.MaskedDiffusion(max_steps=1, random_state=0).fit(["some text", "more"] * 20)
     model.save(tmp_path / "model")

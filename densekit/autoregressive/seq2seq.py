@@ -1,6 +1,6 @@
 """A transformer that writes one string from another: translation, dialogue."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -73,29 +73,7 @@ class Seq2Seq(NeuralTokenModel):
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="typed", modalities=("text",), context="text", flat=False
     )
-
-    def fit(self, X: Any, y: Any = None, *, context: Any = None) -> Self:
-        """Learn targets given sources; of targets alone, where there is no context.
-
-        Parameters
-        ----------
-        X : list, Series or array of str
-            Targets.
-        y : None
-            There is none.
-        context : list, Series or array of str, optional
-            Sources, one for each target.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As every ``fit``; with a y, since X would be the targets, and not what they come from.
-        """
-        if y is not None:
-            raise ValueError(
-                "Seq2Seq takes no y: X are the targets, fit(targets, context=sources)"
-            )
-        return super().fit(X, context=context)
+    _instead_of_y: ClassVar[str] = "X are the targets: fit(targets, context=sources)"
 
     def decode(
         self, context: Any = None, *, n_beams: int = 4, return_log_prob: bool = False

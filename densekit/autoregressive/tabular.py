@@ -102,6 +102,10 @@ class TabularAutoregressive(NeuralDensity):
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="typed", modalities=("table",), missing=True
     )
+    _instead_of_context: ClassVar[str] = (
+        "fit(X) without one, then score_samples(X, given=[columns]) and sample(n, context={column: "
+        "value}) condition on any columns"
+    )
     _seen_as = None  # the distribution of an estimator that stands in for this one
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -130,14 +134,6 @@ class TabularAutoregressive(NeuralDensity):
         batch = max(self.batch_size, self._capabilities.score_batch)
         warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
         super()._fit(events, context)
-
-    def _fit_rows(self, X: Any, context: Any) -> None:
-        if context is not None:
-            raise ValueError(
-                "TabularAutoregressive learns every column given any others: fit(X) without a context, "
-                "then sample(n, context={column: value}) and score_samples(X, given=[columns])"
-            )
-        super()._fit_rows(X, context)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """An estimate of minus the mean log-density under a random order, from one pass."""
@@ -179,13 +175,8 @@ class TabularAutoregressive(NeuralDensity):
             ``given`` names a column that is not there, or all of them; or a row's value in a given
             column is one that ``fit`` did not see, so that there is nothing to condition on.
         """
-        if context is not None:
-            raise ValueError(
-                "TabularAutoregressive scores rows given some of their columns, and has no other "
-                "context: score_samples(X, given=[columns])"
-            )
-        if given is None:
-            return super().score_samples(X, return_std=return_std)
+        if given is None or context is not None:
+            return super().score_samples(X, context=context, return_std=return_std)
         check_is_fitted(self)
         entries = self.codec_.entries(given, "given")
         if len(entries) == self.schema_.n_dims:

@@ -1,7 +1,6 @@
 """Contexts: what a conditional density is conditioned on, as numbers a network takes."""
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.codecs.frames import check_unicode, is_frame, n_rows, take
+from densekit.codecs.frames import check_unicode, n_rows, take
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
 
@@ -23,27 +22,25 @@ class ContextCodec:
     ----------
     names : tuple of str
         Columns of the user's table that are the context; empty where it came by itself.
-
-    Attributes
-    ----------
-    own_names : tuple of str
-        Those of a context that came by itself, if it has any.
     """
 
-    own_names: tuple[str, ...] = ()  # of codecs that were saved before they had them
-
     def __init__(self, names: tuple[str, ...] = ()):
-        self.names, self.own_names = tuple(names), ()
+        self.names = tuple(names)
         self.table = TableCodec()
-
-    @property
-    def _known(self) -> tuple[str, ...]:
-        return self.names or self.own_names
 
     @property
     def schema(self) -> Schema:
         """The schema of the context columns; its ``n_features`` is the width a network sees."""
         return self.table.schema
+
+    @property
+    def _known(self) -> tuple[str, ...]:
+        """Names of the columns: those in X, or those that the context itself had in ``fit``."""
+        if self.names or getattr(self.table, "container", "numpy") == "numpy":
+            return self.names
+        labels = self.table.labels
+        named = tuple(c for c in labels if isinstance(c, str))
+        return named if len(named) == len(labels) else ()
 
     def fit(self, context: Any) -> "ContextCodec":
         """Learn the columns.
@@ -59,15 +56,10 @@ class ContextCodec:
             A context that looks like class labels, being all integers from 0 or 1 to some k, and
             would be read as a quantity.
         """
-        if not self.names:
-            context = _by_itself(context)
-            if is_frame(context):
-                names = nw.from_native(context, eager_only=True).columns
-                self.own_names = tuple(names) if all(isinstance(c, str) for c in names) else ()
         frame = self._frame(context)
         with _said_of_context():
             self.table.fit(frame)
-        if len(self.schema.columns) == 1 and _are_labels(context):
+        if len(self.schema.columns) == 1 and _are_labels(frame):
             warnings.warn(
                 "context has all integers from 0 or 1 to some k, and is read as a quantity; if they are "
                 'labels of classes, pass pd.Series(labels, dtype="category"), else pass floats',
@@ -82,8 +74,8 @@ class ContextCodec:
         Raises
         ------
         TypeError, ValueError
-            Columns other than ``fit`` saw; a category that it did not see, or a number too far from
-            all it saw: there is nothing to condition on.
+            Columns other than ``fit`` saw; a category that it did not see, another value in a constant
+            column, or a number too far from all it saw: there is nothing to condition on.
         """
         frame = self._frame(context)
         with _said_of_context():
@@ -114,26 +106,10 @@ class ContextCodec:
 
     def _frame(self, context: Any, like: Any = None) -> Any:
         """The context as a table: one value, one row, a mapping, a column or a table."""
-        if _is_named_row(context, self._known):
-            context = context.to_dict()
-        if isinstance(context, Mapping):
-            columns = {k: v if _is_listed(v) else [v] for k, v in context.items()}
-            self._check_names(columns)
-            lengths = {c: len(columns[c]) for c in self._known}
-            if len(set(lengths.values())) > 1:
-                raise ValueError(f"the columns of context differ in length: {lengths}")
-            for c in self._known:
-                check_unicode(
-                    f"Context column {c!r}", (v for v in columns[c] if isinstance(v, str))
-                )
-            import pandas as pd
-
-            frame = nw.from_native(pd.DataFrame({c: columns[c] for c in self._known}))
-            if like is not None:
-                backend = nw.from_native(like, eager_only=True).implementation
-                return nw.from_dict(frame.to_dict(as_series=False), backend=backend).to_native()
-            return self._retype(frame).to_native()
-        native = nw.from_native(context, eager_only=True, pass_through=True)
+        known = self._known
+        if isinstance(context, Mapping) or _is_named_row(context, known):
+            return self._columns(context, like)
+        native = nw.from_native(context, eager_only=True, allow_series=True, pass_through=True)
         if isinstance(native, nw.DataFrame):
             if not self.names:
                 return context
@@ -143,37 +119,82 @@ class ContextCodec:
                     f"context lacks the columns {missing}; it needs {list(self.names)}"
                 )
             return native.select(list(self.names)).to_native()
-        if self._known:
-            return self._frame(self._named(context), like)
+        column = self._column(native) if isinstance(native, nw.Series) else None
+        if column is not None:
+            return column
+        if known:
+            return self._columns(self._named(context), like)
         array = np.asarray(context)
         return array.reshape(-1, 1) if array.ndim < 2 else array
 
-    def _check_names(self, names: Iterable[Any]) -> None:
-        if not self._known:
+    def _column(self, series: Any) -> Any:
+        """A column with its dtype, and so its categories, as a table; None where there are more
+        columns, or none that has a dtype."""
+        fitted = hasattr(self.table, "labels")
+        labels = self._known or (self.table.labels if fitted else [series.name])
+        if len(labels) != 1 or (fitted and not self._known and self.table.container == "numpy"):
+            return None
+        if series.implementation.is_pandas():
+            label = {} if labels[0] is None else {"name": labels[0]}
+            return series.to_native().to_frame(**label)
+        return series.alias(labels[0] or "context").to_frame().to_native()
+
+    def _columns(self, context: Any, like: Any) -> Any:
+        """A mapping, or one row with its names, as a table."""
+        if not isinstance(context, Mapping):
+            context = {c: context[c] for c in self._known}
+        columns = {k: v if _is_listed(v) else [v] for k, v in context.items()}
+        names = self._check_names(columns)
+        lengths = {c: len(columns[c]) for c in names}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns of context differ in length: {lengths}")
+        for c in names:
+            if np.ndim(columns[c]) != 1:
+                raise ValueError(
+                    f"context has {np.ndim(columns[c])} dimensions in {c!r}: a column has one"
+                )
+            check_unicode(f"Context column {c!r}", (v for v in columns[c] if isinstance(v, str)))
+        import pandas as pd
+
+        frame = nw.from_native(pd.DataFrame({c: columns[c] for c in names}))
+        if like is not None:
+            backend = nw.from_native(like, eager_only=True).implementation
+            return nw.from_dict(frame.to_dict(as_series=False), backend=backend).to_native()
+        return self._retype(frame).to_native()
+
+    def _check_names(self, names: Iterable[Any]) -> list[str]:
+        """The names of the columns; those given must be the same."""
+        fitted, known, given = hasattr(self.table, "labels"), self._known, list(names)
+        if not known and fitted:
             raise ValueError(
                 "context is a mapping, and fit saw a context without names of columns: pass it as fit "
                 "had it, or fit with a frame or with context=[names of columns of X]"
             )
-        missing = [c for c in self._known if c not in names]
-        surplus = [c for c in names if c not in self._known]
+        if not known and not all(isinstance(c, str) for c in given):
+            raise ValueError(f"context is a mapping with the keys {given}: names are strings")
+        known = known or tuple(given)
+        missing, surplus = (
+            [c for c in a if c not in b] for a, b in ((known, given), (given, known))
+        )
         if missing or surplus:
             parts = [f"lacks the columns {missing}"] * bool(missing)
             parts += [f"has {surplus}, which it cannot condition on"] * bool(surplus)
             raise ValueError(
-                f"context {' and '.join(parts)}; this model was fitted with {list(self._known)}"
+                f"context {' and '.join(parts)}; this model was fitted with {list(known)}"
             )
+        return list(known)
 
     def _named(self, context: Any) -> dict[str, list[Any]]:
         """Values without names as columns: one value, one row or column, or a table of them."""
-        array = np.asarray(context, dtype=object)
+        known, array = self._known, np.asarray(context, dtype=object)
         if array.ndim < 2:
-            array = array.reshape(-1, 1) if len(self._known) == 1 else array.reshape(1, -1)
-        if array.ndim != 2 or array.shape[1] != len(self._known):
+            array = array.reshape(-1, 1) if len(known) == 1 else array.reshape(1, -1)
+        if array.ndim != 2 or array.shape[1] != len(known):
             raise ValueError(
-                f"context has shape {np.shape(context)}; it needs the {len(self._known)} column(s) "
-                f"{list(self._known)}"
+                f"context has shape {np.shape(context)}; it needs the {len(known)} column(s) "
+                f"{list(known)}"
             )
-        return {name: array[:, j].tolist() for j, name in enumerate(self._known)}
+        return {name: array[:, j].tolist() for j, name in enumerate(known)}
 
     def _retype(self, frame: Any) -> Any:
         """Integers given for a column of floats are numbers all the same."""
@@ -188,26 +209,15 @@ class ContextCodec:
 
 
 def texts_of(context: Any) -> Any:
-    """Strings, where one of them may stand for all rows."""
-    if not isinstance(context, str) and not hasattr(context, "__iter__"):
+    """Strings, where one of them may stand for all rows; of a generator a list."""
+    if isinstance(context, Mapping) or not hasattr(context, "__iter__"):
         raise TypeError(
             f"context={context!r}: prompts and sources are a string or a list of strings, got "
             f"{type(context).__name__}"
         )
-    return [context] if isinstance(context, str) else context
-
-
-def _by_itself(context: Any) -> Any:
-    """What fit is given beside X: a mapping of columns, or a column with its dtype, as a frame."""
-    if isinstance(context, Mapping):
-        import pandas as pd
-
-        return pd.DataFrame(dict(context))
-    series = nw.from_native(context, allow_series=True, pass_through=True)
-    if isinstance(series, nw.Series):
-        name = series.name if isinstance(series.name, str) and series.name else "context"
-        return series.alias(name).to_frame().to_native()
-    return context
+    if isinstance(context, str):
+        return [context]
+    return context if hasattr(context, "__len__") else list(context)
 
 
 def _is_named_row(context: Any, names: tuple[str, ...]) -> bool:
@@ -215,14 +225,14 @@ def _is_named_row(context: Any, names: tuple[str, ...]) -> bool:
     index = getattr(context, "index", None)
     if len(names) < 2 or index is None or not hasattr(index, "tolist"):
         return False
-    return set(index.tolist()) == set(names)
+    return not hasattr(context, "columns") and set(names) <= set(index.tolist())
 
 
 def _are_labels(context: Any) -> bool:
     """Whether one column has all integers from 0 or 1 to a k of 2 to 99, ten rows for each."""
     frame = nw.from_native(context, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
-        column = frame[frame.columns[0]]
+        column = next(iter(frame.iter_columns()))
         if not column.dtype.is_integer():
             return False
         context = column.to_numpy()
@@ -237,12 +247,12 @@ def _are_labels(context: Any) -> bool:
 
 @contextlib.contextmanager
 def _said_of_context() -> Iterator[None]:
-    """Errors of the codec, which knows its table as X, say context."""
+    """Errors of the codec of tables, which speaks of X, say that it is the context."""
     try:
         yield
     except (TypeError, ValueError) as error:
-        said = re.sub(r"(?<![\w'\"])X(?![\w'\"])", "context", str(error))
-        raise type(error)(said if "context" in said else f"context: {said}") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"context, read as a table X: {error}") from error
 
 
 def _is_listed(value: Any) -> bool:

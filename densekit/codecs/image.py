@@ -89,22 +89,11 @@ class ImageCodec(Codec):
             raise ValueError(
                 f"Every pixel of X is {x.flat[0]!r} (shape {x.shape}): there is nothing to learn."
             )
-        ends = [x.min(), x.max()]
-        if (
-            levels > 2
-            and x.size >= _MANY
-            and all(np.isin(part, ends).all() for part in (x[:16], x))
-        ):
-            warnings.warn(
-                f"X has the values {x.min()} and {x.max()} only, and is read as pixels of {levels} "
-                "levels; for images of black and white, with a mass for two levels, pass booleans: "
-                f"X == {x.max()}",
-                UserWarning,
-                stacklevel=2,
-            )
         by_channel = x.reshape(len(x), height * width, channels)
         if levels:
-            moments = [_code_moments(by_channel[:, :, c], levels) for c in range(channels)]
+            counts = [_counts(by_channel[:, :, c], levels) for c in range(channels)]
+            moments = [_code_moments(n, levels) for n in counts]
+            _warn_of_two_levels(np.sum(counts, 0))
         else:
             moments = [_moments(by_channel[:, :, c]) for c in range(channels)]
         self.loc, self.scale = (np.array(m) for m in zip(*moments, strict=True))
@@ -255,12 +244,29 @@ def _moments(x: np.ndarray) -> tuple[float, float]:
     return float(v.mean()), float(v.std()) or 1.0
 
 
-def _code_moments(x: np.ndarray, levels: int) -> tuple[float, float]:
-    """Mean and standard deviation of the relaxed codes under uniform noise, exactly."""
+def _counts(x: np.ndarray, levels: int) -> np.ndarray:
+    """How many pixels have each level."""
     rows = max(1, _BLOCK // max(1, x[0].size))
     counts = np.zeros(levels)
     for i in range(0, len(x), rows):
         counts += np.bincount(x[i : i + rows].ravel(), minlength=levels)
+    return counts
+
+
+def _warn_of_two_levels(counts: np.ndarray) -> None:
+    seen = np.flatnonzero(counts)
+    if len(counts) > 2 == len(seen) and counts.sum() >= _MANY:
+        warnings.warn(
+            f"X has the values {seen[0]} and {seen[1]} only, and is read as pixels of {len(counts)} "
+            "levels; for images of black and white, with a mass for two levels, pass booleans: "
+            f"X == {seen[1]}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _code_moments(counts: np.ndarray, levels: int) -> tuple[float, float]:
+    """Mean and standard deviation of the relaxed codes under uniform noise, exactly."""
     edges = ndtri(np.arange(levels + 1) / levels)
     phi = np.exp(-0.5 * edges**2) / math.sqrt(2 * math.pi)
     # The moments of a standard normal within each step; x phi(x) vanishes at the two ends.

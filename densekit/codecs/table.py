@@ -251,11 +251,12 @@ class TableCodec(Codec):
             outside = np.isneginf(term)
             if label in self._given:
                 if outside.any():
-                    row = int(outside.argmax())
+                    row, declare = int(outside.argmax()), ""
+                    if column.kind in ("categorical", "ordinal"):
+                        declare = "declare all categories before fit with a Categorical dtype, or "
                     raise ValueError(
-                        f"row {row} of X has {raw.cell(row)!r} in the given column {label!r}, which "
-                        "fit did not see: there is nothing to condition on. Declare all categories "
-                        "before fit with a Categorical dtype, or leave the row out"
+                        f"row {row} of X has {raw.cell(row)!r} in column {label!r}, which fit did not "
+                        f"see: there is nothing to condition on; {declare}leave the row out"
                     )
                 term = np.full(n, jacobian_of(column))
             ladj += term

@@ -387,7 +387,7 @@ def test_an_unseen_category_scores_minus_infinity_and_cannot_be_given(on_mixed):
     rows = mixed(4).assign(kind=["ash", "pine", "oak", "elm"])
     with pytest.warns(UserWarning, match="'pine'"):
         assert np.isneginf(on_mixed.score_samples(rows)).tolist() == [False, True, False, False]
-    with pytest.raises(ValueError, match=r"row 1 of X.*given column 'kind'"):
+    with pytest.raises(ValueError, match=r"row 1 of X.*'pine' in column 'kind'"):
         on_mixed.score_samples(rows, given=["kind"])
 
 

@@ -1,10 +1,12 @@
 """ContextCodec: which forms a context may have, what its columns are, what errors say of it."""
 
+import datetime
 import warnings
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -26,9 +28,41 @@ def test_a_categorical_series_keeps_its_declared_levels():
     torch.testing.assert_close(found, torch.eye(4, dtype=found.dtype)[DIGITS[:5]])
 
 
-def test_a_polars_series_is_a_column():
-    codec = ContextCodec().fit(pl.Series("b", FRAME["b"].tolist()))
-    torch.testing.assert_close(codec.encode({"b": "v"}), codec.encode(["v"]))
+DAYS = [datetime.date(2020, 1, 1) + datetime.timedelta(days=i) for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pl.Series("b", FRAME["b"].tolist()),
+        pl.Series(DAYS),
+        pd.Series(pd.to_datetime(DAYS)),
+        pd.Series(DIGITS * 1.0, name="a"),
+        pa.chunked_array([DAYS]),
+    ],
+)
+def test_a_series_is_a_column_and_keeps_its_dtype(series):
+    codec = ContextCodec().fit(series)
+    found = codec.encode(series)
+    assert len(found) == 60
+    torch.testing.assert_close(codec.encode(series[:7]), found[:7])
+
+
+def test_one_column_without_a_name_goes_by_its_place():
+    codec = ContextCodec().fit(pd.Series(DIGITS * 1.0))
+    for again in (
+        pd.Series(DIGITS * 1.0, name="z"),
+        DIGITS * 1.0,
+        pd.DataFrame({0: DIGITS * 1.0}),
+    ):
+        torch.testing.assert_close(codec.encode(again), codec.encode(pd.Series(DIGITS * 1.0)))
+
+
+def test_a_mapping_has_names_that_are_strings_when_it_is_learnt():
+    with pytest.raises(ValueError, match=r"keys \[0, 1\]: names are strings"):
+        ContextCodec().fit({0: DIGITS * 1.0, 1: DIGITS * 2.0})
+    with pytest.raises(ValueError, match=r"differ in length: {'a': 60, 'b': 1}"):
+        ContextCodec().fit({"a": DIGITS * 1.0, "b": 2020})
 
 
 @pytest.mark.parametrize(
@@ -58,8 +92,10 @@ def test_a_mapping_of_columns_is_a_frame():
     [
         ({"a": 1.0}, r"lacks the columns \['b'\].*fitted with \['a', 'b'\]"),
         ({"a": 1.0, "b": "u", "c": 2}, r"has \['c'\], which it cannot condition on"),
-        ({"a": 1.0, "b": "w"}, "row 0 of context has 'w' in the given column 'b'"),
-        (FRAME.assign(c=1.0), "columns of context are not those that fit saw.*unexpected 'c'"),
+        ({"a": 1.0, "b": "w"}, "context, .* row 0 of X has 'w' in column 'b'.*Categorical"),
+        (FRAME.assign(c=1.0), "context, .* are not those that fit saw.*unexpected 'c'"),
+        ({"a": FRAME[["a"]].to_numpy(), "b": ["u"] * 60}, "2 dimensions in 'a'"),
+        ({"a": [1.0, 2.0], "b": "u"}, r"differ in length: {'a': 2, 'b': 1}"),
         ([1.0, "u", 3.0], r"it needs the 2 column\(s\) \['a', 'b'\]"),
     ],
 )
@@ -75,9 +111,11 @@ def test_an_array_has_no_names():
     codec = ContextCodec().fit(FRAME[["a"]].to_numpy())
     with pytest.raises(ValueError, match="is a mapping, and fit saw a context without names"):
         codec.encode({"a": 1.0})
-    with pytest.raises(ValueError, match="Every column of context is constant"):
+    with pytest.raises(
+        ValueError, match="context, read as a table X: Every column of X is constant"
+    ):
         ContextCodec().fit(np.ones((10, 1)))
-    with pytest.raises(ValueError, match="context: Column 'x0' contains NaN"):
+    with pytest.raises(ValueError, match=r"context, .* Column 'x0' contains NaN"):
         ContextCodec().fit(np.full((10, 1), np.nan))
 
 

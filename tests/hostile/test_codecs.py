@@ -101,8 +101,7 @@ def judge_context(pair, form, apart):
     """Fit a context by the names of its columns, or apart, and encode another, in any form."""
     fitted, other = pair
     codec = ContextCodec(() if apart else tuple(fitted.labels))
-    words = (*fitted.culprits, *(said.replace("X", "context") for said in alike))
-    _, said = refusal(lambda: codec.fit(fitted.X), *words)
+    _, said = refusal(lambda: codec.fit(fitted.X), *fitted.culprits, *alike)
     if said is not None:
         return "not fitted"
     context = list(context_forms(fitted, other))[form % len(list(context_forms(fitted, other)))]
