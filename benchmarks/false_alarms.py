@@ -49,7 +49,7 @@ SETTINGS = {
     "TabularAutoregressive": {**NET, "n_orders": 2, "dropout": 0.0},
     "NGram": {},
     "TransformerLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},
-    "PixelCNN": {**EXACT, "width": 8, "n_layers": 2},
+    "PixelCNN": {**EXACT, "max_steps": 400, "width": 8, "n_layers": 2},
     "ImageTransformer": {**EXACT, "width": 16, "n_layers": 1, "n_heads": 2},
     "GAN": {"hidden_sizes": (64, 64), "device": "cpu"},
     "RecurrentLanguageModel": {"n_layers": 1, "width": 32, "device": "cpu"},

@@ -257,6 +257,10 @@ def _check_columns(schema: Schema) -> None:
         spikes = column.spikes
         finite = _all(spikes, int | float) and all(abs(v) < 2**1000 for v in spikes)
         _expect(finite, f"{where}spikes {str(spikes)[:80]}")
+        seen, rows = column.seen, column.seen_rows
+        whole = all(_all(v, int) and max(map(abs, v), default=0) < 2**53 for v in (seen, rows))
+        sorted_ = whole and len(seen) == len(rows) and list(seen) == sorted(set(seen))
+        _expect(sorted_ and min(rows, default=1) > 0, f"{where}values seen {str(seen)[:80]}")
         strings = {isinstance(v, str) for v in column.levels}
         _expect(len(strings) < 2, f"{where}levels of several types")
     varying = [len(c.levels) for c in schema.columns if c.kind != "constant"]

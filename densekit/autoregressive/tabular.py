@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from densekit.base import Capabilities
-from densekit.codecs.columns import spike_places
+from densekit.codecs.columns import places_of, spike_places
 from densekit.codecs.conditions import read_conditions
 from densekit.codecs.schema import Schema
 from densekit.distributions.anyorder import AnyOrder
@@ -38,7 +38,8 @@ class TabularAutoregressive(NeuralDensity):
 
     and a score is :math:`\log \frac{1}{S} \sum_s p_{\sigma_s}(x)` over ``n_orders`` = S fixed orders. It
     is exact, in nats per row in the units of X: a mass over categories and integers, a density over
-    numbers, of which values that many rows share (``spike_share``) have a mass too.
+    numbers, of which values that many rows share (``spike_share``) have a mass too. Of integers that
+    come again and again, though none is common, all values that ``fit`` saw have one.
 
     A missing cell (NaN, None, NaT) is marginalised: it is neither known to the network nor scored, in
     ``fit`` and in ``score_samples``. With ``given`` columns the others are scored given these, and
@@ -110,8 +111,12 @@ class TabularAutoregressive(NeuralDensity):
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         spikes = {j: spike_places(c) for j, c in enumerate(schema.varying) if c.spikes}
+        seen = {
+            j: (places_of(c, c.seen), c.seen_rows) for j, c in enumerate(schema.varying) if c.seen
+        }
         laws = SpikedLaws(
             spikes,
+            seen,
             cardinality=schema.cardinality,
             ordered=schema.ordered,
             width=schema.width,
@@ -270,6 +275,6 @@ class TabularModule(nn.Module):
         spread = (torch.arange(x.shape[1], device=x.device) + torch.rand_like(x[0])) / x.shape[1]
         k = (spread * n_cells).long().clamp_max(n_cells - 1)
         known = present & (place < k)
-        logp = self.laws.log_prob(self.net(self.laws.read_all(x), known), x)
+        logp = self.laws.log_prob(self.net(self.laws.read_all(x), known), x, left_out=True)
         rest = torch.where(present & ~known, logp, 0.0).sum(0)
         return rest * n_cells / (n_cells - k).clamp_min(1)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,9 +86,14 @@ def encode_cells(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarray
 
 def spike_places(column: Column) -> np.ndarray:
     """Where in an event the spikes of a column lie."""
-    if not column.spikes:
+    return places_of(column, column.spikes)
+
+
+def places_of(column: Column, values: Sequence[float]) -> np.ndarray:
+    """Where in an event these values of a column of numbers or integers lie."""
+    if not values:
         return np.zeros(0)
-    raw = RawColumn(column.name, column.dtype, np.array(column.spikes))
+    raw = RawColumn(column.name, column.dtype, np.array(values))
     return (encode_column(column, raw)[0] - column.loc) / column.scale
 
 

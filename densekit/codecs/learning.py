@@ -26,6 +26,8 @@ _MOST_SPIKES, _FEWEST_REPEATS = 8, 10
 """Values of a column that may be spikes, and the rows that each must have."""
 _MOST_COMMON, _FEWEST_COMMON, _COMMON = 128, 30, 0.01
 """The same of integers, whose values have masses anyway, and the part of the share that is enough."""
+_MOST_SEEN, _AGAIN = 2**16, 0.05
+"""Different integers that are kept with their rows; the share of rows whose value must come again."""
 _MOST_LEVELS = 2**20
 """Distinct values of a categorical column: more are an identifier, and would fill the memory."""
 
@@ -214,6 +216,16 @@ class Repeats:
         often = [v for v, n in self._counts.most_common(self._most) if n >= least]
         return tuple(sorted(v for v in often if abs(v) < 2**53))
 
+    def seen(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """All integers and their rows, where those that come again, spikes apart, are worth it."""
+        spikes = set(self.result())
+        again = sum(n for v, n in self._counts.items() if n > 1 and v not in spikes)
+        large = any(abs(v) >= 2**53 for v in self._counts)
+        if again < max(1, _AGAIN * self._n) or len(self._counts) > _MOST_SEEN or large:
+            return (), ()
+        values = sorted(int(v) for v in self._counts)
+        return tuple(values), tuple(int(self._counts[v]) for v in values)
+
 
 class RealLearner(Learner):
     """A real column."""
@@ -366,6 +378,7 @@ class WholeLearner(Learner):
             return Column(
                 self.name, "datetime", self.dtype, scale=scale, origin=origin, unit=self._unit
             )
+        seen, rows = self._repeats.seen()
         return Column(
             self.name,
             "integer",
@@ -373,6 +386,8 @@ class WholeLearner(Learner):
             scale=max(scale, 1.0),
             origin=origin,
             spikes=self._repeats.result(),
+            seen=seen,
+            seen_rows=rows,
         )
 
     def counts(self, column: Column) -> np.ndarray:

@@ -48,6 +48,10 @@ class Column:
     # Digests of files that were written before leave it out where it is empty (densekit.files).
     spikes: tuple[float, ...] = field(default=(), metadata={"later": True})
     """Numbers and integers: values that many rows share, and that have a mass of their own."""
+    seen: tuple[int, ...] = field(default=(), metadata={"later": True})
+    seen_rows: tuple[int, ...] = field(default=(), metadata={"later": True})
+    """Integers of which values come again and again beside the spikes: all values, in order, and how
+    many rows have each."""
 
 
 @dataclass(frozen=True, eq=False)
