@@ -317,7 +317,7 @@ class DensityEstimator(BaseEstimator, ABC):
         encoded = None
         if context is not None:
             if self._capabilities.context == "features":
-                self.context_codec_ = ContextCodec(self.context_names_).fit(context)
+                self.context_codec_ = ContextCodec(self.context_names_).fit(context, len(typed))
             elif self._capabilities.context == "text":
                 self.context_codec_ = self._new_codec(codecs.TextCodec)
                 self.context_codec_.fit(texts_of(context), "context")
@@ -470,10 +470,13 @@ class DensityEstimator(BaseEstimator, ABC):
             fitted = self.context_codec_ is not None
             if fitted and context is None:
                 raise ValueError(
-                    f"this {type(self).__name__} models p(x given context): sample needs context="
+                    f"this {type(self).__name__} models p(x given context): give it context="
                 )
             if not fitted and context is not None:
-                raise ValueError(f"this {type(self).__name__} was fitted without a context")
+                raise ValueError(
+                    f"this {type(self).__name__} was fitted without a context: pass context= to fit "
+                    "(a y is ignored)"
+                )
         return context
 
     def _encode_context(self, context: Any, n: int | None) -> Tensor | None:

@@ -148,6 +148,7 @@ _SIZES: dict[Any, Callable[..., int]] = {
     torch.ops.aten.index_select: lambda x, axis, index: (
         x.numel() // max(1, x.shape[axis]) * index.numel()
     ),
+    torch.ops.aten.nll_loss_forward: lambda logp, *_: logp.numel(),
     torch.ops.aten.repeat: lambda x, times: x.numel() * math.prod(times),
     torch.ops.aten.cat: lambda parts, *_: sum(x.numel() for x in parts),
     torch.ops.aten.stack: lambda parts, *_: sum(x.numel() for x in parts),

@@ -139,7 +139,7 @@ def test_a_context_is_learnt_by_name_and_comes_back_in_the_sample(rng):
         est.sample(1, context={"a": 1.0})
     with pytest.raises(ValueError, match=r"has \['h'\], which it cannot condition on; .*'a', 'g'"):
         est.sample(1, context={"a": 1.0, "g": "v", "h": 2})
-    with pytest.raises(ValueError, match="sample needs context"):
+    with pytest.raises(ValueError, match="give it context="):
         est.sample(1)
 
 
@@ -289,3 +289,44 @@ def test_context_columns_may_come_in_x_or_apart_and_not_in_both(rng):
         est.score_samples(frame, context=frame[["g"]])
     for value in ("u", ["u"], np.array([["u"]])):
         assert (est.sample(3, context=value)["g"] == "u").all()
+
+
+def test_context_columns_come_back_with_their_dtypes_and_values(rng):
+    """A category of which one level is given compares with all of them."""
+    n = 200
+    grade = pd.Categorical(rng.choice(["lo", "hi"], n), ["lo", "mid", "hi"], ordered=True)
+    frame = pd.DataFrame(
+        {
+            "y": rng.normal(size=n),
+            "grade": grade,
+            "flag": rng.random(n) < 0.5,
+            "count": rng.integers(0, 50, n),
+            "number": rng.normal(size=n).astype("float32"),
+            "when": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 10**6, n), "s"),
+        }
+    )
+    names = list(frame.columns[1:])
+    est = LinearGaussian(random_state=0, max_steps=3).fit(frame, context=names)
+    when = pd.Timestamp("2020-01-03 01:02:03")
+    asked = {"grade": "hi", "flag": 1, "count": 2.0, "number": 1, "when": when}
+    drawn = est.sample(3, context=asked, random_state=0)
+    assert drawn.dtypes.equals(frame.dtypes)
+    assert (drawn["grade"] >= "mid").all()
+    assert drawn[names].drop_duplicates().iloc[0].to_dict() == asked | {"flag": True}
+    some = frame.sample(20, random_state=1)
+    again = est.sample(20, context=some, random_state=0)
+    pd.testing.assert_frame_equal(again[names], some[names].reset_index(drop=True))
+    apart = est.score_samples(some[["y"]], context=some[names])
+    np.testing.assert_array_equal(apart, est.score_samples(some))
+
+
+def test_names_of_columns_that_are_not_there(rng):
+    X = rng.normal(size=(50, 2))
+    est = LinearGaussian(max_steps=3)
+    with pytest.raises(ValueError, match=r"context has 1 rows and X has 50.*go with a frame"):
+        est.fit(X, context=["target"])
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    with pytest.raises(ValueError, match=r"'0', '1', .*50 in all.*Values go in as a Series"):
+        est.fit(frame, context=[str(i) for i in range(50)])
+    with pytest.raises(ValueError, match="names a column twice"):
+        est.fit(frame, context=["b", "b"])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densekit.codecs.columns import has_density, shorten
 from densekit.codecs.frames import check_unicode, n_rows, take
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
@@ -42,13 +43,13 @@ class ContextCodec:
         named = tuple(c for c in labels if isinstance(c, str))
         return named if len(named) == len(labels) else ()
 
-    def fit(self, context: Any) -> "ContextCodec":
-        """Learn the columns.
+    def fit(self, context: Any, n: int | None = None) -> "ContextCodec":
+        """Learn the columns, of ``n`` rows where that is given.
 
         Raises
         ------
         TypeError, ValueError
-            No column of the context varies, or one cannot be read.
+            No column of the context varies, or one cannot be read; another number of rows.
 
         Warns
         -----
@@ -57,6 +58,12 @@ class ContextCodec:
             would be read as a quantity.
         """
         frame = self._frame(context)
+        if n is not None and n_rows(frame) != n:
+            names = isinstance(context, list) and all(isinstance(c, str) for c in context)
+            hint = "; names of columns go with a frame" if names else ""
+            raise ValueError(
+                f"context has {n_rows(frame)} rows and X has {n}: give one a row{hint}"
+            )
         with _said_of_context():
             self.table.fit(frame)
         if len(self.schema.columns) == 1 and _are_labels(frame):
@@ -77,7 +84,9 @@ class ContextCodec:
             Columns other than ``fit`` saw; a category that it did not see, another value in a constant
             column, or a number too far from all it saw: there is nothing to condition on.
         """
-        frame = self._frame(context)
+        return self.table.schema.features(self._typed(self._frame(context)))
+
+    def _typed(self, frame: Any) -> Tensor:
         with _said_of_context():
             typed, ladj = self.table.given(self.table.labels).encode(frame)
         if not torch.isfinite(ladj).all():
@@ -86,29 +95,36 @@ class ContextCodec:
                 f"context row {row} has a number too far from those that fit saw to be standardised: "
                 "leave the row out"
             )
-        return self.table.schema.features(typed)
+        return typed
 
     def join(self, rows: Any, context: Any, n: int, order: Sequence[str]) -> Any:
-        """Sampled rows with their context columns put back, in the order ``fit`` saw."""
+        """Sampled rows with their context columns put back, in the order and dtypes ``fit`` saw."""
         frame = nw.from_native(rows, eager_only=True)
-        given = nw.from_native(self._frame(context, like=rows), eager_only=True)
-        if len(given) == 1 and n > 1:
-            given = given[np.zeros(n, int).tolist()]
+        asked = self._frame(context)
+        typed = self._typed(asked)
+        if len(typed) == 1 and n > 1:
+            typed = typed.expand(n, -1)
+        given = nw.from_native(self.table.decode(typed), eager_only=True)
+        # Numbers and instants as they were given: to standardise and back is to round.
+        raw = nw.from_native(asked, eager_only=True, pass_through=True)
+        exact = {
+            label: raw[label].to_list() * (n // len(raw))
+            for label, column in zip(self.table.labels, self.schema.columns, strict=True)
+            if has_density(column)
+        }
         columns = [
-            *(frame[c] for c in frame.columns),
-            *(
-                nw.new_series(c, given[c].to_list(), given[c].dtype, backend=frame.implementation)
-                for c in self.names
-            ),
+            nw.new_series(c, exact[c], given[c].dtype, backend=frame.implementation)
+            if c in exact
+            else given[c]
+            for c in self.names
         ]
-        joined = frame.with_columns(*[s for s in columns if s.name in self.names])
-        return joined.select(list(order)).to_native()
+        return frame.with_columns(*columns).select(list(order)).to_native()
 
-    def _frame(self, context: Any, like: Any = None) -> Any:
+    def _frame(self, context: Any) -> Any:
         """The context as a table: one value, one row, a mapping, a column or a table."""
         known = self._known
         if isinstance(context, Mapping) or _is_named_row(context, known):
-            return self._columns(context, like)
+            return self._columns(context)
         native = nw.from_native(context, eager_only=True, allow_series=True, pass_through=True)
         if isinstance(native, nw.DataFrame):
             if not self.names:
@@ -123,7 +139,7 @@ class ContextCodec:
         if column is not None:
             return column
         if known:
-            return self._columns(self._named(context), like)
+            return self._columns(self._named(context))
         array = np.asarray(context)
         return array.reshape(-1, 1) if array.ndim < 2 else array
 
@@ -139,15 +155,16 @@ class ContextCodec:
             return series.to_native().to_frame(**label)
         return series.alias(labels[0] or "context").to_frame().to_native()
 
-    def _columns(self, context: Any, like: Any) -> Any:
+    def _columns(self, context: Any) -> Any:
         """A mapping, or one row with its names, as a table."""
         if not isinstance(context, Mapping):
             context = {c: context[c] for c in self._known}
-        columns = {k: v if _is_listed(v) else [v] for k, v in context.items()}
-        names = self._check_names(columns)
-        lengths = {c: len(columns[c]) for c in names}
+        names = self._check_names(context)
+        lengths = {c: len(v) for c, v in context.items() if _is_listed(v)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the columns of context differ in length: {lengths}")
+        n = next(iter(lengths.values()), 1)
+        columns = {c: v if _is_listed(v) else [v] * n for c, v in context.items()}
         for c in names:
             if np.ndim(columns[c]) != 1:
                 raise ValueError(
@@ -157,9 +174,6 @@ class ContextCodec:
         import pandas as pd
 
         frame = nw.from_native(pd.DataFrame({c: columns[c] for c in names}))
-        if like is not None:
-            backend = nw.from_native(like, eager_only=True).implementation
-            return nw.from_dict(frame.to_dict(as_series=False), backend=backend).to_native()
         return self._retype(frame).to_native()
 
     def _check_names(self, names: Iterable[Any]) -> list[str]:
@@ -283,8 +297,11 @@ def split_columns(X: Any, names: Any) -> tuple[Any, Any]:
     missing = [c for c in listed if c not in frame.columns]
     if missing:
         raise ValueError(
-            f"context names the columns {missing}, which X does not have; it has {frame.columns}"
+            f"context names the columns {shorten(missing)}, which X does not have; it has "
+            f"{shorten(frame.columns, 20)}. Values go in as a Series or an array"
         )
+    if len(set(listed)) < len(listed):
+        raise ValueError(f"context={listed!r} names a column twice")
     rest = [c for c in frame.columns if c not in listed]
     if not rest:
         raise ValueError("context names every column of X; nothing is left to model")

@@ -272,7 +272,7 @@ class TableCodec(Codec):
             warnings.warn(
                 f"Values that fit did not see have mass zero (log-density -inf): "
                 f"{'; '.join(unseen)}. Declare all categories before fit with a Categorical "
-                'dtype, or set kinds={column: "integer"} for numbers.',
+                'dtype; for integers widen the support, or set kinds={column: "integer"}.',
                 UserWarning,
                 stacklevel=3,
             )

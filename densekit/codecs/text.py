@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
@@ -128,7 +129,7 @@ class TextCodec(Codec):
         """
         texts = _strings(X, what)
         ids, lengths = self._ids(texts)
-        self._check_lengths(lengths, texts, what)
+        self._check_lengths(lengths, texts, what, scored=what == "X")
         out = _pad(ids, lengths, int(lengths.max()) + 1)
         out[np.arange(len(out)), lengths] = END
         return torch.from_numpy(out), torch.from_numpy(self._spelling(ids, lengths, texts))
@@ -144,6 +145,15 @@ class TextCodec(Codec):
     def prompts(self, X: Any) -> Tensor:
         """Beginnings of strings to ids without ``END``, int64 (n, L), padded with 0."""
         texts = _strings(X, "context")
+        if self.tokens in ("word", "bpe") and any(t.endswith(" ") for t in texts):
+            row = next(i for i, t in enumerate(texts) if t.endswith(" "))
+            warnings.warn(
+                f"context[{row}] ends in a space, after which tokens={self.tokens!r} have an empty "
+                "word: end the prompt without one"
+                + (" and begin what follows with it" if self.tokens == "bpe" else ""),
+                UserWarning,
+                stacklevel=2,
+            )
         ids, lengths = self._ids(texts)
         self._check_lengths(lengths, texts, "context")
         return torch.from_numpy(_pad(ids, lengths, int(lengths.max())))
@@ -190,12 +200,12 @@ class TextCodec(Codec):
                 "are special): change it or leave it out."
             )
 
-    def _check_lengths(self, lengths: np.ndarray, texts: list[str], what: str) -> None:
+    def _check_lengths(
+        self, lengths: np.ndarray, texts: list[str], what: str, scored: bool = False
+    ) -> None:
         if lengths.max() > (self.longest or 0):
             row = int((lengths > (self.longest or 0)).argmax())
-            windows = (
-                ", or (a language model) score it with score_documents" if what == "X" else ""
-            )
+            windows = ", or (a language model) score it with score_documents" if scored else ""
             raise ValueError(
                 f"{what}[{row}] has {int(lengths[row])} tokens ({texts[row][:20]!r}...); max_length "
                 f"is {self.longest}: cut the string into pieces, or fit with a larger max_length"

@@ -87,7 +87,7 @@ def nats_per_character(
 def bits_per_character(
     scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
 ) -> Estimate:
-    """:func:`nats_per_character` in bits."""
+    """:func:`nats_per_character` in bits; the end of a text is a character here too."""
     return _bits(nats_per_character(scores, texts, errors), "bits per character")
 
 

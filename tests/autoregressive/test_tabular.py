@@ -458,3 +458,25 @@ def test_a_file_keeps_orders_spikes_and_conditions(on_mixed, tmp_path):
         loaded.sample(5, context=context, random_state=0),
         on_mixed.sample(5, context=context, random_state=0),
     )
+
+
+def test_integers_that_come_again_are_likelier_and_all_sum_to_one(tmp_path):
+    """Values of 0 ... 2999 that three rows each have: a new row mostly has one of them."""
+    rng = np.random.default_rng(0)
+    values = rng.choice(3000, 300, replace=False)
+    w = rng.choice(values, 1000)
+    rows = pd.DataFrame({"w": w, "g": np.where(rng.random(1000) < 0.5, "a", "b")})
+    est = TabularAutoregressive(hidden_sizes=(16,), max_steps=300, random_state=0).fit(rows)
+    assert len(est.schema_.columns[0].seen) == len(set(w))
+    line = pd.DataFrame({"w": np.arange(-6000, 9000), "g": "a"})
+    mass = np.exp(est.score_samples(line, given=["g"]).astype(float))
+    assert mass.sum() == pytest.approx(1, abs=1e-3)
+    assert mass[np.isin(line["w"], w)].sum() > 0.8
+    draws = est.sample(500, random_state=0)["w"]
+    assert draws.isin(set(w)).mean() > 0.7
+    some = est.sample(500, context={"w": (1000, 1500)}, random_state=0)["w"]
+    assert some.between(1000, 1500).all()
+    assert some.isin(set(w)).mean() > 0.7
+    est.save(tmp_path / "model")
+    again = densekit.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.score_samples(rows), est.score_samples(rows))

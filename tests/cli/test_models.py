@@ -274,7 +274,7 @@ WRONG = {
     ),
     "no such column": (
         ["fit", "{work}/people.csv", "--model=RealNVP", "--context=sx", NO],
-        ["context names the columns ['sx']", "'sex'"],
+        ["context names the columns 'sx'", "'sex'"],
     ),
     "columns of images": (
         ["fit", "{work}/pictures", "--model=RealNVP", "--context=sex", NO],
@@ -335,12 +335,21 @@ def test_what_is_wrong_is_said_in_one_line(work, tmp_path, refused, case):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_warning_is_one_line_too_and_quiet_leaves_it_out(work, call):
+def test_a_warning_is_one_line_too_and_quiet_leaves_it_out(work, tmp_path, call):
+    formats.write(PEOPLE.assign(member=PEOPLE["sex"]), tmp_path / "all.csv")
+    formats.write(PEOPLE.assign(member="d"), tmp_path / "other.csv")
+    model = tmp_path / "g.densekit"
+    assert call("fit", tmp_path / "all.csv", "-m", "Gaussian", "-o", model)[0] == 0
+    words = ("score", model, tmp_path / "other.csv")
+    status, _, err = call(*words)
+    assert status == 0
+    warning = next(line for line in err.splitlines() if "'d'" in line)
+    assert warning.startswith("densekit: warning: ")
+    assert "'d'" not in call(*words, "--quiet")[2]
+
+
+def test_a_context_that_fit_did_not_see_is_named(work, call):
     words = ("sample", work / "people.densekit", "--context=sex=d", "--context=since=2020-01-01")
     status, out, err = call(*words)
     assert (status, out) == (2, "")
-    warning, error = err.splitlines()
-    assert warning.startswith("densekit: warning: ")
-    assert "'d'" in warning
-    assert "did not see" in error
-    assert call(*words, "--quiet")[2].splitlines() == [error]
+    assert "'d' in column 'sex', which fit did not see" in err

@@ -62,7 +62,13 @@ def test_a_mapping_has_names_that_are_strings_when_it_is_learnt():
     with pytest.raises(ValueError, match=r"keys \[0, 1\]: names are strings"):
         ContextCodec().fit({0: DIGITS * 1.0, 1: DIGITS * 2.0})
     with pytest.raises(ValueError, match=r"differ in length: {'a': 60, 'b': 1}"):
-        ContextCodec().fit({"a": DIGITS * 1.0, "b": 2020})
+        ContextCodec().fit({"a": DIGITS * 1.0, "b": [2020]})
+
+
+def test_one_value_in_a_mapping_is_for_all_rows():
+    codec = ContextCodec().fit(FRAME)
+    rows = codec.encode({"a": [1.0, 2.0], "b": "u"})
+    torch.testing.assert_close(rows, codec.encode({"a": [1.0, 2.0], "b": ["u", "u"]}))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_a_mapping_of_columns_is_a_frame():
         ({"a": 1.0, "b": "w"}, "context, .* row 0 of X has 'w' in column 'b'.*Categorical"),
         (FRAME.assign(c=1.0), "context, .* are not those that fit saw.*unexpected 'c'"),
         ({"a": FRAME[["a"]].to_numpy(), "b": ["u"] * 60}, "2 dimensions in 'a'"),
-        ({"a": [1.0, 2.0], "b": "u"}, r"differ in length: {'a': 2, 'b': 1}"),
+        ({"a": [1.0, 2.0], "b": ["u"]}, r"differ in length: {'a': 2, 'b': 1}"),
         ([1.0, "u", 3.0], r"it needs the 2 column\(s\) \['a', 'b'\]"),
     ],
 )

@@ -113,3 +113,14 @@ def test_common_integers_are_spikes_at_a_hundredth_of_the_share():
     few = np.repeat(np.arange(200), 40)
     assert len(TableCodec(spike_share=0.05).fit(few[:, None]).schema.columns[0].spikes) == 128
     assert TableCodec().fit(few[:, None]).schema.columns[0].spikes == ()
+
+
+def test_integers_that_come_again_are_kept_with_their_rows_and_others_are_not():
+    again = np.repeat(np.arange(0, 3000, 3), 2)
+    column = TableCodec(spike_share=0.05).fit(again[:, None]).schema.columns[0]
+    assert column.spikes == ()
+    assert column.seen == tuple(range(0, 3000, 3))
+    assert set(column.seen_rows) == {2}
+    for x in (np.arange(2000), np.repeat(np.arange(40), 50), again * 0.5, 2**54 + again):
+        assert TableCodec(spike_share=0.05).fit(x[:, None]).schema.columns[0].seen == ()
+    assert TableCodec().fit(again[:, None]).schema.columns[0].seen == ()

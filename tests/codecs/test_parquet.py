@@ -208,7 +208,7 @@ def test_context_columns_of_the_file(path, frame):
         assert torch.equal(weights(disk), weights(memory))
         assert np.array_equal(disk.score_samples(file), memory.score_samples(frame))
         rest, given = frame.drop(columns=names), frame[names]
-        with pytest.raises(ValueError, match=r"context names the columns \['wrod'\]"):
+        with pytest.raises(ValueError, match="context names the columns 'wrod'"):
             RealNVP(**SMALL).fit(file, context=["wrod"])
     drawn = disk.sample(4, context={"word": "u", "number": 1000.0}, random_state=0)
     assert list(drawn.columns) == list(frame.columns)

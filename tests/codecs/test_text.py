@@ -107,6 +107,12 @@ def test_invalid_utf8_is_replaced():
     assert codec.decode(torch.tensor([[0xFF + 3, ord("a") + 3, 1]])) == ["\ufffda"]
 
 
+def test_a_prompt_that_ends_in_a_space_begins_an_empty_word():
+    codec = TextCodec(tokens="word").fit(["the cat", "a dog"])
+    with pytest.warns(UserWarning, match=r"context\[1\] ends in a space.*tokens='word'"):
+        codec.prompts(["the", "the "])
+
+
 def test_prompts_have_no_end():
     codec = TextCodec(max_length=4).fit(["ab", "ba"])
     assert codec.prompts(["a", "bax", ""]).tolist() == [[3, 0, 0], [4, 3, 2], [0, 0, 0]]

@@ -10,10 +10,11 @@ from densekit.distributions.spiked import SpikedLaws
 N = 40_000
 
 
-def laws(spikes, width=0.0, cardinality=0, ordered=False):
+def laws(spikes, width=0.0, cardinality=0, ordered=False, seen=None):
     torch.manual_seed(0)
     law = SpikedLaws(
         spikes,
+        seen,
         cardinality=[cardinality],
         ordered=[ordered],
         width=[width],
@@ -148,3 +149,64 @@ def test_gradients_are_finite_on_and_off_the_spikes():
     params = parameters(law).expand(-1, -1, 2).clone().requires_grad_()
     law.log_prob(params, torch.tensor([[3.0, 500.0]], dtype=torch.float64)).sum().backward()
     assert torch.isfinite(params.grad).all()
+
+
+SEEN = ([-3.0, 0.0, 1.0, 7.5, 40.0], [2, 1, 5, 1, 3])
+
+
+@pytest.mark.parametrize("spikes", [{}, {0: [0.0, 2.0]}])
+def test_integers_that_were_seen_have_their_share_on_top_and_all_sum_to_one(spikes):
+    law = laws(spikes, width=0.5, seen={0: SEEN})
+    params = parameters(law)
+    t = torch.arange(-800, 800, dtype=torch.float64) / 2
+    mass = log_prob(law, params, t).exp()
+    assert mass.sum().item() == pytest.approx(1, abs=1e-9)
+    K = len(spikes.get(0, []))
+    share = params[6 : 8 + K, 0, 0].softmax(0)[-1].item()
+    known = dict(zip(*SEEN, strict=True))
+    without = laws(spikes, width=0.5)
+    base = log_prob(without, params, t).exp() * (1 - share)
+    extra = torch.tensor([share * known.get(v, 0) / 12 for v in t.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(mass, base + extra)
+
+
+def test_a_row_that_is_left_out_is_scored_by_the_others():
+    law = laws({0: [2.0]}, width=0.5, seen={0: SEEN})
+    params = parameters(law)
+    for i, (value, rows) in enumerate(zip(*SEEN, strict=True)):
+        others = [n - (i == j) for j, n in enumerate(SEEN[1])]
+        of_others = laws({0: [2.0]}, width=0.5, seen={0: (SEEN[0], others)})
+        at = torch.tensor([value], dtype=torch.float64)
+        found = law.log_prob(params, at[None], left_out=True)[0]
+        torch.testing.assert_close(found, log_prob(of_others, params, at))
+        assert (found < log_prob(law, params, at)).all(), rows
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-math.inf, math.inf), (0.0, 7.5), (-2.5, 0.5), (8, 39)]
+)
+def test_draws_and_intervals_have_what_was_seen_as_often_as_it_scores(low, high):
+    law = laws({0: [0.0]}, width=0.5, seen={0: SEEN})
+    params = parameters(law, scale=0.5)
+    params[4:6] += 3.0
+    t = torch.arange(max(low, -300), min(high, 300) + 0.25, 0.5, dtype=torch.float64)
+    mass = log_prob(law, params, t).exp()
+    torch.manual_seed(0)
+    total, x = law.between(0, params[:, 0].expand(-1, N), low, high)
+    assert total[0].exp().item() == pytest.approx(mass.sum().item(), abs=1e-6)
+    free = law.sample(0, params[:, 0].expand(-1, N))
+    for drawn in (x, free) if math.isinf(low) else (x,):
+        assert ((drawn >= low) & (drawn <= high)).all()
+        for value in (-3.0, 0.0, 1.0, 7.5, 40.0, 2.0):
+            at = mass[t == value].sum() / mass.sum()
+            share = (drawn == value).double().mean().item()
+            assert share == pytest.approx(at.item(), abs=5 * math.sqrt(0.25 / N))
+
+
+def test_gradients_flow_where_nothing_was_seen():
+    law = laws({}, width=0.5, seen={0: SEEN})
+    params = parameters(law).requires_grad_()
+    for x in (0.0, 0.5, 200.0):
+        at = torch.tensor([[x]], dtype=torch.float64)
+        (grad,) = torch.autograd.grad(law.log_prob(params, at, left_out=True).sum(), params)
+        assert torch.isfinite(grad).all()
