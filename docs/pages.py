@@ -7,6 +7,7 @@ import dataclasses
 import html
 import importlib
 import inspect
+import json
 import pkgutil
 import shutil
 from collections import defaultdict
@@ -272,6 +273,11 @@ def result_pages(results: Path) -> dict[str, str]:
         path.parent.name: _suite_page(path.parent, bench.read(path.parent))
         for path in sorted(results.glob("*/records.jsonl"))
     }
+    found |= {
+        name: page(json.loads((results / file).read_text()))
+        for name, (file, page) in _SCRIPTS.items()
+        if (results / file).exists()
+    }
     listed = "\n".join(found)
     none = "" if found else "None are committed yet.\n\n"
     index = (
@@ -283,6 +289,51 @@ def result_pages(results: Path) -> dict[str, str]:
         f"[](../how-to/benchmarks.md).\n\n{none}```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     )
     return {"index.md": index, **{f"{name}.md": page for name, page in found.items()}}
+
+
+def _language_models(results: dict[str, Any]) -> str:
+    """What ``benchmarks/text.py`` measured."""
+    lines = [
+        "# Language models\n",
+        "`python benchmarks/text.py` measured these against what was asked of them: the held-out tenth "
+        "of tinyshakespeare, and the test parts of Penn Treebank. A character is one of the text, the "
+        "end of a sentence included.\n",
+        "| task | found | goal | fit, s | threads |\n| --- | --- | --- | --: | --: |",
+    ]
+    apart = ("goal", "environment", "fit_seconds", "standard_error", "steps")
+    for name, found in results.items():
+        values = ", ".join(
+            f"{value:,} {unit}" for unit, value in found.items() if unit not in apart
+        )
+        cells = (name, values.replace("_", " "), found["goal"], found.get("fit_seconds"))
+        threads = found["environment"].get("threads")
+        lines.append(f"| {' | '.join(map(_cell, (*cells, threads)))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mixed_tables(results: dict[str, Any]) -> str:
+    """What ``benchmarks/tables_mixed.py`` measured."""
+    lines = [
+        "# Mixed tables\n",
+        "`python benchmarks/tables_mixed.py` holds `TabularAutoregressive` against simple models of the "
+        "same columns: minus nats per row of the test part, so that less is better, over the same base "
+        "measure; the script says what each of them is.\n",
+        "| data | TabularAutoregressive | independent columns | Gaussian copula | n-gram over bins | "
+        "below the best of these | fit, s |\n| --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for name, found in results.items():
+        nats = found["nats"]
+        below = f"{found['nats_below_it']} ± {found['standard_error']}"
+        cells = (name.rpartition("_")[0], *nats.values(), below, found["fit_seconds"])
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+_SCRIPTS = {
+    "language_models": ("text.json", _language_models),
+    "mixed_tables": ("tables_mixed.json", _mixed_tables),
+}
+"""Results of scripts that have a page of their own."""
 
 
 def _suite_page(folder: Path, records: list[Record]) -> str:
