@@ -28,6 +28,8 @@ _MOST_COMMON, _FEWEST_COMMON, _COMMON = 128, 30, 0.01
 """The same of integers, whose values have masses anyway, and the part of the share that is enough."""
 _MOST_SEEN, _AGAIN = 2**16, 0.05
 """Different integers that are kept with their rows; the share of rows whose value must come again."""
+_RESOLVED = 2**22
+"""Range of integers whose events 32 bits tell from their neighbours."""
 _MOST_LEVELS = 2**20
 """Distinct values of a categorical column: more are an identifier, and would fill the memory."""
 
@@ -220,8 +222,10 @@ class Repeats:
         """All integers and their rows, where those that come again, spikes apart, are worth it."""
         spikes = set(self.result())
         again = sum(n for v, n in self._counts.items() if n > 1 and v not in spikes)
-        large = any(abs(v) >= 2**53 for v in self._counts)
-        if again < max(1, _AGAIN * self._n) or len(self._counts) > _MOST_SEEN or large:
+        if again < max(1, _AGAIN * self._n) or len(self._counts) > _MOST_SEEN:
+            return (), ()
+        low, high = min(self._counts), max(self._counts)
+        if max(-low, high) >= 2**53 or high - low >= _RESOLVED:
             return (), ()
         values = sorted(int(v) for v in self._counts)
         return tuple(values), tuple(int(self._counts[v]) for v in values)

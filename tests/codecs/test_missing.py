@@ -121,6 +121,12 @@ def test_integers_that_come_again_are_kept_with_their_rows_and_others_are_not():
     assert column.spikes == ()
     assert column.seen == tuple(range(0, 3000, 3))
     assert set(column.seen_rows) == {2}
-    for x in (np.arange(2000), np.repeat(np.arange(40), 50), again * 0.5, 2**54 + again):
+    for x in (
+        np.arange(2000),
+        np.repeat(np.arange(40), 50),
+        again * 0.5,
+        2**54 + again,
+        2**13 * again,
+    ):
         assert TableCodec(spike_share=0.05).fit(x[:, None]).schema.columns[0].seen == ()
     assert TableCodec().fit(again[:, None]).schema.columns[0].seen == ()
