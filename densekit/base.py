@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from densekit import codecs, persistence
+from densekit import codecs, saving
 from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
 from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
 from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
@@ -283,7 +283,7 @@ class DensityEstimator(BaseEstimator, ABC):
         --------
         densekit.load
         """
-        persistence.save(self, path)
+        saving.save(self, path)
 
     # How fit goes.
 
