@@ -344,7 +344,7 @@ def _suite_page(folder: Path, records: list[Record]) -> str:
     said = [
         f"# {folder.name}\n",
         f"{len(records)} runs, {failed} failed{_machine(records)}. Run again with\n",
-        f"```sh\ndensekit bench {records[0].suite}\n```\n",
+        f"```sh\ndensekit bench {_suite_of(records[0].suite)}\n```\n",
     ]
     if (folder / "report.html").exists():
         said.append(
@@ -353,6 +353,12 @@ def _suite_page(folder: Path, records: list[Record]) -> str:
         )
     said += [_data_section(name, group) for name, group in by_data.items()]
     return "\n".join(said)
+
+
+def _suite_of(name: str) -> str:
+    """What the command line calls a suite: ours by name, those beside the benchmarks by their file."""
+    own = Path(bench.__file__).with_name("suites") / f"{name}.toml"
+    return name if own.exists() else f"benchmarks/suites/{name}.toml"
 
 
 def _machine(records: list[Record]) -> str:
