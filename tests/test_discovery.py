@@ -8,7 +8,7 @@ import pytest
 from sklearn.mixture import GaussianMixture as ForeignMixture
 
 import densekit
-from densekit.autoregressive.language import LanguageModel, TextModel, TokenModel
+from densekit.autoregressive.language import LanguageModel, NeuralTokenModel, TextModel, TokenModel
 from densekit.discovery import FAMILIES, all_estimators, capabilities, family_of
 
 
@@ -49,6 +49,7 @@ def test_models_are_final_and_document_their_formula_and_example(kind):
         LanguageModel,
         TextModel,
         TokenModel,
+        NeuralTokenModel,
     )
     assert kind.__bases__[0] in bases
     # By what its module has: the broken estimators of other tests say they come from there.

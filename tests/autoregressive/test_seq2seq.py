@@ -177,7 +177,7 @@ def test_bad_contexts(fitted):
     with pytest.raises(ValueError, match="fitted with a context and is used without"):
         fitted.score_samples(["bc"])
     for call in (fitted.sample, fitted.decode):
-        with pytest.raises(ValueError, match="needs context="):
+        with pytest.raises(ValueError, match="give it context="):
             call()
     with pytest.raises(ValueError, match="context has 2 rows and X has 3"):
         fitted.score_samples(["b", "c", "d"], context=["a", "b"])
