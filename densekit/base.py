@@ -320,7 +320,7 @@ class DensityEstimator(BaseEstimator, ABC):
                 self.context_codec_ = ContextCodec(self.context_names_).fit(context, len(typed))
             elif self._capabilities.context == "text":
                 self.context_codec_ = self._new_codec(codecs.TextCodec)
-                self.context_codec_.fit(texts_of(context), "context")
+                self.context_codec_.fit(context, "context")
             else:
                 self.context_codec_ = codec
             encoded = self._encode_context(context, len(typed))
@@ -381,19 +381,12 @@ class DensityEstimator(BaseEstimator, ABC):
     def _check_rows(self, X: Any, context: Any, reset: bool) -> tuple[Any, Any]:
         """X and context as the codecs take them; context columns split off; attributes set that
         say what came."""
-        X, context = in_memory(X), in_memory(context)
         if not reset:
             check_is_fitted(self)
+        X, context = in_memory(X), self._taken(context)
         if reset:
             self.context_codec_, self.context_names_ = None, ()
         kind = self._capabilities.context
-        if context is not None and kind in ("prompt", "text"):
-            context = texts_of(context)
-        if context is not None and kind == "none":
-            raise ValueError(
-                f"{type(self).__name__} models p(x) only and takes no context; "
-                f"{self._instead_of_context}"
-            )
         if not reset and context is not None and self.context_names_:
             X = self._with_context(X, context)
         X = self._check_table(X, reset) if self._is_table(X, reset) else X
@@ -459,13 +452,18 @@ class DensityEstimator(BaseEstimator, ABC):
                 raise
             return validate_data(self, rows, reset=reset, skip_check_array=True)
 
-    def _check_sample_context(self, context: Any) -> Any:
-        context = in_memory(context)
-        if self._capabilities.context == "none" and context is not None:
+    def _taken(self, context: Any) -> Any:
+        """A context in memory, prompts and sources as a list; an error where the model takes none."""
+        kind, context = self._capabilities.context, in_memory(context)
+        if context is not None and kind == "none":
             raise ValueError(
                 f"{type(self).__name__} models p(x) only and takes no context; "
                 f"{self._instead_of_context}"
             )
+        return texts_of(context) if context is not None and kind in ("prompt", "text") else context
+
+    def _check_sample_context(self, context: Any) -> Any:
+        context = self._taken(context)
         if self._capabilities.context in ("features", "text"):
             fitted = self.context_codec_ is not None
             if fitted and context is None:
@@ -483,9 +481,9 @@ class DensityEstimator(BaseEstimator, ABC):
         if context is None:
             return None
         if (kind := self._capabilities.context) == "prompt":
-            encoded = self.codec_.prompts(texts_of(context)).to(self.device_)
+            encoded = self.codec_.prompts(context).to(self.device_)
         elif kind == "text":
-            encoded = self.context_codec_.encode(texts_of(context), "context")[0].to(self.device_)
+            encoded = self.context_codec_.encode(context, "context")[0].to(self.device_)
         else:
             encoded = self._events(self.context_codec_.encode(context))
         if n is None:

@@ -11,6 +11,7 @@ import json
 import pkgutil
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import Field
 from pathlib import Path
 from types import ModuleType
@@ -293,40 +294,47 @@ def result_pages(results: Path) -> dict[str, str]:
 
 def _language_models(results: dict[str, Any]) -> str:
     """What ``benchmarks/text.py`` measured."""
-    lines = [
-        "# Language models\n",
+    said = (
+        "# Language models\n\n"
         "`python benchmarks/text.py` measured these against what was asked of them: the held-out tenth "
         "of tinyshakespeare, and the test parts of Penn Treebank. A character is one of the text, the "
-        "end of a sentence included.\n",
-        "| task | found | goal | fit, s | threads |\n| --- | --- | --- | --: | --: |",
-    ]
+        "end of a sentence included.\n\n"
+    )
     apart = ("goal", "environment", "fit_seconds", "standard_error", "steps")
+    lines = []
     for name, found in results.items():
-        values = ", ".join(
-            f"{value:,} {unit}" for unit, value in found.items() if unit not in apart
-        )
-        cells = (name, values.replace("_", " "), found["goal"], found.get("fit_seconds"))
+        measured = (f"{v:,} {unit}" for unit, v in found.items() if unit not in apart)
+        values = ", ".join(measured).replace("_", " ")
         threads = found["environment"].get("threads")
-        lines.append(f"| {' | '.join(map(_cell, (*cells, threads)))} |")
-    return "\n".join(lines) + "\n"
+        lines.append((name, values, found["goal"], found.get("fit_seconds"), threads))
+    return said + _markdown_table(("task", "found", "goal", "fit, s", "threads"), lines)
 
 
 def _mixed_tables(results: dict[str, Any]) -> str:
     """What ``benchmarks/tables_mixed.py`` measured."""
-    lines = [
-        "# Mixed tables\n",
+    said = (
+        "# Mixed tables\n\n"
         "`python benchmarks/tables_mixed.py` holds `TabularAutoregressive` against simple models of the "
         "same columns: minus nats per row of the test part, so that less is better, over the same base "
-        "measure; the script says what each of them is.\n",
-        "| data | TabularAutoregressive | independent columns | Gaussian copula | n-gram over bins | "
-        "below the best of these | fit, s |\n| --- | --: | --: | --: | --: | --: | --: |",
+        "measure; the script says what each of them is.\n\n"
+    )
+    simple = ("independent columns", "Gaussian copula", "n-gram over bins")
+    heads = ("data", "TabularAutoregressive", *simple, "below the best of these", "fit, s")
+    lines = [
+        (
+            name.rpartition("_")[0],
+            *found["nats"].values(),
+            f"{found['nats_below_it']} ± {found['standard_error']}",
+            found["fit_seconds"],
+        )
+        for name, found in results.items()
     ]
-    for name, found in results.items():
-        nats = found["nats"]
-        below = f"{found['nats_below_it']} ± {found['standard_error']}"
-        cells = (name.rpartition("_")[0], *nats.values(), below, found["fit_seconds"])
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    return "\n".join(lines) + "\n"
+    return said + _markdown_table(heads, lines)
+
+
+def _markdown_table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    whole = [heads, ["---"] * len(heads), *lines]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in whole)
 
 
 _SCRIPTS = {

@@ -92,7 +92,7 @@ class ImageCodec(Codec):
         by_channel = x.reshape(len(x), height * width, channels)
         if levels:
             counts = [_counts(by_channel[:, :, c], levels) for c in range(channels)]
-            moments = [_code_moments(n, levels) for n in counts]
+            moments = [_code_moments(n) for n in counts]
             _warn_of_two_levels(np.sum(counts, 0))
         else:
             moments = [_moments(by_channel[:, :, c]) for c in range(channels)]
@@ -265,8 +265,9 @@ def _warn_of_two_levels(counts: np.ndarray) -> None:
         )
 
 
-def _code_moments(counts: np.ndarray, levels: int) -> tuple[float, float]:
+def _code_moments(counts: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the relaxed codes under uniform noise, exactly."""
+    levels = len(counts)
     edges = ndtri(np.arange(levels + 1) / levels)
     phi = np.exp(-0.5 * edges**2) / math.sqrt(2 * math.pi)
     # The moments of a standard normal within each step; x phi(x) vanishes at the two ends.

@@ -145,8 +145,8 @@ class TextCodec(Codec):
     def prompts(self, X: Any) -> Tensor:
         """Beginnings of strings to ids without ``END``, int64 (n, L), padded with 0."""
         texts = _strings(X, "context")
-        if self.tokens in ("word", "bpe") and any(t.endswith(" ") for t in texts):
-            row = next(i for i, t in enumerate(texts) if t.endswith(" "))
+        row = next((i for i, t in enumerate(texts) if t.endswith(" ")), None)
+        if row is not None and self.tokens in ("word", "bpe"):
             warnings.warn(
                 f"context[{row}] ends in a space, after which tokens={self.tokens!r} have an empty "
                 "word: end the prompt without one"

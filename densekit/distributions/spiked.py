@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from densekit.distributions.columnwise import ColumnLaws, _draw
+from densekit.distributions.logistic import log_mass_between
 
 _IN_ORDER = 8
 """More spikes than these are read with their values."""
@@ -59,7 +60,7 @@ class SpikedLaws(ColumnLaws):
         **laws: Any,
     ) -> None:
         super().__init__(**laws)
-        self.seen = {d: np.asarray(values, float) for d, (values, _) in (seen or {}).items()}
+        self.seen = set(seen or ())
         self.spiked: dict[int, list[float]] = {
             d: np.asarray(spikes.get(d, []), float).tolist() for d in sorted({*spikes, *self.seen})
         }
@@ -170,8 +171,7 @@ class SpikedLaws(ColumnLaws):
         step = float(self.step[self.bins.index(d), 0]) if d in self.bins else 0.0
         logw, loc, scale = self._mixture(params.double())
         a, b = (low - loc) / scale, (high + step - loc) / scale
-        # F(b) - F(a), without a difference of nearly equal numbers, as in ColumnLaws.
-        masses = logw + logsigmoid(b) + logsigmoid(-a) + torch.log(-torch.expm1(a - b))
+        masses = logw + log_mass_between(a, b, b - a, torch.isinf(a), torch.isinf(b))
         which = _draw(masses)[None]
         a, b, loc, scale = (t.gather(0, which)[0] for t in (a, b, loc, scale))
         x = loc + scale * _truncated_logistic(a, b)
@@ -183,8 +183,9 @@ class SpikedLaws(ColumnLaws):
             logits, part = self._shares(d, params.double()), slice(None)
             more = [mass, *(logits.new_tensor(0.0 if i else -math.inf) for i in inside)]
             if d in self.seen:
-                first, last = self.seen[d].searchsorted([low - 0.5 * step, high + 0.5 * step])
-                part, rows = slice(int(first), int(last)), self.get_buffer(f"rows{d}").double()
+                values, rows = self.get_buffer(f"seen{d}"), self.get_buffer(f"rows{d}").double()
+                ends = values.new_tensor([low - 0.5 * step, high + 0.5 * step])
+                part = slice(*torch.searchsorted(values, ends).tolist())
                 more.append((rows[part].sum() / rows.sum()).log())
             logits = logits + torch.stack([m.expand_as(x) for m in more])
             x, mass = self._or_spikes(d, logits, x, part), logits.logsumexp(0)
