@@ -113,7 +113,9 @@ def _typed(column: Column, label: Any, values: list[Any]) -> list[Entry]:
             f"nothing to condition on; {known}"
         )
     typed: list[float] = ((y - column.loc) / column.scale).tolist()
-    return typed if indicator is None else list(zip(indicator.tolist(), typed, strict=True))
+    if indicator is None:
+        return list(typed)
+    return list(zip(indicator.tolist(), typed, strict=True))
 
 
 def _raw(column: Column, label: Any, values: list[Any]) -> RawColumn:

@@ -62,7 +62,7 @@ class Description:
     def __str__(self) -> str:
         lines = []
         for c in self.columns:
-            parts = [c.kind]
+            parts: list[str] = [c.kind]
             if c.parent != "":
                 parts.append(f"of {c.parent!r}")
             if c.support != ("real",):
@@ -85,7 +85,7 @@ def value_of(column: Column, value: Any) -> Any:
         return value
     import pandas as pd
 
-    instant = np.datetime64(value, column.unit)
+    instant = np.array(value).astype(f"datetime64[{column.unit}]")[()]
     try:
         return pd.Timestamp(instant)
     except (pd.errors.OutOfBoundsDatetime, ValueError):

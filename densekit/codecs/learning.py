@@ -88,7 +88,8 @@ class Learner(ABC):
         return False
 
     def refine(self, raw: RawColumn, weights: np.ndarray | None = None) -> None:
-        """Take in the values once more."""
+        """Take in the values once more, where :meth:`read_again` asks for them."""
+        raise NotImplementedError(f"column {self.name!r} is read once")
 
     @abstractmethod
     def column(self) -> Column:
@@ -271,8 +272,8 @@ class RealLearner(Learner):
         column = replace(self._column, step=_step(self._step, self.label, self._grid.step))
         if column.atoms and not self._moments.low < self._moments.high:
             # What is off the atoms never varies either: all values are levels.
-            rest = {self._off_atoms} - {None}
-            levels = tuple(sorted({*column.atoms, *rest}))  # type: ignore[arg-type]
+            rest = () if self._off_atoms is None else (self._off_atoms,)
+            levels = tuple(sorted({*column.atoms, *rest}))
             return Column(self.name, "ordinal", self.dtype, levels=levels)
         loc, scale = self._moments.result()
         return replace(column, loc=loc, scale=scale)
@@ -376,8 +377,8 @@ class WholeLearner(Learner):
             whole = raw.values == ticks.astype("datetime64[D]")
             if not whole.all():
                 raise ValueError(
-                    f"kinds[{raw.label!r}]='date', but the column holds {raw.values[~whole][0]}, which is "
-                    "no midnight: leave the kind out, or take .dt.normalize() first."
+                    f"kinds[{raw.label!r}]='date', but the column holds {raw.values[~whole][0]}, "
+                    "which is no midnight: leave the kind out, or take .dt.normalize() first."
                 )
         return ticks
 

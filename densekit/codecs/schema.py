@@ -288,5 +288,5 @@ def _measure_of(column: Column) -> ColumnMeasure:
         return ColumnMeasure(column.name, counting=True)
     if column.kind != "datetime":
         return ColumnMeasure(column.name, "1", bool(column.atoms), column.atoms)
-    atoms = tuple(str(np.datetime64(t, column.unit)) for t in column.atoms)
+    atoms = tuple(str(np.array(t).astype(f"datetime64[{column.unit}]")) for t in column.atoms)
     return ColumnMeasure(column.name, "seconds", bool(atoms), atoms)

@@ -1,4 +1,4 @@
-"""What is counted of the values of a column that come in pieces: moments, and how often each value comes.
+"""What is counted of the values of a column that come in pieces: moments, and rows of each value.
 
 Rows may have weights: a row of weight w counts as w rows.
 """

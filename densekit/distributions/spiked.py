@@ -68,7 +68,7 @@ class SpikedLaws(ColumnLaws):
         **laws: Any,
     ) -> None:
         super().__init__(**laws)
-        spikes, seen, atoms = (dict(m or {}) for m in (spikes, seen, atoms))
+        spikes, seen, atoms = spikes or {}, seen or {}, atoms or {}
         self.seen = set(seen)
         self.n_atoms = {d: len(np.asarray(a)) for d, a in atoms.items()}
         self.spiked: dict[int, list[float]] = {
