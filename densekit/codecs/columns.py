@@ -317,6 +317,7 @@ def _plus(y: np.ndarray, origin: int, low: int, high: int) -> np.ndarray:
     lower = float(below) if float(below) >= below else math.nextafter(float(below), math.inf)
     upper = float(above) if float(above) <= above else math.nextafter(float(above), -math.inf)
     steps = np.rint(y).clip(lower, upper).astype(np.int64)
+    steps = np.where(y <= lower, below, np.where(y >= upper, above, steps))
     # Sums wrap modulo 2**64, so the result is right although origin may exceed int64.
     total = steps.astype(np.uint64) + np.array(origin % 2**64, dtype=np.uint64)
     return total if low == 0 else total.astype(np.int64)

@@ -57,7 +57,8 @@ def _constants(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
 def _codes(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
     """Integers that are names of things: identifiers, and few values far apart."""
     for raw, column in zip(frame.columns, columns, strict=True):
-        if column.kind != "integer" or raw.values.dtype.kind not in "iu":
+        whole = column.kind in ("integer", "ordinal") and raw.levels is None
+        if not whole or raw.values.dtype.kind not in "iu":
             continue
         values = np.unique(raw.values)
         n, span = len(values), int(values[-1]) - int(values[0]) + 1
@@ -141,6 +142,8 @@ def _functions(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
                 pairs.append((raw, column, codes, k))
     if len(pairs) > _MOST_COLUMNS:
         return
+    # A number is said to be a function of a word, where either is one of the other.
+    pairs.sort(key=lambda pair: pair[1].kind != "integer")
     told: set[Any] = set()
     for raw, _, codes, k in pairs:
         for other, source, keys, m in pairs:

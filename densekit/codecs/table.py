@@ -48,18 +48,19 @@ class TableCodec(Codec):
     =============  ==============================================  ================================
 
     with :math:`b(x) = x` (support ``"real"``), :math:`\log(x - a)` (``"positive"``,
-    ``"nonnegative"``, ``("at_least", a)``), :math:`-\log(c - x)` (``("at_most", c)``) or :math:`\Phi^{-1}((x - a) / (c -
-    a))` (``("interval", a, c)``, and the circle, an angle or an hour of the day, of which a and c are one
-    point; a model that knows of circles undoes the quantile). All arithmetic is float64.
+    ``"nonnegative"``, ``("at_least", a)``), :math:`-\log(c - x)` (``("at_most", c)``) or
+    :math:`\Phi^{-1}((x - a) / (c - a))` (``("interval", a, c)``, and the circle, an angle or an hour
+    of the day, of which a and c are one point; a model that knows of circles undoes the quantile).
+    All arithmetic is float64.
 
-    **Atoms.** A value of a float or datetime column that at least ``atom_share`` of the rows have (ten
-    rows each, 128 values at most) is an atom: it has a mass. So is, whatever its share, an end of a
-    declared closed support on which a row lies; an end without a row has no mass. A float column with at most 20
-    distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of these values. A
-    column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0 on the atoms,
-    which have no Jacobian. Location and scale are those of the other values. An integer with the share
-    is an atom where a density on the scale of the column could not give it its mass, and every common
-    integer is where 32 bits do not tell it from its neighbors.
+    **Atoms.** A value of a float or datetime column that at least ``atom_share`` of the rows have, and
+    ten rows (128 values at most), is an atom: it has a mass. So is, whatever its share, an end of a
+    declared closed support on which a row lies; an end without a row has no mass. A float column with
+    at most 20 distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of
+    these values. A column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0
+    on the atoms, which have no Jacobian. Location and scale are those of the other values. An integer
+    with the share is an atom where a density on the scale of the column could not give it its mass,
+    and every common integer is where 32 bits do not tell it from its neighbors.
 
     **Ends.** A column whose smallest or largest value has the share ends there: there is no mass beyond,
     and a later row beyond scores -inf.
