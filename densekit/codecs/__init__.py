@@ -14,7 +14,7 @@ from densekit.codecs.frames import (
 from densekit.codecs.image import ImageCodec
 from densekit.codecs.measure import ColumnMeasure, Measure
 from densekit.codecs.schema import Column, Schema
-from densekit.codecs.table import TableCodec
+from densekit.codecs.table import TableCodec, describe
 from densekit.codecs.text import TextCodec
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Schema",
     "TableCodec",
     "TextCodec",
+    "describe",
     "for_scoring",
     "is_frame",
     "modality_of",

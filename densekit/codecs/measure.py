@@ -71,5 +71,18 @@ class Measure:
             return "counting"
         return "product" if any(c.counting for c in self.columns) else "lebesgue"
 
+    @property
+    def in_brief(self) -> str:
+        """The short word, and which columns have atoms.
+
+        Examples
+        --------
+        >>> Measure((ColumnMeasure("x", "1"), ColumnMeasure("y", "1", True, (0.0,)))).in_brief
+        'product, atoms in y'
+        """
+        names = [c.name for c in self.columns if c.atoms]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"{self.word}, atoms in {', '.join(names[:3])}{more}" if names else self.word
+
     def __str__(self) -> str:
         return "; ".join(f"{c.name}: {c}" for c in self.columns)
