@@ -141,6 +141,8 @@ class Schema:
     @property
     def circles(self) -> dict[int, Column]:
         """Columns whose support is a circle, by the place of their value."""
+        if not self.columns:
+            return {}
         pairs = zip(self.varying, self.places, strict=True)
         return {at[-1]: c for c, at in pairs if c.support[0] == "circle"}
 
