@@ -186,7 +186,9 @@ def _from_arrow(series: Any) -> Any:
     elif pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms"))
     elif pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
+        column = column.cast(pa.string()).cast(
+            pa.float64()
+        )  # at once, it is not the nearest float
     elif not (pa.types.is_timestamp(kind) or pa.types.is_null(kind) or "string" in str(kind)):
         return series  # refused later, by its dtype
     return pd.Series(column.to_pandas().array)

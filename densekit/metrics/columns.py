@@ -317,7 +317,10 @@ def _warn_of_constants(pairs: list[tuple[Cells, Cells]]) -> None:
     gone = [
         a.label
         for a, b in pairs
-        if a.kind != "level" and not _constant(a.present) and _constant(b.present)
+        if a.kind != "level"
+        and len(b.present) > 1
+        and _constant(b.present)
+        and not _constant(a.present)
     ]
     if gone:
         warnings.warn(
@@ -329,6 +332,7 @@ def _warn_of_constants(pairs: list[tuple[Cells, Cells]]) -> None:
 
 
 def _constant(values: np.ndarray) -> bool:
+    """Whether there are values and all are the same."""
     return bool(len(values) and (values == values[0]).all())
 
 

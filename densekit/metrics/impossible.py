@@ -142,7 +142,8 @@ def _reasons(x: Cells, y: Cells, evidence: _Evidence) -> dict[str, np.ndarray]:
             no_value, here = no_value | infinite, here & ~infinite
         values = y.values[here]
         if evidence.only is not None:
-            unknown[here] = ~np.isin(values, evidence.only.astype(values.dtype))
+            kind = values.dtype if values.dtype.kind == "f" else np.dtype(float)
+            unknown[here] = ~np.isin(values.astype(kind), evidence.only.astype(kind))
         else:
             beyond[here] = _beyond(values, evidence)
             off[here] = ~_on_grid(values, evidence.step, x.values.dtype)

@@ -154,15 +154,14 @@ def in_order(x: Sequence[Any], y: Sequence[Any]) -> list[Any]:
         of = {c.label: c for c in y}
         return [of[c.label] for c in x]
     named = any(isinstance(c.label, str) for c in (*x, *y))
-    if not named or len(x) != len(y):
+    if not named:
         raise ValueError(f"rows of X have {len(x)} entries and rows of Y {len(y)}")
     only = [
         sorted(str(c.label) for c in side if c.label not in {d.label for d in other})
         for side, other in ((x, y), (y, x))
     ]
     raise ValueError(
-        f"X has the columns {only[0]}, which Y lacks, and Y the columns {only[1]}, which X lacks: "
-        "both must have the same"
+        f"X has the columns {only[0]} and Y {only[1]} that the other lacks: both must have the same"
     )
 
 
