@@ -48,8 +48,8 @@ class Place:
         found = format or _SUFFIXES.get(suffix) or ("images" if folder else None)
         if found is None and suffix in _ARROW:
             raise ValueError(
-                f"{name}: files of Arrow are not read or written, since nothing tells what they unpack to "
-                "before they are unpacked; use .parquet, which keeps every dtype too"
+                f"{name}: files of Arrow are not read or written, since nothing tells what they unpack "
+                "to before they are unpacked; use .parquet, which keeps every dtype too"
             )
         if found is None:
             raise ValueError(

@@ -53,9 +53,9 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
     FileNotFoundError
         No such file.
     ValueError
-        It is empty, truncated, not what its name says, not UTF-8, its rows differ in length, or it
-        unpacks to more than 100 times its size and 100 MB: named are the file, the line and the
-        remedy.
+        It is empty, truncated, not what its name says, not UTF-8, its rows differ in length, or it is
+        beyond the limits of its format (see :mod:`densekit.formats`). The message names the file, the
+        line or column, and the remedy.
 
     Examples
     --------
