@@ -183,7 +183,7 @@ def list_models(
     from densekit.discovery import family_of
 
     table = Table("model", "family", "density", "takes", "context")
-    plain = []
+    plain: list[dict[str, object]] = []
     for name, kind in densekit.all_estimators(family=family, modality=modality).items():
         can, room = densekit.capabilities(kind), family_of(kind)
         table.add_row(name, room, can.density, ", ".join(can.modalities), can.context)

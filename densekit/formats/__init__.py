@@ -21,6 +21,27 @@ string of digits as a number. An array written to a table has columns ``x0``, ``
 images keeps pixels: booleans as one bit, floats in [0, 1] rounded to 256 levels.
 
 Nothing that a file holds is executed: pickles are refused.
+
+What a file says of itself is compared with its size before memory is taken for it, and a file beyond
+these limits is a ValueError that names the file, the line or column, and the remedy.
+
+============  =======================================================================================
+format        limits
+============  =======================================================================================
+tables        at most 20,000 columns, whose names differ; values are numbers, strings, booleans, dates
+              or times, and not lists or records
+csv, jsonl    integers of 64 bits, with or without a sign
+csv, text     UTF-8 without zero bytes
+jsonl         no key twice in a record, no half of a surrogate pair
+``.gz``       unpacks to at most 100 times its size and 100 MB more
+parquet       the same, both for its pages and for the values that they stand for
+npz           the same, for the array that is read, which is not encrypted
+npy, npz      the header tells of as many bytes as follow it; no Python objects
+images        grey or RGB with 8 bits; all together at most 100 times the size of their files and 100 MB
+              more; no image of more than 178,956,970 pixels
+Arrow         not read from files (``.arrow``, ``.feather``): nothing bounds what their buffers unpack to
+streams       ``-`` and pipes: a quarter of the memory that is free
+============  =======================================================================================
 """
 
 from densekit.formats.places import FORMATS

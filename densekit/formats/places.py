@@ -15,6 +15,7 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".txt": "text",
 }
+_ARROW = (".arrow", ".feather", ".ipc")
 FORMATS = ("csv", "tsv", "parquet", "npy", "npz", "jsonl", "text", "images")
 TEXTUAL = ("csv", "tsv", "jsonl", "text")
 
@@ -45,6 +46,11 @@ class Place:
         suffix = Path(bare).suffix.lower()
         folder = not suffix or file.endswith("/") or Path(file).is_dir()
         found = format or _SUFFIXES.get(suffix) or ("images" if folder else None)
+        if found is None and suffix in _ARROW:
+            raise ValueError(
+                f"{name}: files of Arrow are not read or written, since nothing tells what they unpack "
+                "to before they are unpacked; use .parquet, which keeps every dtype too"
+            )
         if found is None:
             raise ValueError(
                 f"{name}: {suffix!r} names no format; known are {', '.join(_SUFFIXES)}, the text "

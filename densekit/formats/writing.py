@@ -17,6 +17,7 @@ import numpy as np
 
 from densekit.atomic import replacing
 from densekit.codecs.frames import as_array, container_of, is_text
+from densekit.formats.limits import shown
 from densekit.formats.places import Place
 
 
@@ -51,6 +52,17 @@ def write(rows: Any, path: str | Path, *, format: str | None = None) -> None:
     if place.format == "images":
         _write_images(place, rows)
         return
+    try:
+        _write(place, rows)
+    except UnicodeEncodeError as error:
+        around = shown(error.object[max(0, error.start - 10) : error.end])
+        raise ValueError(
+            f"{place.name}: {around} has half of a surrogate pair, which is no character: a trace of "
+            "text that was not UTF-8; read it with its own encoding"
+        ) from error
+
+
+def _write(place: Place, rows: Any) -> None:
     if place.path is None:
         held = io.BytesIO()
         _WRITERS[place.format](place, rows, held)
@@ -105,7 +117,9 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _write_csv(place: Place, rows: Any, file: IO[bytes]) -> None:
-    frame = _table_of(place, rows).to_pandas(date_as_object=False)
+    table = _table_of(place, rows)
+    _check_zeros(place, table)
+    frame = table.to_pandas(date_as_object=False)
     # Strings are quoted, so that "NA" stays a word; only then a missing value must not be.
     quoting = csv.QUOTE_MINIMAL if frame.isna().any(axis=None) else csv.QUOTE_NONNUMERIC
     delimiter = "\t" if place.format == "tsv" else ","
@@ -113,6 +127,20 @@ def _write_csv(place: Place, rows: Any, file: IO[bytes]) -> None:
     frame.to_csv(text, index=False, sep=delimiter, quoting=quoting, lineterminator="\n")
     text.flush()
     text.detach()
+
+
+def _check_zeros(place: Place, table: Any) -> None:
+    """Raise ValueError where a string has a zero byte, by which a file is told not to be text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        if text and pc.any(pc.match_substring(column, "\0")).as_py():
+            raise ValueError(
+                f"{place.name}: column {shown(name)} has a string with a zero byte, which no text "
+                "file holds; write to .jsonl or .parquet"
+            )
 
 
 def _write_parquet(place: Place, rows: Any, file: IO[bytes]) -> None:
@@ -150,6 +178,11 @@ def _write_text(place: Place, rows: Any, file: IO[bytes]) -> None:
             raise ValueError(
                 f"{place.name}: string {i} has a line break, and a text file holds one string per "
                 "line; write to .jsonl or .csv"
+            )
+        if "\0" in text:
+            raise ValueError(
+                f"{place.name}: string {i} has a zero byte, which no text file holds; write to "
+                ".jsonl or .parquet"
             )
         file.write(text.encode() + b"\n")
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from densekit.formats import read, reading, write
+from densekit.formats import limits, read, write
 
 FRAME = pd.DataFrame({"a": range(400), "b": np.arange(400) / 7})
 IMAGES = np.zeros((3, 4, 5), np.uint8)
@@ -131,7 +131,7 @@ BOMBS = {
 def test_a_small_file_must_not_fill_the_memory(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(BOMBS[name])
     assert len(read(tmp_path / name)) in (500_000, 250_000)  # two megabytes are allowed
-    monkeypatch.setattr(reading, "_ROOM", 10_000)
+    monkeypatch.setattr(limits, "ROOM", 10_000)
     most = 100 * len(BOMBS[name]) + 10_000
     if name.endswith("npz"):
         with zipfile.ZipFile(tmp_path / name) as archive:
