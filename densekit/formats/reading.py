@@ -16,6 +16,7 @@ import numpy as np
 
 from densekit.codecs.frames import n_rows
 from densekit.formats.places import FORMATS, Place
+from densekit.formats.separators import separator_of, warn_of_decimals
 
 # None of these is how a text may begin: each has a byte that is no UTF-8, or a control character.
 _MAGIC = {b"PAR1\x15": "Parquet", b"\x93NUMPY": "NPY", b"\x1f\x8b": "gzip", b"\x89PNG": "PNG"}
@@ -30,7 +31,9 @@ _RATIO, _ROOM = 100, 10**8
 """What is packed may come to as many times its bytes, and as many bytes more."""
 
 
-def read(path: str | Path, *, format: str | None = None) -> Any:
+def read(
+    path: str | Path, *, format: str | None = None, sep: str | None = None, decimal: str = "."
+) -> Any:
     """The rows of a file, of a folder of images, or of standard input (``"-"``).
 
     Parameters
@@ -39,6 +42,10 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
         Its suffix says the format (see :mod:`densekit.formats`).
     format : {"csv", "tsv", "parquet", "npy", "npz", "jsonl", "text", "images"}, optional
         Where the name does not say it.
+    sep : str, optional
+        What separates the values of a CSV file. None finds it out, of ``, ; |`` and the tab.
+    decimal : {".", ","}
+        What its decimals come behind.
 
     Returns
     -------
@@ -53,6 +60,11 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
         unpacks to more than 100 times its size and 100 MB: named are the file, the line and the
         remedy.
 
+    Warns
+    -----
+    UserWarning
+        Columns of a CSV file that are numbers but for their decimal marks, and read as strings.
+
     Examples
     --------
     >>> import tempfile
@@ -63,7 +75,7 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
     0   31   f
     1   45   m
     """
-    place = Place.of(path, format)
+    place = Place.of(path, format, sep=sep, decimal=decimal)
     if place.format == "images":
         return _read_images(place)
     with _opened(place) as file:
@@ -170,8 +182,8 @@ def _read_csv(place: Place, file: IO[bytes]) -> Any:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    delimiter = "\t" if place.format == "tsv" else ","
     data = _utf8(place, file)
+    delimiter = separator_of(place, data)
     if data.count(b'"') % 2:
         _check_lines(place, data, delimiter)
     try:
@@ -181,14 +193,19 @@ def _read_csv(place: Place, file: IO[bytes]) -> Any:
             parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             # A quoted "NA" is a word; a bare one is a missing value.
             convert_options=arrow.ConvertOptions(
-                strings_can_be_null=True, quoted_strings_can_be_null=False
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                decimal_point=place.decimal,
             ),
         )
     except pa.ArrowInvalid as error:
         _check_lines(place, data, delimiter)
         raise ValueError(f"{place.name} cannot be read as {place.format}: {error}") from error
     _check_header(place, table.column_names)
-    return _rows_of(table)
+    rows = _rows_of(table)
+    if hasattr(rows, "columns"):
+        warn_of_decimals(place, rows)
+    return rows
 
 
 def _check_lines(place: Place, data: bytes, delimiter: str) -> None:
@@ -199,7 +216,8 @@ def _check_lines(place: Place, data: bytes, delimiter: str) -> None:
         for row in lines:
             if wrong:
                 raise ValueError(
-                    f"{wrong}: quote values that hold a {delimiter!r}, or mend the line"
+                    f"{wrong}: quote values that hold a {delimiter!r}, or mend the line; if it is not "
+                    "what separates the values, say what does (--sep, in Python sep=)"
                 )
             width = width or len(row)
             if row and len(row) != width:
@@ -218,11 +236,6 @@ def _check_header(place: Place, names: list[str]) -> None:
         raise ValueError(
             f"{place.name}, line 1, looks like JSON lines and is read as {place.format}: name it "
             "*.jsonl, or say --format jsonl (in Python format='jsonl')"
-        )
-    if len(names) == 1 and place.format == "csv" and any(c in names[0] for c in ";\t|"):
-        raise ValueError(
-            f"{place.name}, line 1: one column called {names[0]!r}; values must be separated by "
-            "commas (in a .tsv, by tabs)"
         )
     if "" in names:
         raise ValueError(
