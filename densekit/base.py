@@ -449,12 +449,7 @@ class DensityEstimator(BaseEstimator, ABC):
                     "pass context= to fit and to every later call, or to none"
                 )
         if reset and codecs.n_rows(X) < 2:
-            raise ValueError(
-                f"X has n_samples={codecs.n_rows(X)}: a density needs at least 2 rows, "
-                "found 1 sample"
-                if codecs.n_rows(X)
-                else "X is empty: it has 0 rows"
-            )
+            raise ValueError(codecs.frames.too_few_rows(X))
         return X, context
 
     def _with_context(self, X: Any, context: Any) -> Any:

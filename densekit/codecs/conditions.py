@@ -11,6 +11,7 @@ from densekit.codecs.columns import encode_cells, has_density, places_of, shorte
 from densekit.codecs.frames import RawColumn
 from densekit.codecs.schema import Column
 from densekit.codecs.table import TableCodec, by_label
+from densekit.codecs.unreadable import wrong_sort
 
 Entry = float | tuple[float, float]
 """What a column has in a typed event: its value or code, or its indicator and its value."""
@@ -133,6 +134,8 @@ def _raw(column: Column, label: Any, values: list[Any]) -> RawColumn:
     except (ValueError, TypeError):
         right = False
     if not right or (not strings and not column.unit and found.dtype.kind not in "biuf"):
+        if column.levels and isinstance(column.levels[0], bool):
+            raise ValueError(wrong_sort(f"context[{label!r}]", column, label, values))
         kind = "strings" if strings else "datetimes" if column.unit else "numbers"
         raise ValueError(
             f"context[{label!r}]: column {label!r} has {kind}, and {shorten(values)} is not what it can "

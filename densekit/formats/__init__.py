@@ -12,6 +12,9 @@ text       ``.txt``                       list of str, one per line
 images     a folder of PNG or JPEG        array of uint8 (n, height, width) or (n, height, width, 3)
 =========  =============================  ========================================================
 
+What separates the values of a CSV file is found out, of ``, ; |`` and the tab, unless ``sep`` says it;
+numbers whose decimals come behind a comma want ``decimal=","``, which a warning says.
+
 Text formats may be compressed (``.csv.gz``). ``-`` is standard input or output: CSV, unless
 ``format`` names another. A table whose only column is called ``text`` is a list of strings.
 
@@ -46,6 +49,7 @@ streams       ``-`` and pipes: a quarter of the memory that is free
 
 from densekit.formats.places import FORMATS
 from densekit.formats.reading import read
-from densekit.formats.writing import check_target, write
+from densekit.formats.room import check_room
+from densekit.formats.writing import check_target, write, write_pieces
 
-__all__ = ["FORMATS", "check_target", "read", "write"]
+__all__ = ["FORMATS", "check_room", "check_target", "read", "write", "write_pieces"]

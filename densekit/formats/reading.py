@@ -19,6 +19,7 @@ from densekit.formats.jsonl import read_jsonl
 from densekit.formats.limits import FileError, check_names, check_size, check_width, shown
 from densekit.formats.parquet import read_parquet
 from densekit.formats.places import Place
+from densekit.formats.separators import separator_of, warn_of_decimals
 from densekit.formats.tables import rows_of
 
 # None of these is how a text may begin: each has a byte that is no UTF-8, or a control character.
@@ -34,7 +35,9 @@ _STREAM_SHARE = 4
 """A stream may have one of so many parts of the memory that is free; its copies need the rest."""
 
 
-def read(path: str | Path, *, format: str | None = None) -> Any:
+def read(
+    path: str | Path, *, format: str | None = None, sep: str | None = None, decimal: str = "."
+) -> Any:
     """The rows of a file, of a folder of images, or of standard input (``"-"``).
 
     Parameters
@@ -43,6 +46,10 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
         Its suffix says the format (see :mod:`densekit.formats`).
     format : {"csv", "tsv", "parquet", "npy", "npz", "jsonl", "text", "images"}, optional
         Where the name does not say it.
+    sep : str, optional
+        What separates the values of a CSV file. None finds it out, of ``, ; |`` and the tab.
+    decimal : {".", ","}
+        What its decimals come behind.
 
     Returns
     -------
@@ -57,6 +64,11 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
         beyond the limits of its format (see :mod:`densekit.formats`). The message names the file, the
         line or column, and the remedy.
 
+    Warns
+    -----
+    UserWarning
+        Columns of a CSV file that are numbers but for their decimal marks, and read as strings.
+
     Examples
     --------
     >>> import tempfile
@@ -67,7 +79,7 @@ def read(path: str | Path, *, format: str | None = None) -> Any:
     0   31   f
     1   45   m
     """
-    place = Place.of(path, format)
+    place = Place.of(path, format, sep=sep, decimal=decimal)
     if place.format == "images":
         return read_images(place)
     with _opened(place) as file:
@@ -177,8 +189,8 @@ def _read_csv(place: Place, file: IO[bytes]) -> Any:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    delimiter = "\t" if place.format == "tsv" else ","
     data = _utf8(place, file)
+    delimiter = separator_of(place, data)
     head = re.match(rb"[^\r\n]*", data)
     check_width(f"{place.name}, line 1", 1 + (head[0].count(delimiter.encode()) if head else 0))
     if data.count(b'"') % 2:
@@ -190,14 +202,19 @@ def _read_csv(place: Place, file: IO[bytes]) -> Any:
             parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             # A quoted "NA" is a word; a bare one is a missing value.
             convert_options=arrow.ConvertOptions(
-                strings_can_be_null=True, quoted_strings_can_be_null=False
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                decimal_point=place.decimal,
             ),
         )
     except pa.ArrowInvalid as error:
         _check_lines(place, data, delimiter)
         raise ValueError(f"{place.name} cannot be read as {place.format}: {error}") from error
     _check_header(place, table.column_names)
-    return rows_of(_with_exact_integers(place, table, data, delimiter))
+    rows = rows_of(_with_exact_integers(place, table, data, delimiter))
+    if hasattr(rows, "columns"):
+        warn_of_decimals(place, rows)
+    return rows
 
 
 def _with_exact_integers(place: Place, table: Any, data: bytes, delimiter: str) -> Any:
@@ -246,7 +263,8 @@ def _check_lines(place: Place, data: bytes, delimiter: str) -> None:
         for row in lines:
             if wrong:
                 raise ValueError(
-                    f"{wrong}: quote values that hold a {delimiter!r}, or mend the line"
+                    f"{wrong}: quote values that hold a {delimiter!r}, or mend the line; if it is not "
+                    "what separates the values, say what does (--sep, in Python sep=)"
                 )
             width, begun = width or len(row), lines.line_num
             if row and len(row) != width:
@@ -271,11 +289,6 @@ def _check_header(place: Place, names: list[str]) -> None:
         raise ValueError(
             f"{place.name}, line 1, looks like JSON lines and is read as {place.format}: name it "
             "*.jsonl, or say --format jsonl (in Python format='jsonl')"
-        )
-    if len(names) == 1 and place.format == "csv" and any(c in names[0] for c in ";\t|"):
-        raise ValueError(
-            f"{place.name}, line 1: one column called {shown(names[0])}; values must be separated by "
-            "commas (in a .tsv, by tabs)"
         )
     if "" in names:
         raise ValueError(
