@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spoole
 from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
+from densekit.codecs.weights import read_weights, with_weight
 from densekit.params import Interval, OneOf, check_integer, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 from densekit.tags import Capabilities as Capabilities
@@ -143,7 +145,11 @@ class DensityEstimator(BaseEstimator, ABC):
 
     @abstractmethod
     def _fit(self, events: Any, context: Tensor | None) -> None:
-        """Learn from events (n, \\*event_shape); set attributes with a trailing underscore."""
+        """Learn from events (n, \\*event_shape); set attributes with a trailing underscore.
+
+        Where the capabilities have ``weights`` it is ``_fit(events, context, weights=None)``: the
+        weights of the rows, (n,) in float64 and all positive, or None where all are one.
+        """
 
     @abstractmethod
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
@@ -151,7 +157,9 @@ class DensityEstimator(BaseEstimator, ABC):
 
     # What users call.
 
-    def fit(self, X: Any, y: Any = None, *, context: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, *, context: Any = None, sample_weight: Any = None
+    ) -> Self:
         """Learn the density of the rows of X.
 
         Parameters
@@ -163,6 +171,9 @@ class DensityEstimator(BaseEstimator, ABC):
             As in all of scikit-learn's estimators without targets; an error of `Seq2Seq`.
         context : array, DataFrame, list of column names of X, list of prompts or of sources
             Learn p(x given context) instead; only models whose capabilities say so.
+        sample_weight : array of shape (n,), optional
+            How much each row counts; 2 counts like the row twice, and 0 as if it were not there. Only
+            models whose capabilities say so.
 
         Raises
         ------
@@ -174,7 +185,7 @@ class DensityEstimator(BaseEstimator, ABC):
             raise ValueError(f"{type(self).__name__} takes no y; {self._instead_of_y}")
         before = dict(vars(self))
         try:
-            self._fit_rows(X, context)
+            self._fit_rows(X, context, sample_weight)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -217,9 +228,16 @@ class DensityEstimator(BaseEstimator, ABC):
         return (scores, errors) if return_std else scores
 
     @available_if(_has_density)
-    def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
-        """Mean of ``score_samples`` over the rows of X, in nats."""
-        return float(np.mean(self.score_samples(X, context=context), dtype=np.float64))
+    def score(
+        self, X: Any, y: Any = None, *, context: Any = None, sample_weight: Any = None
+    ) -> float:
+        """Mean of ``score_samples`` over the rows of X, in nats; with ``sample_weight`` (n,) the
+        weighted mean, in which a row of weight zero does not count, whatever its score."""
+        scores = np.asarray(self.score_samples(X, context=context), dtype=np.float64)
+        if sample_weight is None:
+            return float(scores.mean())
+        weights = read_weights(sample_weight, len(scores))
+        return float(np.average(scores[weights > 0], weights=weights[weights > 0]))
 
     def sample(self, n_samples: int = 1, *, context: Any = None, random_state: Any = None) -> Any:
         """Draw rows like those that ``fit`` saw: same container, columns, dtypes and shape.
@@ -332,8 +350,9 @@ class DensityEstimator(BaseEstimator, ABC):
 
     # How fit goes.
 
-    def _fit_rows(self, X: Any, context: Any) -> None:
+    def _fit_rows(self, X: Any, context: Any, sample_weight: Any) -> None:
         check_parameters(self)
+        self._check_takes_weights(sample_weight)
         for name in [k for k in vars(self) if k.endswith("_") and not k.startswith("_")]:
             delattr(self, name)
         device, seed = resolve_device(self.device), resolve_seed(self.random_state)
@@ -348,14 +367,23 @@ class DensityEstimator(BaseEstimator, ABC):
             rows = in_pieces.without(self.context_names_)
         elif rows is None or codec.modality != "table":
             rows = X
+        rows, context, weights = self._weigh(rows, context, sample_weight)
         self.dtype_ = self.dtype
         prompted = context is not None and self._capabilities.context == "prompt"
-        beside = {"prompts": context} if prompted else {}
+        beside: dict[str, Any] = {"prompts": context} if prompted else {}
+        if weights is not None and "weights" in inspect.signature(codec.fit).parameters:
+            beside["weights"] = weights
         with self._encoded(codec.fit(rows, **beside), rows) as typed:
-            self._fit_events(codec, typed, context, device, seed)
+            self._fit_events(codec, typed, context, weights, device, seed)
 
     def _fit_events(
-        self, codec: codecs.Codec, typed: Any, context: Any, device: torch.device, seed: int
+        self,
+        codec: codecs.Codec,
+        typed: Any,
+        context: Any,
+        weights: np.ndarray | None,
+        device: torch.device,
+        seed: int,
     ) -> None:
         self.codec_, self.device_ = codec, str(device)
         self.schema_ = codec.schema.flat() if self._capabilities.flat else codec.schema
@@ -373,7 +401,7 @@ class DensityEstimator(BaseEstimator, ABC):
             events = self._events(typed)
             if self._capabilities.view == "relaxed" and not self._relaxes_itself:
                 events, _ = self.schema_.relax(events, torch.rand_like(events))
-            self._fit(events, encoded)
+            self._fit(events, encoded, *self._weights(weights))
         # Last, since they say that it is fitted.
         self.base_measure_ = self.schema_.base_measure
         self.density_kind_ = self._kind_of_scores(self.schema_)
@@ -381,7 +409,7 @@ class DensityEstimator(BaseEstimator, ABC):
     @contextlib.contextmanager
     def _encoded(self, codec: codecs.Codec, X: Any) -> Iterator[Any]:
         """Typed events of all rows; on disk where the rows are."""
-        if isinstance(X, RowsOnDisk):
+        if isinstance(X, RowsInPieces) and X.by_place:
             yield EncodedRows(X, codec)
             return
         if isinstance(X, RowsInPieces):
@@ -421,7 +449,35 @@ class DensityEstimator(BaseEstimator, ABC):
         dequantised = self._capabilities.view == "relaxed" and bool(schema.quantised.any())
         return "lower_bound" if kind == "exact" and (dequantised or not schema.exact) else kind
 
-    # Rows and contexts at the border.
+    # Rows, weights and contexts at the border.
+
+    def _check_takes_weights(self, sample_weight: Any) -> None:
+        if sample_weight is not None and not self._capabilities.weights:
+            raise ValueError(
+                f"{type(self).__name__} takes no sample_weight; drop it, or fit a model whose "
+                "densekit.capabilities(...).weights is True"
+            )
+
+    def _weigh(
+        self, rows: Any, context: Any, sample_weight: Any
+    ) -> tuple[Any, Any, np.ndarray | None]:
+        """Rows and contexts of positive weight, and their weights."""
+        if sample_weight is None:
+            return rows, context, None
+        weights = read_weights(sample_weight, codecs.n_rows(rows))
+        rows, context, weights = with_weight(rows, context, weights)
+        if len(weights) < 2:
+            raise ValueError(
+                f"sample_weight is zero in all rows of X but {len(weights)}: a density needs at "
+                "least 2 rows of positive weight"
+            )
+        return rows, context, weights
+
+    def _weights(self, weights: np.ndarray | None) -> tuple[Tensor | None, ...]:
+        """What ``_fit`` takes beside events and context, where it takes weights."""
+        if not self._capabilities.weights:
+            return ()
+        return (None if weights is None else torch.from_numpy(weights).to(self.device_),)
 
     def _check_rows(self, X: Any, context: Any, reset: bool) -> tuple[Any, Any]:
         """X and context as the codecs take them; context columns split off; attributes set that

@@ -194,15 +194,16 @@ class NeuralDensity(DensityEstimator):
     _constant = False
     """Whether the learning rate is constant: in a pass of ``partial_fit``."""
 
-    def _fit_rows(self, X: Any, context: Any) -> None:
+    def _fit_rows(self, X: Any, context: Any, sample_weight: Any) -> None:
         if self.warm_start and self.__sklearn_is_fitted__():
-            self._continue(X, context)
+            self._continue(X, context, sample_weight)
         else:
-            super()._fit_rows(X, context)
+            super()._fit_rows(X, context, sample_weight)
 
-    def _continue(self, X: Any, context: Any) -> None:
+    def _continue(self, X: Any, context: Any, sample_weight: Any) -> None:
         """A fit with the codec that there is, from the weights that there are."""
         check_parameters(self)
+        self._check_takes_weights(sample_weight)
         device, seed = resolve_device(self.device), resolve_seed(self.random_state)
         X, context = self._check_rows(X, context, reset=False)
         n = codecs.n_rows(X)

@@ -23,6 +23,8 @@ class Capabilities:
     context: Literal["none", "features", "prompt", "text"] = "none"
     flat: bool = True
     """Whether events come as vectors, images too."""
+    weights: bool = False
+    """Whether ``fit`` takes ``sample_weight``."""
     missing: bool = False
     """Whether NaN in a row is a cell that is missing, and left out of its density."""
     score_batch: int = 1024

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import narwhals as nw
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.columns import has_density, shorten
-from densekit.codecs.frames import check_unicode, n_rows, take
+from densekit.codecs.frames import check_unicode, n_rows, select, take
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
 from densekit.codecs.unreadable import wrong_sort
@@ -324,13 +324,26 @@ def part_of(context: Any, n: int, start: int, stop: int) -> Any:
     ValueError
         It has neither one row nor n.
     """
+    return _some_of(context, n, lambda rows: take(rows, start, stop))
+
+
+def selected_of(context: Any, n: int, places: np.ndarray) -> Any:
+    """The same of the rows at ``places``.
+
+    >>> selected_of({"sex": ["f", "m", "f"], "year": 2020}, 3, np.array([0, 2]))
+    {'sex': ['f', 'f'], 'year': 2020}
+    """
+    return _some_of(context, n, lambda rows: select(rows, places))
+
+
+def _some_of(context: Any, n: int, some: Callable[[Any], Any]) -> Any:
     if isinstance(context, Mapping):
-        return {k: part_of(v, n, start, stop) if _is_listed(v) else v for k, v in context.items()}
+        return {k: _some_of(v, n, some) if _is_listed(v) else v for k, v in context.items()}
     if not _is_listed(context):
         return context
     have = n_rows(context)
     if have == n:
-        return take(context, start, stop)
+        return some(context)
     one_row = isinstance(context, list | tuple) and all(np.ndim(v) == 0 for v in context)
     if have != 1 and not one_row:
         raise ValueError(

@@ -93,6 +93,24 @@ def take(X: Any, start: int, stop: int) -> Any:
     return (X if hasattr(X, "__getitem__") else np.asarray(X))[start:stop]
 
 
+def select(X: Any, rows: np.ndarray) -> Any:
+    """The rows at these places, as a copy in the container that X is.
+
+    >>> select([["a"], ["b"], ["c"]], np.array([0, 2]))
+    [['a'], ['c']]
+    """
+    container = container_of(X)
+    if container == "pandas":
+        return X.iloc[rows]
+    if container == "polars":
+        return X[rows]
+    if container == "pyarrow":
+        return X.take(rows)
+    if isinstance(X, list | tuple):
+        return [X[i] for i in rows.tolist()]
+    return np.asarray(X)[rows]
+
+
 # ---------------------------------------------------------------------------------------- modality
 
 

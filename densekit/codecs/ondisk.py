@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.base import Codec
+from densekit.codecs.frames import select
 from densekit.codecs.learning import PIECE
 
 
@@ -23,6 +24,8 @@ class RowsInPieces(ABC):
 
     shape: tuple[int, int]
     ndim = 2
+    by_place = False
+    """Whether rows can be asked for by their places, as ``rows[index]``."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -45,6 +48,8 @@ class RowsOnDisk(RowsInPieces):
     offset : int
         Bytes before the first.
     """
+
+    by_place = True
 
     def __init__(self, file: str, dtype: np.dtype, shape: tuple[int, int], offset: int):
         self.file, self.dtype, self.shape, self.offset = file, dtype, shape, offset
@@ -110,17 +115,47 @@ class RowsOnDisk(RowsInPieces):
             yield self[start : start + PIECE]
 
 
+class SelectedRows(RowsInPieces):
+    """Some rows of others, in the same order.
+
+    Parameters
+    ----------
+    rows : RowsInPieces
+    places : (n,)
+        Which of them, increasing.
+    """
+
+    def __init__(self, rows: RowsInPieces, places: np.ndarray):
+        self.rows, self.places = rows, places
+        self.shape = len(places), rows.shape[1]
+        self.by_place = rows.by_place
+
+    def __getitem__(self, index: np.ndarray) -> Any:
+        rows: Any = self.rows
+        return rows[self.places[index]]
+
+    def pieces(self) -> Iterator[Any]:
+        start = 0
+        for piece in self.rows.pieces():
+            stop = start + len(piece)
+            first, last = np.searchsorted(self.places, (start, stop))
+            if first < last:
+                yield select(piece, self.places[first:last] - start)
+            start = stop
+
+
 class EncodedRows:
     """Events of rows in a file: indexed as the tensor of all events would be, with the same values.
 
     Parameters
     ----------
-    rows : RowsOnDisk
+    rows : RowsOnDisk or SelectedRows
+        Rows that are read by their places.
     codec : Codec, optional
         None where the rows are events already.
     """
 
-    def __init__(self, rows: RowsOnDisk, codec: Codec | None = None):
+    def __init__(self, rows: Any, codec: Codec | None = None):
         self.rows, self.codec = rows, codec
         self.device, self.dtype = torch.device("cpu"), torch.float64
 
