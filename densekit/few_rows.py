@@ -14,8 +14,8 @@ FOLDS = 5
 """Parts of the rows, each of which is held out once."""
 _FEW = 500
 """Rows; with more, a tenth of them says reliably enough when to stop."""
-_SHORTEST_RUN = 50
-"""Steps; a budget that leaves each run fewer is too short to overfit, and is not divided."""
+_SHORTEST_RUN = 200
+"""Steps; a budget that leaves each run fewer is hardly long enough to overfit, and is not divided."""
 _NOISE = (0.6, 0.06)
 """Standard deviations of the noise at the beginning and at the end of a run on few rows."""
 _LEAST_NOISE = 0.05
@@ -59,7 +59,9 @@ class Plan:
             losses[step] = sum(last) / len(last)
         finite = [step for step, loss in losses.items() if math.isfinite(loss)]
         stop = min(finite, key=losses.__getitem__, default=0)
-        return cls(stop, losses, f"step {stop} had the best held-out loss of {len(curves)} cross-fits")
+        return cls(
+            stop, losses, f"step {stop} had the best held-out loss of {len(curves)} cross-fits"
+        )
 
 
 def noise_for(n_rows: int, rows: Tensor) -> Noise | None:
@@ -73,11 +75,11 @@ def noise_for(n_rows: int, rows: Tensor) -> Noise | None:
     Parameters
     ----------
     n_rows : int
-        h is inversely proportional to it above 500; None is returned where h would hardly matter.
+        Above 500, h falls with its square; None where h would hardly matter.
     rows : (n, D)
         Standardized events in random order, whose shrunken covariance is C.
     """
-    first, last = (h * min(1.0, _FEW / n_rows) for h in _NOISE)
+    first, last = (h * min(1.0, _FEW / n_rows) ** 2 for h in _NOISE)
     if first < _LEAST_NOISE:
         return None
     _, (values, vectors), _ = shrunken(rows.double())

@@ -294,7 +294,7 @@ class NeuralDensity(DensityEstimator):
         if checkpoint is not None:
             seed = checkpoint.seed(seed)
         plan = None
-        if start is None and self._cross_fits(events):
+        if start is None and self._cross_fits(module, events):
             plan = self._cross_fit(group, events, context, seed)
         batches = self._batches(events, context, seed, held_out=plan is None)
         noise = None if start is not None else self._start(module, batches)
@@ -336,7 +336,8 @@ class NeuralDensity(DensityEstimator):
         """Set what the module takes from the rows before its first step; the noise to train with."""
         rows, context = batches.first(_STARTED_FROM)
         self._begin_as(module, rows, context)
-        if not self._is_table_flow(module) or self.schema_.circles:
+        # A context may leave far less spread than the covariance says, and an angle has none.
+        if not self._is_table_flow(module) or context is not None or self.schema_.circles:
             return None
         return noise_for(batches.n_train, rows)
 
@@ -345,14 +346,15 @@ class NeuralDensity(DensityEstimator):
         table = self.schema_.modality == "table" and self.schema_.n_dims <= _MOST_WHITENED
         return table and isinstance(module, FlowModule)
 
-    def _cross_fits(self, events: Events) -> bool:
-        """Whether folds of the rows tell when to stop, and all rows are trained on then."""
-        selects = self.validation_fraction > 0 and self.patience is not None
-        table = self.schema_.modality == "table" and not self._in_order
+    def _cross_fits(self, module: nn.Module, events: Events) -> bool:
+        """Whether folds of the rows tell when to stop, and all rows are trained on then. So it is for
+        flows, which overfit within a hundred steps; typed models take their time, and a tenth of the
+        rows suffices them."""
         steps = self.max_steps
         if self.max_epochs is not None:
             steps = self.max_epochs * max(1, len(events) // self.batch_size)
-        return table and selects and divides(len(events), steps)
+        selects = self.validation_fraction > 0 and self.patience is not None
+        return selects and self._is_table_flow(module) and divides(len(events), steps)
 
     def _sharing(self) -> Self:
         """The options of one of the runs that share a budget."""
@@ -364,24 +366,18 @@ class NeuralDensity(DensityEstimator):
             options.max_time = self.max_time / (FOLDS + 1)
         return options
 
-    def _cross_fit(
-        self, group: Group, events: Events, context: Tensor | None, seed: int
-    ) -> Plan | None:
+    def _cross_fit(self, group: Group, events: Events, context: Tensor | None, seed: int) -> Plan:
         """Runs that hold out a part of the rows each: when to stop one that holds out none."""
         options, histories = self._sharing(), []
         options.callbacks = ()
         for k in range(FOLDS):
             module = self._build(self.schema_, self._context_schema)
             module.to(self.device_, self._torch_dtype)
-            players = self._players(module)
-            if len(players) > 1:
-                return None
             batches = self._batches(events, context, seed, fold=(k, FOLDS))
             noise = self._start(module, batches)
             group.equalise(module)
-            histories.append(
-                train(module, players, batches, options, seed=seed % 2**63, group=group, noise=noise)
-            )
+            given = (module, self._players(module), batches, options)
+            histories.append(train(*given, seed=seed % 2**63, group=group, noise=noise))
         return Plan.of(histories)
 
     def _check_same_rows(self, group: Group, events: Events, context: Tensor | None) -> None:

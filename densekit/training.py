@@ -222,7 +222,9 @@ def train(
         RuntimeWarning, and the best weights so far are restored.
     """
     group = group or Group()
-    run = _Run(module, players, batches, options, seed, progress, constant, checkpoint, group, plan, noise)
+    run = _Run(
+        module, players, batches, options, seed, progress, constant, checkpoint, group, plan, noise
+    )
     return run.run()
 
 

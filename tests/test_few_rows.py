@@ -133,7 +133,13 @@ def test_a_run_that_stopped_early_counts_with_its_last_loss():
 
 @pytest.mark.parametrize(
     ("n_rows", "n_steps", "divided"),
-    [(100, 2000, True), (500, 300, True), (501, 2000, False), (100, 299, False), (5, 2000, False)],
+    [
+        (100, 2000, True),
+        (500, 1200, True),
+        (501, 2000, False),
+        (100, 1199, False),
+        (5, 2000, False),
+    ],
 )
 def test_a_budget_is_divided_where_rows_are_few_and_runs_stay_long_enough(
     n_rows, n_steps, divided
@@ -158,10 +164,10 @@ def test_folds_hold_out_each_row_once():
 
 def test_a_fit_on_few_rows_ends_on_all_of_them_within_its_budget():
     est = RealNVP(
-        n_transforms=2, hidden_sizes=(8,), max_steps=600, random_state=0, device="cpu"
+        n_transforms=2, hidden_sizes=(8,), max_steps=1200, random_state=0, device="cpu"
     ).fit(correlated(60))
     found = est.history_
-    assert est.n_iter_ == found["best_step"] <= 100
+    assert est.n_iter_ == found["best_step"] <= 200
     assert "cross-fits" in found["stop_reason"]
     if found["valid_loss"]:
         assert found["valid_loss"][-1] == min(found["valid_loss"])
@@ -170,9 +176,9 @@ def test_a_fit_on_few_rows_ends_on_all_of_them_within_its_budget():
 @pytest.mark.parametrize("option", [{"validation_fraction": 0.0}, {"patience": None}])
 def test_who_does_not_stop_early_does_not_cross_fit(option):
     est = RealNVP(
-        n_transforms=1, hidden_sizes=(4,), max_steps=300, random_state=0, device="cpu", **option
+        n_transforms=1, hidden_sizes=(4,), max_steps=1200, random_state=0, device="cpu", **option
     ).fit(correlated(40))
-    assert est.n_iter_ == 300
+    assert est.n_iter_ == 1200
 
 
 # Noise.
@@ -181,7 +187,9 @@ def test_who_does_not_stop_early_does_not_cross_fit(option):
 @pytest.mark.parametrize(("done", "h"), [(0.0, 0.6), (1.0, 0.06)])
 def test_noise_has_the_covariance_of_the_rows_times_its_variance(done, h):
     torch.manual_seed(0)
-    rows = torch.randn(4000, 2, dtype=torch.float64) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]]).double()
+    rows = (
+        torch.randn(4000, 2, dtype=torch.float64) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]]).double()
+    )
     noise = noise_for(500, rows)
     at = torch.zeros(40_000, 2, dtype=torch.float64)
     found = torch.cov(noise(at, done).T)
@@ -190,6 +198,6 @@ def test_noise_has_the_covariance_of_the_rows_times_its_variance(done, h):
 
 def test_noise_vanishes_as_rows_get_many():
     rows = torch.randn(100, 2)
-    assert noise_for(10**5, rows) is None
+    assert noise_for(2000, rows) is None
     torch.manual_seed(0)
-    assert float(noise_for(5000, rows)(torch.zeros(1000, 2), 0.0).std()) < 0.1
+    assert float(noise_for(1000, rows)(torch.zeros(1000, 2), 0.0).std()) < 0.2

@@ -84,4 +84,3 @@ class Whitening(nn.Module):
 def _know_fitted(whitening: Whitening, _: object) -> None:
     """Weights that are loaded were learnt: a fit that goes on from them keeps its coordinates."""
     whitening.fitted = True
-
