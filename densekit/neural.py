@@ -20,6 +20,8 @@ from densekit.base import DensityEstimator
 from densekit.checkpoints import Checkpoint, digest, plain
 from densekit.codecs.ondisk import EncodedRows
 from densekit.codecs.schema import Schema
+from densekit.distributions.flow import FlowModule
+from densekit.few_rows import FOLDS, Noise, Plan, divides, noise_for
 from densekit.kernels.compiled import load_for
 from densekit.params import Interval, check_parameters
 from densekit.processes import Group, together
@@ -36,7 +38,10 @@ _ONE_PASS = {
     "patience": None,
     "callbacks": (),
 }
-
+_STARTED_FROM = 4096
+"""Training rows that a start looks at, at most."""
+_MOST_WHITENED = 1000
+"""Columns of a table whose covariance a flow starts with: an eigendecomposition takes their cube."""
 
 Events: TypeAlias = Tensor | EncodedRows
 
@@ -135,6 +140,12 @@ class NeuralDensity(DensityEstimator):
     @abstractmethod
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         """The module; all that is random or learnt in it is a parameter or a buffer."""
+
+    def _begin_as(self, module: Any, rows: Tensor, context: Tensor | None) -> None:
+        """Set what a module takes from training rows (n, D) before its first step: a flow of a table
+        begins as their shrunken Gaussian."""
+        if self._is_table_flow(module):
+            module.start(rows, context, tuple(self.schema_.circles))
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """What training minimises, averaged over the batch: the negative log-density."""
@@ -283,27 +294,92 @@ class NeuralDensity(DensityEstimator):
         checkpoint = group.broadcast(checkpoint)
         if checkpoint is not None:
             seed = checkpoint.seed(seed)
+        plan = None
+        if start is None and self._cross_fits(module, events):
+            plan = self._cross_fit(group, events, context, seed)
+        batches = self._batches(events, context, seed, held_out=plan is None)
+        noise = None if start is not None else self._start(module, batches)
         group.equalise(module)
-        batches = Batches(
-            events,
-            context,
-            self._view,
-            validation_fraction=self.validation_fraction,
-            seed=seed,
-            in_order=self._in_order,
-        )
         history = train(
             module,
             self._players(module),
             batches,
-            self,
+            self if plan is None else self._sharing(),
             seed=seed % 2**63,
             progress=self._is_verbose and group.rank == 0,
             constant=self._constant,
             checkpoint=checkpoint,
             group=group,
+            plan=plan,
+            noise=noise,
         )
         return module, history
+
+    def _batches(
+        self,
+        events: Events,
+        context: Tensor | None,
+        seed: int,
+        held_out: bool = True,
+        fold: tuple[int, int] | None = None,
+    ) -> Batches:
+        return Batches(
+            events,
+            context,
+            self._view,
+            validation_fraction=self.validation_fraction if held_out else 0.0,
+            seed=seed,
+            in_order=self._in_order,
+            fold=fold,
+        )
+
+    def _start(self, module: nn.Module, batches: Batches) -> Noise | None:
+        """Set what the module takes from the rows before its first step; the noise to train with."""
+        rows, context = batches.first(_STARTED_FROM)
+        self._begin_as(module, rows, context)
+        # A context may leave far less spread than the covariance says, and an angle has none.
+        if not self._is_table_flow(module) or context is not None or self.schema_.circles:
+            return None
+        return noise_for(batches.n_train, rows)
+
+    def _is_table_flow(self, module: nn.Module) -> bool:
+        """Whether it is a flow of columns whose covariance can be had: pixels are too many."""
+        table = self.schema_.modality == "table" and self.schema_.n_dims <= _MOST_WHITENED
+        return table and isinstance(module, FlowModule)
+
+    def _cross_fits(self, module: nn.Module, events: Events) -> bool:
+        """Whether folds of the rows tell when to stop, and all rows are trained on then. So it is for
+        flows, which overfit within a hundred steps; typed models take their time, and a tenth of the
+        rows suffices them."""
+        steps = self.max_steps
+        if self.max_epochs is not None:
+            steps = self.max_epochs * max(1, len(events) // self.batch_size)
+        selects = self.validation_fraction > 0 and self.patience is not None
+        return selects and self._is_table_flow(module) and divides(len(events), steps)
+
+    def _sharing(self) -> Self:
+        """The options of one of the runs that share a budget."""
+        options = copy.copy(self)
+        for name in ("max_steps", "max_epochs"):
+            value = getattr(self, name)
+            setattr(options, name, None if value is None else math.ceil(value / (FOLDS + 1)))
+        if self.max_time is not None:
+            options.max_time = self.max_time / (FOLDS + 1)
+        return options
+
+    def _cross_fit(self, group: Group, events: Events, context: Tensor | None, seed: int) -> Plan:
+        """Runs that hold out a part of the rows each: when to stop one that holds out none."""
+        options, histories = self._sharing(), []
+        options.callbacks = ()
+        for k in range(FOLDS):
+            module = self._build(self.schema_, self._context_schema)
+            module.to(self.device_, self._torch_dtype)
+            batches = self._batches(events, context, seed, fold=(k, FOLDS))
+            noise = self._start(module, batches)
+            group.equalise(module)
+            given = (module, self._players(module), batches, options)
+            histories.append(train(*given, seed=seed % 2**63, group=group, noise=noise))
+        return Plan.of(histories)
 
     def _check_same_rows(self, group: Group, events: Events, context: Tensor | None) -> None:
         mine = digest(chain(_parts(events), [self.codec_, context, self.context_codec_]))

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from densekit.checkpoints import Checkpoint, Saved
+from densekit.few_rows import Noise, Plan
 from densekit.processes import Group
 from densekit.runtime import generator_states, reseed, seeded, set_generator_states
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
-
 _ROUNDS = 50
 """Evaluations in a run of the planned length, at most."""
 _SHORTEST_ROUND = 10
@@ -93,6 +93,9 @@ class History:
     learning_rate: list[float] = field(default_factory=list)
     stop_reason: str = ""
     best_step: int = 0
+    """0 where nothing was better than the start."""
+    start_loss: float = math.nan
+    """Held-out loss before the first step."""
 
 
 class Batches:
@@ -109,6 +112,8 @@ class Batches:
     in_order : bool
         Rows follow each other: each place of a batch goes through a part of them from its beginning,
         and the held-out rows are the last.
+    fold : (int, int), optional
+        (k, K): hold out part k of K parts of the rows instead of ``validation_fraction`` of them.
     """
 
     def __init__(
@@ -120,6 +125,7 @@ class Batches:
         validation_fraction: float,
         seed: int,
         in_order: bool = False,
+        fold: tuple[int, int] | None = None,
     ):
         n = len(events)
         held = 0
@@ -128,6 +134,10 @@ class Batches:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         if in_order:
             order = torch.arange(n).roll(held)
+        if fold is not None:
+            cuts = [n * k // fold[1] for k in range(fold[1] + 1)]
+            held = cuts[fold[0] + 1] - cuts[fold[0]]
+            order = order.roll(-cuts[fold[0]])
         self._in_order = in_order
         self._valid = order[:held].to(events.device)
         self._train = order[held:].to(events.device)
@@ -147,6 +157,10 @@ class Batches:
         """The rows of ``index``, as the model takes them."""
         context = None if self._context is None else self._context[index]
         return self._view(self._events[index]), context
+
+    def first(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """At most ``n`` of the rows that are trained on, in random order, as the model takes them."""
+        return self.take(self._train[:n])
 
     def epochs(self, size: int, done: int = 0) -> Iterator[Tensor]:
         """Index batches without end, from the one after the ``done`` first: the order is a function
@@ -178,6 +192,8 @@ def train(
     constant: bool = False,
     checkpoint: Checkpoint | None = None,
     group: Group | None = None,
+    plan: Plan | None = None,
+    noise: Noise | None = None,
 ) -> History:
     """Train ``module`` in place; it ends with its best (one player) or last averaged weights.
 
@@ -187,6 +203,9 @@ def train(
     With ``constant`` the learning rate stays as it is, without warm-up and decay. With a
     ``checkpoint`` the run goes on from what is saved there, saves itself after its rounds, and
     removes the checkpoint when it is done.
+
+    With a ``plan`` the run ends at its step, and its held-out losses stand for those of rows that this
+    run, which holds out none, does not have. ``noise`` is added to the rows that are trained on.
 
     With a ``group`` of several processes all call this alike, with equal modules and batches: each
     takes its share of every batch and of the held-out rows, and all make the same steps. Rank 0
@@ -203,7 +222,9 @@ def train(
         RuntimeWarning, and the best weights so far are restored.
     """
     group = group or Group()
-    run = _Run(module, players, batches, options, seed, progress, constant, checkpoint, group)
+    run = _Run(
+        module, players, batches, options, seed, progress, constant, checkpoint, group, plan, noise
+    )
     return run.run()
 
 
@@ -221,12 +242,14 @@ class _Run:
         constant: bool,
         checkpoint: Checkpoint | None,
         group: Group,
+        plan: Plan | None,
+        noise: Noise | None,
     ):
         # Before the optimisers: the first one of a process imports for seconds, out of max_time.
         self.start = time.perf_counter()
         self.module, self.players, self.batches, self.options = module, players, batches, options
         self.seed, self.constant, self.checkpoint = seed, constant, checkpoint
-        self.group = group
+        self.group, self.plan, self.noise = group, plan, noise
         self.parameters = [p for player in players for p in player.parameters]
         self.device = self.parameters[0].device
         self.size = min(options.batch_size, batches.n_train)
@@ -253,6 +276,7 @@ class _Run:
         self.evaluated: int | None = None
         self.best: list[Tensor] | None = None
         self.best_loss = math.inf
+        self.unmoved: list[Tensor] | None = [s.clone() for s in self.shadow]
         self.history = History()
         self.state = TrainingState(total_steps=self.total, module=module)
         self.running = torch.zeros((), device=self.device)
@@ -279,14 +303,18 @@ class _Run:
         """Share of the full learning rate: linear warm-up, then half a cosine over the budget."""
         if self.constant:
             return 1.0
-        done = self.state.step / self.total
-        if self.options.max_time is not None:
-            done = max(done, self._elapsed() / self.options.max_time)
-        warm = self.options.warmup
+        done, warm = self._done(), self.options.warmup
         if done < warm:
             # The first step already moves: it counts as one.
             return min(1.0, max(done, 1 / self.total) / warm)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / max(1e-9, 1 - warm))))
+
+    def _done(self) -> float:
+        """Share of the budget that is spent."""
+        done = self.state.step / self.total
+        if self.options.max_time is not None:
+            done = max(done, self._elapsed() / self.options.max_time)
+        return done
 
     def _elapsed(self) -> float:
         """Seconds by the clock of rank 0, which all ranks ask for at the same time."""
@@ -296,6 +324,8 @@ class _Run:
         rate = self._rate()
         share = self.group.share(index)
         events, context = self.batches.take(share)
+        if self.noise is not None:
+            events = self.noise(events, self._done())
         for player, optimiser, loss_of in zip(
             self.players, self.optimisers, self.losses, strict=True
         ):
@@ -326,7 +356,9 @@ class _Run:
         decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.shadow, self.detached, 1 - decay)
-        if self.state.step == self.total:
+        if self.plan is not None and self.state.step >= self.plan.stop:
+            self._stop(engine, self.plan.reason)
+        elif self.state.step == self.total:
             engine.terminate()
         elif self.options.max_time is not None:
             elapsed = self._elapsed()
@@ -411,6 +443,15 @@ class _Run:
         self._swap()
         return float(self.group.total(total)) / n
 
+    def _score_start(self, start: list[Tensor]) -> None:
+        """The weights before the first step are the first candidate. Scored with the first round, when
+        it is known how many held-out rows the time is enough for."""
+        shadow, self.shadow = self.shadow, start
+        loss = self._held_out_loss()
+        self.shadow = shadow
+        if math.isfinite(loss):
+            self.best_loss, self.best, self.history.start_loss = loss, start, loss
+
     def _end_round(self, engine: Any) -> None:
         state, history = self.state, self.history
         steps = state.step - (history.step[-1] if history.step else 0)
@@ -425,7 +466,12 @@ class _Run:
             self._stop_unfinite(engine, self.players[0])
             return
         ranks = len(self.players) == 1 and self.batches.n_valid > 0
+        if ranks and self.unmoved is not None:
+            self._score_start(self.unmoved)
+        self.unmoved = None
         state.valid_loss = self._held_out_loss() if ranks else math.nan
+        if self.plan is not None:
+            state.valid_loss = self.plan.losses.get(state.step, math.nan)
         state.epoch = state.step / self.per_epoch
         state.seconds = self._elapsed()
         state.learning_rate = self._rate() * self.options.learning_rate
@@ -470,6 +516,9 @@ class _Run:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save, self.checkpoint, stopper)
         self.failure = ""
         self.module.train()
+        if self.plan is not None and self.plan.stop == 0:
+            self.history.stop_reason = self.plan.reason
+            return self._finish()
         stream = self.batches.epochs(self.size, self.state.step)
         shortest = self.round if self.options.max_time is None else self.least
         rounds = math.ceil((self.total - self.state.step) / min(self.round, shortest))
@@ -541,6 +590,7 @@ class _Run:
             self.best = [
                 torch.empty_like(s).copy_(b) for s, b in zip(self.shadow, best, strict=True)
             ]
+        self.unmoved = None
         self.best_loss, self.history = float(values["best_loss"]), History(**values["history"])
         self.state.step = int(values["step"])
         self.start -= float(values["seconds"])

@@ -123,6 +123,9 @@ class TarFlow(NeuralDensity):
             return _DenoisedFlow(Stack(layers), self.noise_std)
         return FlowModule(Stack(layers))
 
+    def _begin_as(self, module: nn.Module, rows: Tensor, context: Tensor | None) -> None:
+        super()._begin_as(module, rows + self.noise_std * torch.randn_like(rows), context)
+
     def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
         if self.noise_std:
             events = events + self.noise_std * torch.randn_like(events)

@@ -59,7 +59,7 @@ class NoiseConditionalScore(NeuralDensity):
     .. math:: s(x, \sigma) = \frac{F(x / \sqrt{1 + \sigma^2}, \sigma)}{\sigma \sqrt{1 + \sigma^2}}
               - \frac{x}{1 + \sigma^2}
 
-    and x is whitened by the first batch, so that noise is measured by the data's own spread in each
+    and x is whitened by the training rows, so that noise is measured by the data's own spread in each
     direction: without it columns that correlate at 0.99 are drowned at levels that others need.
 
     **What a score is.** An *estimate* of the log-density at level ``sigma_min``, that is of the data
@@ -143,10 +143,11 @@ class NoiseConditionalScore(NeuralDensity):
         net = NoiseConditionalMLP(schema.n_dims, self.hidden_sizes, n_context, self.dropout)
         return _ScoreModule(net, schema.n_dims, self.n_probes, schedule)
 
+    def _begin_as(self, module: Any, rows: Tensor, context: Tensor | None) -> None:
+        module.frame.fit(rows)
+
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         assert isinstance(module, _ScoreModule)
-        if module.training and not module.frame.fitted:
-            module.frame.fit(events)
         if not module.training:
             # A few held-out rows meet many levels, so that their loss is worth comparing.
             copies = math.ceil(1024 / len(events))
