@@ -49,8 +49,9 @@ class Plan:
 
     @classmethod
     def of(cls, runs: Sequence[Curve]) -> "Plan":
-        """The step after which the mean held-out loss was least. A run that stopped early counts with its
-        last loss from then on."""
+        """The step after which the mean held-out loss was least.
+
+        A run that stopped early counts with its last loss from then on."""
         curves = [{0: r.start_loss, **dict(zip(r.step, r.valid_loss, strict=True))} for r in runs]
         losses: dict[int, float] = {}
         last = [math.inf] * len(curves)

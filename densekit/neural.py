@@ -64,9 +64,15 @@ class NeuralDensity(DensityEstimator):
     ema_decay : float
         Decay of the running average of the weights, which is what is evaluated and kept.
     validation_fraction : float
-        Rows held out (4,096 at most) to tell when to stop; 0 trains on all rows to the end.
+        Rows held out (4,096 at most) to tell when to stop; 0 trains on all rows to the end. A flow of
+        a table of 500 rows or fewer holds out each fifth of them in turn instead: five runs tell
+        when to stop, and a sixth trains on all rows until then. They share ``max_steps``,
+        ``max_epochs`` or ``max_time`` evenly, and a budget that leaves each fewer than 200 steps is
+        not shared.
     patience : int, optional
-        Evaluations without a better held-out loss before the fit stops; None never stops early.
+        Evaluations without a better held-out loss before the fit stops; None never stops early. The
+        weights before the first step are a candidate too: a fit that improves on nothing keeps
+        them, and ``best_step`` is 0.
     mixed_precision : bool
         Run the loss under bfloat16 autocast while training.
     compile : bool
@@ -101,7 +107,9 @@ class NeuralDensity(DensityEstimator):
         Its call (with the encoded context or None) is a Pyro distribution over events.
     history_ : dict
         ``step, epoch, seconds, train_loss, valid_loss, learning_rate`` per evaluation (losses are
-        over events: objectives, not scores), ``stop_reason`` and ``best_step``.
+        over events: objectives, not scores), ``stop_reason``, ``best_step`` and ``start_loss``, the
+        held-out loss before the first step. Where rows are held out in turn, ``valid_loss`` is the
+        mean over the five runs.
     n_iter_ : int
         Optimiser steps made.
     built_with_ : dict

@@ -1,4 +1,4 @@
-"""A flow as a distribution: standard normal noise through an invertible transform."""
+"""A flow as a distribution: normal noise through an invertible transform."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -150,9 +150,10 @@ class FlowModule(nn.Module):
     def start(
         self, rows: Tensor, context: Tensor | None = None, fixed: Sequence[int] = ()
     ) -> None:
-        """Give z the mean and the shrunken covariance of what the transform makes of rows (n, D), so that
-        one that begins as the identity, or as a rotation, begins as the Gaussian of the rows. Columns
-        ``fixed`` of z stay standard normal."""
+        """Give z the mean and the shrunken covariance of what the transform makes of rows (n, D).
+
+        A transform that begins as the identity or as a rotation then begins as the Gaussian of the
+        rows. Columns ``fixed`` of z stay standard normal."""
         given = None if context is None else to_columns(context)
         z = to_rows(self.transform.to_noise(to_columns(rows), given)[0], rows.shape[:-1])
         self.frame = Whitening(self.transform.n_features).to(rows)

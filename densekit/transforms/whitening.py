@@ -51,8 +51,9 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor, fixed: Sequence[int] = ()) -> None:
-        """Learn from rows (n, D), in random order and of standardized columns; columns ``fixed`` are left
-        as they are and out of the others."""
+        """Learn from rows (n, D), in random order and of standardized columns.
+
+        Columns ``fixed`` are left as they are and out of the others."""
         self.fitted = True
         free = torch.tensor([d for d in range(x.shape[1]) if d not in fixed], device=x.device)
         if not len(free):
