@@ -20,12 +20,13 @@ from torch import Tensor
 
 from densekit import codecs, saving
 from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
-from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
+from densekit.codecs.dequantised import Dequantised, within_reach
 from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
 from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.codecs.weights import read_weights, with_weight
+from densekit.distributions.montecarlo import Scores, scores_of
 from densekit.params import Interval, OneOf, check_integer, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 from densekit.tags import Capabilities as Capabilities
@@ -194,8 +195,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     @available_if(_has_density)
     def score_samples(
-        self, X: Any, *, context: Any = None, return_std: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        self, X: Any, *, context: Any = None, return_std: bool = False, return_info: bool = False
+    ) -> Any:
         """Log-density of each row: nats, natural logarithm, in the units of X.
 
         Returns
@@ -204,28 +205,55 @@ class DensityEstimator(BaseEstimator, ABC):
             ``density_kind_`` says whether exact, a bound or an estimate; -inf outside the support.
         std : (n,), only with ``return_std``
             Standard error of each score; zeros where exact.
+        info : DataFrame, only with ``return_info``, in place of ``std``
+            ``std``, ``kind`` and ``effective_sample_size`` of each row: what its score is, where that
+            differs from row to row, and how many equal weights the draws behind it are worth. NaN
+            where there are none, or they have no weights.
         """
         X = codecs.for_scoring(X)
         if (pieces := ParquetRows.of(X)) is not None:
-            return self._score_pieces(pieces, context, return_std)
-        X, context = self._check_rows(X, context, reset=False)
-        encoded = self._encode_context(context, codecs.n_rows(X))
+            found = self._score_pieces(pieces, context)
+        else:
+            X, context = self._check_rows(X, context, reset=False)
+            found = self._score_rows(X, self._encode_context(context, codecs.n_rows(X)))
+        if return_info:
+            return found["score"].to_numpy(self.dtype_), found.drop(columns="score")
+        scores, errors = (found[name].to_numpy(self.dtype_) for name in ("score", "std"))
+        return (scores, errors) if return_std else scores
+
+    def _score_rows(self, X: Any, context: Tensor | None) -> "pd.DataFrame":
+        """Score, error, kind and effective sample size of rows that have been checked."""
+        import pandas as pd
+
         n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
-        scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
+        columns = {
+            "score": np.empty(n, self.dtype_),
+            "std": np.zeros(n, self.dtype_),
+            "kind": np.full(n, self.density_kind_, dtype=object),
+            "effective_sample_size": np.full(n, np.nan),
+        }
         with torch.no_grad():
             for start in range(0, n, rows):
                 typed, ladj = self.codec_.encode(codecs.take(X, start, min(n, start + rows)))
-                given = None if encoded is None else encoded[start : start + rows]
+                given = None if context is None else context[start : start + rows]
                 events = self._events(typed)
                 near = within_reach(events)
-                batches = self._score_events(torch.where(near, events, 0), given)
-                logp, error = (torch.cat(parts) for parts in zip(*batches, strict=True))
+                batches = list(self._score_events(torch.where(near, events, 0), given))
+                logp, error, size = (torch.cat(p) for p in list(zip(*batches, strict=True))[:3])
                 # A row outside the support has ladj = -inf, whatever its stand-in event scores.
                 total = logp.double().cpu() + ladj
                 total[~near.flatten(1).all(1).cpu()] = -torch.inf
                 piece = slice(start, start + len(logp))
-                scores[piece], errors[piece] = total.numpy(), error.cpu().numpy()
-        return (scores, errors) if return_std else scores
+                columns["score"][piece] = total.numpy()
+                columns["std"][piece] = error.cpu().numpy()
+                columns["effective_sample_size"][piece] = size.cpu().numpy()
+                if all(b.exact is not None for b in batches):
+                    exact = torch.cat([b.exact for b in batches]).cpu().numpy()  # type: ignore[misc]
+                    columns["kind"][piece] = np.where(exact, "exact", self._kind_if_inexact)
+        return pd.DataFrame(columns)
+
+    _kind_if_inexact: ClassVar[DensityKind] = "lower_bound"
+    """Kind of the rows of which a distribution says that their score is not exact."""
 
     @available_if(_has_density)
     def score(
@@ -608,29 +636,29 @@ class DensityEstimator(BaseEstimator, ABC):
             return Dequantised(dist, self.schema_, self.dequantisation_draws)
         return dist
 
-    def _score_events(
-        self, typed: Tensor, context: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Scores and standard errors of successive batches."""
+    def _score_events(self, typed: Tensor, context: Tensor | None) -> Iterator[Scores]:
+        """Scores of successive batches."""
         batch = self._capabilities.score_batch
         shared = self._over_typed(None) if context is None else None
         for i in range(0, len(typed), batch):
             n = len(typed[i : i + batch])
             given = None if context is None else padded(context[i : i + batch])
             dist = self._over_typed(given) if shared is None else shared
-            logp, error = log_prob_and_error(dist, padded(typed[i : i + batch]))
-            yield logp[:n], error[:n]
+            found = scores_of(dist, padded(typed[i : i + batch]))
+            yield Scores(*(None if v is None else v[:n] for v in found))  # type: ignore[arg-type]
 
-    def _score_pieces(self, pieces: RowsInPieces, context: Any, return_std: bool) -> Any:
+    def _score_pieces(self, pieces: RowsInPieces, context: Any) -> "pd.DataFrame":
         """Scores of rows that are read a few at a time."""
+        import pandas as pd
+
         check_is_fitted(self)
-        context, n, done = in_memory(context), len(pieces), 0
-        scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
+        context, n, done, found = in_memory(context), len(pieces), 0, []
         for X in pieces.pieces():
             piece = slice(done, done := done + len(X))
             given = part_of(context, n, piece.start, piece.stop)
-            scores[piece], errors[piece] = self.score_samples(X, context=given, return_std=True)
-        return (scores, errors) if return_std else scores
+            X, given = self._check_rows(X, given, reset=False)
+            found.append(self._score_rows(X, self._encode_context(given, codecs.n_rows(X))))
+        return pd.concat(found, ignore_index=True)
 
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
         batch = self._capabilities.sample_batch

@@ -144,9 +144,10 @@ def _interval(column: Column, low: str, high: str) -> tuple[Any, Any]:
     ends = [
         _end(column, text, last) if text else None for text, last in ((low, False), (high, True))
     ]
-    if None not in ends and not isinstance(ends[0], str) and ends[0] > ends[1]:
+    first, last = ends
+    if first is not None and last is not None and not isinstance(first, str) and first > last:
         raise ValueError(f"has nothing from {low} to {high}: the lower end comes first")
-    return ends[0], ends[1]
+    return first, last
 
 
 def _end(column: Column, text: str, last: bool) -> Any:

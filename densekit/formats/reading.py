@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from densekit.codecs.frames import n_rows
 from densekit.formats.arrays import read_images, read_npy, read_npz
