@@ -15,9 +15,9 @@ from densekit import codecs
 from densekit.base import Capabilities
 from densekit.codecs.conditions import read_conditions, settle
 from densekit.codecs.filling import combine, fill, read_rows, repeat_row
+from densekit.codecs.labels import by_label
 from densekit.codecs.laws import laws_of
 from densekit.codecs.schema import Schema
-from densekit.codecs.table import by_label
 from densekit.distributions.anyorder import AnyOrder
 from densekit.distributions.columnwise import warn_of_many_categories
 from densekit.distributions.spiked import SpikedLaws

@@ -17,8 +17,9 @@ from densekit.codecs.columns import (
     step_of,
 )
 from densekit.codecs.frames import RawColumn
+from densekit.codecs.labels import by_label
 from densekit.codecs.schema import Column
-from densekit.codecs.table import TableCodec, by_label
+from densekit.codecs.table import TableCodec
 from densekit.codecs.unreadable import wrong_sort
 
 Entry = float | tuple[float, float]

@@ -11,8 +11,9 @@ from densekit.codecs import frames
 from densekit.codecs.columns import encode_cells, shorten
 from densekit.codecs.derived import derived_values
 from densekit.codecs.frames import RawColumn, container_of
+from densekit.codecs.labels import by_label
 from densekit.codecs.schema import Column
-from densekit.codecs.table import TableCodec, by_label
+from densekit.codecs.table import TableCodec
 
 Missing = dict[Any, np.ndarray]
 """Where cells of each column are missing, (n,), by the label of ``fit``."""
