@@ -81,7 +81,7 @@ class DensityEstimator(BaseEstimator, ABC):
         ``"datetime"`` or ``"date"``, where the dtype does not say it.
     atom_share : float, optional
         A value of a column of numbers or datetimes that at least this share of the rows have, and ten
-        rows, is an atom: it has a mass of its own. None looks for none.
+        rows, is an atom: it has a mass of its own. None looks for none, and for no ends.
     step : mapping, optional
         Column to its step, or to None for no rounding: draws are rounded to the grid on which all rows
         of ``fit`` lie.

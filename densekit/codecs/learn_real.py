@@ -12,6 +12,7 @@ from densekit.codecs.grids import Grid
 from densekit.codecs.learner import (
     FEWEST_ROWS,
     MOST_ATOMS,
+    NARROW,
     PIECE,
     Learner,
     check_inside,
@@ -42,7 +43,7 @@ class RealLearner(Learner):
         self._column = Column(name, "real", raw.dtype, support=support, open_ends=open_ends)
         self._closed = [e for e in self._column.ends if e is not None] if open_ends else []
         self._on_end: dict[float, float] = {}
-        self._moments = Moments()
+        self._moments, self._spread = Moments(), Moments()
         self._low, self._high, self._n = math.inf, -math.inf, 0.0
         self._off_atoms: float | None = None  # one value that is no atom
 
@@ -57,6 +58,7 @@ class RealLearner(Learner):
                 check_inside(self.label, self._given, self._column.support, part)
         if self._share is not None:
             self._tally.add(values, weights)
+            self._spread.add(values, weights)
         self._grid.add(raw.values)
         for end in self._closed:
             here = values == end
@@ -81,7 +83,10 @@ class RealLearner(Learner):
         often = np.zeros(0, bool)
         if self._share is not None:
             often = self._tally.common(self._share, FEWEST_ROWS, MOST_ATOMS)
-            atoms |= set(self._tally.values[often].tolist())
+            common = set(self._tally.values[often].tolist())
+            reach = self._tally.rows * self._spread.result()[1]
+            often &= reach >= NARROW * self._tally.n * self._grid.step
+            atoms |= set(self._tally.values[often].tolist()) | common & {self._low, self._high}
         few = self._tally.whole and 0 < len(self._tally.values) <= _MOST_DISTINCT
         if few and (self._tally.rows >= FEWEST_ROWS).all():
             atoms |= set(self._tally.values.tolist())

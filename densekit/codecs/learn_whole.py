@@ -11,6 +11,7 @@ from densekit.codecs.grids import Grid
 from densekit.codecs.learner import (
     FEWEST_ROWS,
     MOST_ATOMS,
+    NARROW,
     PIECE,
     Learner,
     check_inside,
@@ -24,8 +25,6 @@ from densekit.codecs.tallies import Moments, Tally, counted
 
 _MOST_INTEGERS = 4096
 """Integers of a declared interval that may be levels, one by one."""
-_NARROW = 4.0
-"""An integer is an atom if its share is so many times that of one step in a standard deviation."""
 _MOST_COMMON, _FEWEST_COMMON, _COMMON = 128, 30, 0.01
 """Common integers that are no atoms: how many, with how many rows each, at which part of the share."""
 _MOST_SEEN, _AGAIN = 2**16, 0.05
@@ -124,7 +123,8 @@ class WholeLearner(Learner):
         is_open = has_density(column)
         if is_open:
             # A row on a closed end of a declared support is an atom, whatever its share.
-            atoms = tuple(sorted({*atoms, *(int(e) for e in column.ends if e in (low, high))}))
+            ends = [int(e) for e in column.ends if e in (low, high)]
+            atoms = tuple(sorted({*atoms, *ends, *(v for v in (low, high) if v in common)}))
         support = learned_ends(replace(column, atoms=tuple(common.union(atoms))), low, high)
         is_open &= support != ("real",)
         if not atoms and support == column.support and not is_open:
@@ -165,8 +165,8 @@ class WholeLearner(Learner):
             return ()
         share, values = self._share, self._tally.values
         often = self._tally.common(share, FEWEST_ROWS, MOST_ATOMS)
+        often &= self._tally.rows * scale >= NARROW * self._tally.n * max(1, self._grid.step)
         if not has_density(column):
-            often &= self._tally.rows * max(scale, 1e-300) >= _NARROW * self._tally.n
             assert self._low is not None
             if self._high - self._low >= _RESOLVED:
                 often |= self._tally.common(_COMMON * share, _FEWEST_COMMON, _MOST_COMMON)

@@ -21,6 +21,11 @@ MOST_ATOMS, FEWEST_ROWS = 128, 10
 """Values of a column that may be atoms by their share, and the rows that each must have."""
 
 
+NARROW = 4.0
+"""A value on a grid is an atom if its share is so many times that of one step in a standard deviation:
+values that are merely rounded come again too."""
+
+
 class Learner(ABC):
     """A column that is learned from pieces of its values.
 

@@ -53,13 +53,14 @@ class TableCodec(Codec):
     All arithmetic is float64.
 
     **Atoms.** A value of a float or datetime column that at least ``atom_share`` of the rows have, and
-    ten rows (128 values at most), is an atom: it has a mass. So is, whatever its share, an end of a
-    declared closed support on which a row lies; an end without a row has no mass. A float column with
-    at most 20 distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of
-    these values. A column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0
-    on the atoms, which have no Jacobian. Location and scale are those of the other values. An integer
-    with the share is an atom where a density on the scale of the column could not give it its mass,
-    and every common integer is where 32 bits do not tell it from its neighbors.
+    ten rows (128 values at most), is an atom: it has a mass. Values that come again because all are
+    rounded are none: on a grid, the share must be four times that of one step in a standard deviation,
+    unless the value is the smallest or the largest. An end of a declared closed support on which a row
+    lies is an atom, whatever its share; an end without a row has no mass. A float column with at most
+    20 distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of these
+    values. A column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0 on the
+    atoms, which have no Jacobian. Location and scale are those of the other values. Integers have atoms
+    by the same rule, and every common integer is one where 32 bits do not tell it from its neighbors.
 
     **Ends.** A column whose smallest or largest value has the share ends there: there is no mass beyond,
     and a later row beyond scores -inf.
