@@ -101,7 +101,7 @@ class TabularAutoregressive(NeuralDensity):
     min_scale: Annotated[float, Interval(gt=0)] = 1e-3
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("table",), missing=True
+        density="exact", view="typed", modalities=("table",), missing=True, weights=True
     )
     _instead_of_context: ClassVar[str] = (
         "fit(X) without one, then score_samples(X, given=[columns]) and sample(n, context={column: "
@@ -135,14 +135,15 @@ class TabularAutoregressive(NeuralDensity):
         orders = draw_orders(schema.n_dims, list(range(schema.n_dims)), self.n_orders)
         return TabularModule(net, laws, orders)
 
-    def _fit(self, events: Events, context: Tensor | None) -> None:
+    def _fit(self, events: Events, context: Tensor | None, weights: Tensor | None = None) -> None:
         batch = max(self.batch_size, self._capabilities.score_batch)
         warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
-        super()._fit(events, context)
+        super()._fit(events, context, weights)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """An estimate of minus the mean log-density under a random order, from one pass."""
-        return -module.weighed(events).mean()
+        loss: Tensor = -module.weighed(events)
+        return loss
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
         return self._seen_as or super()._distribution(context)

@@ -103,6 +103,7 @@ class TarFlow(NeuralDensity):
         modalities=("table", "image"),
         context="features",
         sample_batch=512,
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

@@ -46,15 +46,15 @@ class Whitening(nn.Module):
         self.register_load_state_dict_post_hook(_know_fitted)
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Learn from rows (n, D); fewer than four only give their mean."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Learn from rows (n, D) and their weights (n,); fewer than four only give their mean."""
         self.fitted = True
         x = x.detach().double()
-        self.loc.copy_(x.mean(0))
+        self.loc.copy_(x.mean(0) if weights is None else weights @ x / weights.sum())
         if len(x) < 4:
             return
-        values, vectors = torch.linalg.eigh(torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
-        values = values.clamp_min(0) + _ridge(x)
+        values, vectors = torch.linalg.eigh(_covariance(x, weights))
+        values = values.clamp_min(0) + _ridge(x, weights)
         self.whiten.copy_(vectors * values.rsqrt() @ vectors.T)
         self.colour.copy_(vectors * values.sqrt() @ vectors.T)
         self.log_det.copy_(-0.5 * values.log().sum())
@@ -73,11 +73,20 @@ def _know_fitted(whitening: Whitening, _: object) -> None:
     whitening.fitted = True
 
 
-def _ridge(x: Tensor) -> Tensor:
+def _covariance(x: Tensor, weights: Tensor | None) -> Tensor:
+    # Without a correction where all the weight may be one row's.
+    correction = 1 if weights is None else 0
+    covariance = torch.cov(x.T, correction=correction, aweights=weights)
+    return covariance.reshape(x.shape[1], x.shape[1])
+
+
+def _ridge(x: Tensor, weights: Tensor | None) -> Tensor:
     """The ridge under which the Gaussian of every other row suits the rows between best."""
+    w = x.new_ones(len(x)) if weights is None else weights.double()
     half, rest = x[::2], x[1::2]
-    values, vectors = torch.linalg.eigh(torch.cov(half.T).reshape(x.shape[1], x.shape[1]))
-    second = ((rest - half.mean(0)) @ vectors).square().mean(0)
+    values, vectors = torch.linalg.eigh(_covariance(half, None if weights is None else w[::2]))
+    mean = w[::2] @ half / w[::2].sum()
+    second = w[1::2] @ ((rest - mean) @ vectors).square() / w[1::2].sum()
     ridges = torch.logspace(-6, 2, 33, dtype=x.dtype, device=x.device)
     variance = values.clamp_min(0) + ridges[:, None]
     return ridges[(variance.log() + second / variance).sum(1).argmin()]
