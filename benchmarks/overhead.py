@@ -43,7 +43,7 @@ def bare_fit(estimator, events):
     done = 0
     while done < steps:
         for index in torch.randperm(len(events)).split(size):
-            loss = estimator._loss(module, events[index], None)
+            loss = estimator._loss(module, events[index], None).mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -18,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from densekit import codecs, saving
+from densekit import clock, codecs, saving
 from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
 from densekit.codecs.dequantised import Dequantised, within_reach
 from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
@@ -186,7 +186,8 @@ class DensityEstimator(BaseEstimator, ABC):
             raise ValueError(f"{type(self).__name__} takes no y; {self._instead_of_y}")
         before = dict(vars(self))
         try:
-            self._fit_rows(X, context, sample_weight)
+            with clock.running():
+                self._fit_rows(X, context, sample_weight)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -396,6 +397,11 @@ class DensityEstimator(BaseEstimator, ABC):
         elif rows is None or codec.modality != "table":
             rows = X
         rows, context, weights = self._weigh(rows, context, sample_weight)
+        if weights is not None and len(weights) < 2:
+            raise ValueError(
+                "sample_weight is zero in all rows of X but one: a density needs at least 2 rows of "
+                "positive weight"
+            )
         self.dtype_ = self.dtype
         prompted = context is not None and self._capabilities.context == "prompt"
         beside: dict[str, Any] = {"prompts": context} if prompted else {}
@@ -493,13 +499,7 @@ class DensityEstimator(BaseEstimator, ABC):
         if sample_weight is None:
             return rows, context, None
         weights = read_weights(sample_weight, codecs.n_rows(rows))
-        rows, context, weights = with_weight(rows, context, weights)
-        if len(weights) < 2:
-            raise ValueError(
-                f"sample_weight is zero in all rows of X but {len(weights)}: a density needs at "
-                "least 2 rows of positive weight"
-            )
-        return rows, context, weights
+        return with_weight(rows, context, weights)
 
     def _weights(self, weights: np.ndarray | None) -> tuple[Tensor | None, ...]:
         """What ``_fit`` takes beside events and context, where it takes weights."""

@@ -161,6 +161,7 @@ class Checkpoint:
 _UNLIKE = {
     "data": "other rows of X, or other columns",
     "context": "another context",
+    "weights": "another sample_weight",
     "start": "other weights to start from (warm_start)",
 }
 """What differs, where the digests say only that it does."""

@@ -32,7 +32,7 @@ class Curve(Protocol):
     start_loss: float
 
 
-def divides(n_rows: int, n_steps: int) -> bool:
+def divides(n_rows: int, n_steps: float) -> bool:
     """Whether a budget of ``n_steps`` is divided among ``FOLDS`` runs and one on all rows."""
     return FOLDS < n_rows <= _FEW and n_steps // (FOLDS + 1) >= _SHORTEST_RUN
 

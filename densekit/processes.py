@@ -73,20 +73,22 @@ class Group:
         return index if self.world == 1 else index.tensor_split(self.world)[self.rank]
 
     def mean_gradients(
-        self, parameters: Iterable[nn.Parameter], loss: Tensor, weight: float
+        self, parameters: Iterable[nn.Parameter], loss: Tensor, weight: Tensor
     ) -> Tensor:
-        """Replace gradients by their mean over the ranks, each counting by its ``weight`` (its share
-        of the batch's rows; they add up to one); the mean loss comes back, equal on all ranks."""
+        """Replace gradients by their mean over the ranks, each counting by its ``weight`` (the rows
+        of its share, or their weights); the mean loss comes back, equal on all ranks."""
         loss = loss.detach()
         if self.world == 1:
             return loss
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([*(g.reshape(-1) for g in gradients), loss.reshape(1).to(gradients[0])])
-        self.total(flat.mul_(weight))
-        parts = flat[:-1].split([g.numel() for g in gradients])
+        ends = torch.stack([loss.to(gradients[0]), torch.ones_like(loss).to(gradients[0])])
+        flat = torch.cat([*(g.reshape(-1) for g in gradients), ends])
+        self.total(flat.mul_(weight.to(flat)))
+        flat /= flat[-1].clone()
+        parts = flat[:-2].split([g.numel() for g in gradients])
         for g, mean in zip(gradients, parts, strict=True):
             g.copy_(mean.view_as(g))
-        return flat[-1]
+        return flat[-2]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the ranks, in place."""

@@ -5,24 +5,28 @@ rows are scored with the averaged weights: an epoch for small data, a fixed shar
 so that neither a hundred rows nor a million make the evaluation dominate.
 """
 
+import contextlib
 import logging
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from densekit import clock
 from densekit.checkpoints import Checkpoint, Saved
 from densekit.few_rows import Noise, Plan
 from densekit.processes import Group
 from densekit.runtime import generator_states, reseed, seeded, set_generator_states
 
 Loss = Callable[[Any, Tensor, Tensor | None], Tensor]
+"""Of a module, events and contexts: one number per row, (n,)."""
+
 _ROUNDS = 50
 """Evaluations in a run of the planned length, at most."""
 _SHORTEST_ROUND = 10
@@ -31,6 +35,10 @@ _MAX_HELD_OUT = 4096
 _EVALUATED = 1024
 """Held-out rows at a time, at least: they need no gradients."""
 _FEWEST_EVALUATED = 64
+_UNENDING = 10**12
+"""Steps of a round, and rounds, where only the clock ends them."""
+_MANY = 10_000
+"""Steps of a run for the first one of a warm-up, where the number is not known."""
 _logger = logging.getLogger("densekit.training")
 _logger.addHandler(logging.NullHandler())
 
@@ -39,7 +47,7 @@ class Options(Protocol):
     """The hyper-parameters that the loop reads; a :class:`~densekit.neural.NeuralDensity` has them."""
 
     max_epochs: int | None
-    max_steps: int
+    max_steps: int | None
     max_time: float | None
     batch_size: int
     learning_rate: float
@@ -65,11 +73,15 @@ class Player:
     learning_rate: float | None = None
     """The estimator's, unless given."""
     betas: tuple[float, float] = (0.9, 0.999)
+    size: Callable[[Tensor], Tensor | None] | None = None
+    """Of events: by how much each row counts in the number that the sum of losses is divided by, (n,),
+    such as its tokens; None is one per row."""
 
 
 @dataclass
 class TrainingState:
-    """What a callback sees after every evaluation round; returning True stops the fit."""
+    """What a callback sees after every evaluation round; returning True stops the fit. With ``max_time``
+    alone ``total_steps`` is how many the time is enough for, at the pace so far."""
 
     step: int = 0
     total_steps: int = 0
@@ -107,6 +119,8 @@ class Batches:
     events : (n, \\*event_shape)
         A tensor, or what is indexed like one (``densekit.codecs.ondisk.EncodedRows``).
     context : (n, n_context), optional
+    weights : (n,), optional
+        Of the rows, in float64 and positive; only their ratios matter.
     view : callable
         Events as the model takes them; called on every batch, so that dequantisation draws anew.
     in_order : bool
@@ -126,6 +140,7 @@ class Batches:
         seed: int,
         in_order: bool = False,
         fold: tuple[int, int] | None = None,
+        weights: Tensor | None = None,
     ):
         n = len(events)
         held = 0
@@ -142,6 +157,7 @@ class Batches:
         self._valid = order[:held].to(events.device)
         self._train = order[held:].to(events.device)
         self._events, self._context, self._view, self._seed = events, context, view, seed
+        self._weights = None if weights is None else weights / weights.mean()
 
     @property
     def n_train(self) -> int:
@@ -158,9 +174,15 @@ class Batches:
         context = None if self._context is None else self._context[index]
         return self._view(self._events[index]), context
 
-    def first(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """At most ``n`` of the rows that are trained on, in random order, as the model takes them."""
-        return self.take(self._train[:n])
+    def first(self, n: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """At most ``n`` of the rows that are trained on, in random order, as the model takes them, with
+        their contexts and weights."""
+        index = self._train[:n]
+        return *self.take(index), self.weights(index)
+
+    def weights(self, index: Tensor) -> Tensor | None:
+        """The weights of the rows of ``index``; None where all are alike."""
+        return None if self._weights is None else self._weights[index]
 
     def epochs(self, size: int, done: int = 0) -> Iterator[Tensor]:
         """Index batches without end, from the one after the ``done`` first: the order is a function
@@ -181,6 +203,31 @@ class Batches:
         yield from self._valid[:n].split(size)
 
 
+def average(
+    losses: Tensor, weights: Tensor | None = None, size: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    r"""The mean loss :math:`\sum_i w_i l_i / \sum_i w_i s_i`, and its denominator.
+
+    Parameters
+    ----------
+    losses : (n,)
+    weights, size : (n,), optional
+        w and s; ones where they are not given.
+
+    Examples
+    --------
+    >>> mean, total = average(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]).double())
+    >>> mean.item(), total.item()
+    (1.25, 4.0)
+    """
+    total = torch.tensor(len(losses), device=losses.device) if size is None else size.sum()
+    if weights is None:
+        return (losses.mean() if size is None else losses.sum() / total), total
+    total = (weights if size is None else weights * size).sum()
+    # In double precision until here: ratios of weights may be what single precision does not hold.
+    return ((weights / total).to(losses.dtype) * losses).sum(), total
+
+
 def train(
     module: nn.Module,
     players: Sequence[Player],
@@ -194,8 +241,16 @@ def train(
     group: Group | None = None,
     plan: Plan | None = None,
     noise: Noise | None = None,
+    default_steps: int = 2000,
 ) -> History:
     """Train ``module`` in place; it ends with its best (one player) or last averaged weights.
+
+    A step follows the gradient of the weighted mean loss of a batch (:func:`average`), whose rows are
+    drawn uniformly. ``look`` is called with the module, the events and the weights of the first batch
+    before the first step.
+
+    The budget is what ``options`` give: steps, epochs, seconds on the clock of the fit
+    (:mod:`densekit.clock`), whichever ends first; ``default_steps`` where they give none.
 
     With one player the held-out loss decides when to stop and which weights are kept; several
     players play against each other, no loss of theirs ranks weights, so the run goes to its end.
@@ -220,12 +275,59 @@ def train(
     FloatingPointError
         The loss was not finite before any finite weights could be kept. Afterwards it is a
         RuntimeWarning, and the best weights so far are restored.
+
+    Warns
+    -----
+    ConvergenceWarning
+        The default budget ended a run whose last round lowered the mean loss of the held-out rows by
+        more than two standard errors of the paired difference.
     """
     group = group or Group()
+    budget = Budget.of(options, batches.n_train, default_steps)
     run = _Run(
-        module, players, batches, options, seed, progress, constant, checkpoint, group, plan, noise
+        module,
+        players,
+        batches,
+        options,
+        budget,
+        seed,
+        progress,
+        constant,
+        checkpoint,
+        group,
+        plan,
+        noise,
     )
     return run.run()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run may take.
+
+    >>> from types import SimpleNamespace
+    >>> given = {"max_steps": None, "max_epochs": None, "max_time": 9.0, "batch_size": 5}
+    >>> Budget.of(SimpleNamespace(**given), 20, 2000)
+    Budget(steps=inf, seconds=9.0, default=False)
+    >>> Budget.of(SimpleNamespace(**given | {"max_epochs": 3, "max_steps": 100}), 20, 2000)
+    Budget(steps=12, seconds=9.0, default=False)
+    """
+
+    steps: float
+    """A whole number, or infinity."""
+    seconds: float | None
+    default: bool
+    """Whether none was given."""
+
+    @classmethod
+    def of(cls, options: Any, n_train: int, default_steps: int) -> Self:
+        """What the options say, for so many rows to train on."""
+        default = options.max_steps is options.max_epochs is options.max_time is None
+        steps = math.inf if options.max_steps is None else options.max_steps
+        if options.max_epochs is not None:
+            per_epoch = max(1, n_train // min(options.batch_size, n_train))
+            steps = min(steps, options.max_epochs * per_epoch)
+        return cls(default_steps if default else steps, options.max_time, default)
 
 
 class _Run:
@@ -237,6 +339,7 @@ class _Run:
         players: Sequence[Player],
         batches: Batches,
         options: Options,
+        budget: Budget,
         seed: int,
         progress: bool,
         constant: bool,
@@ -245,8 +348,8 @@ class _Run:
         plan: Plan | None,
         noise: Noise | None,
     ):
-        # Before the optimisers: the first one of a process imports for seconds, out of max_time.
-        self.start = time.perf_counter()
+        self.clock, self.budget = clock.current(), budget
+        self.begun = self.clock.elapsed()
         self.module, self.players, self.batches, self.options = module, players, batches, options
         self.seed, self.constant, self.checkpoint = seed, constant, checkpoint
         self.group, self.plan, self.noise = group, plan, noise
@@ -260,25 +363,32 @@ class _Run:
                 "lower devices"
             )
         per_epoch = max(1, batches.n_train // self.size)
-        self.per_epoch = per_epoch
-        self.total = (
-            options.max_steps if options.max_epochs is None else options.max_epochs * per_epoch
-        )
+        self.per_epoch, self.total = per_epoch, budget.steps
         # Scoring a row costs a third of training on it: keep evaluation below a twentieth of it.
         cost = math.ceil(20 * batches.n_valid / (3 * self.size))
         self.least = max(_SHORTEST_ROUND, cost)
-        shortest = max(self.least, self.total // _ROUNDS)
-        self.round = min(self.total, max(shortest, min(per_epoch, self.total // 10)))
-        self.optimisers = [self._optimiser(player) for player in players]
+        self.round = _UNENDING
+        if math.isfinite(self.total):
+            total = int(self.total)
+            shortest = max(self.least, total // _ROUNDS)
+            self.round = min(total, max(shortest, min(per_epoch, total // 10)))
+        with self.clock.paused():
+            # The first one of a process imports for seconds.
+            self.optimisers = [self._optimiser(player) for player in players]
         self.losses = [torch.compile(p.loss) if options.compile else p.loss for p in players]
         self.detached = [p.detach() for p in self.parameters]
         self.shadow = [p.clone() for p in self.detached]
         self.evaluated: int | None = None
+        self.pace, self.look_seconds = 0.0, 0.0
+        self.uncounted: float | None = None
         self.best: list[Tensor] | None = None
         self.best_loss = math.inf
         self.unmoved: list[Tensor] | None = [s.clone() for s in self.shadow]
+        self.best_held_out: Tensor | None = None
+        self.improving = 0.0, 0.0
         self.history = History()
-        self.state = TrainingState(total_steps=self.total, module=module)
+        planned = int(self.total) if math.isfinite(self.total) else 0
+        self.state = TrainingState(total_steps=planned, module=module)
         self.running = torch.zeros((), device=self.device)
         self.bar = self._bar() if progress else None
 
@@ -295,7 +405,8 @@ class _Run:
     def _bar(self) -> Any:
         from tqdm import tqdm
 
-        return tqdm(total=self.total, unit="step", leave=False)
+        total = int(self.total) if math.isfinite(self.total) else None
+        return tqdm(total=total, unit="step", leave=False)
 
     # One step.
 
@@ -306,19 +417,49 @@ class _Run:
         done, warm = self._done(), self.options.warmup
         if done < warm:
             # The first step already moves: it counts as one.
-            return min(1.0, max(done, 1 / self.total) / warm)
+            return min(1.0, max(done, 1 / min(self.total, _MANY)) / warm)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / max(1e-9, 1 - warm))))
 
     def _done(self) -> float:
         """Share of the budget that is spent."""
-        done = self.state.step / self.total
-        if self.options.max_time is not None:
-            done = max(done, self._elapsed() / self.options.max_time)
-        return done
+        return max(self.state.step / self.total, self._share_of_time())
+
+    def _share_of_time(self) -> float:
+        """How much of the time that was left when the run began is over."""
+        if self.budget.seconds is None:
+            return 0.0
+        left = max(self.budget.seconds - self.begun, 1e-9)
+        return max(0.0, self._elapsed() - self.begun) / left
 
     def _elapsed(self) -> float:
         """Seconds by the clock of rank 0, which all ranks ask for at the same time."""
-        return self.group.broadcast(time.perf_counter() - self.start)
+        return self.group.broadcast(self.clock.elapsed())
+
+    def _timed_step(self, engine: Any, index: Tensor) -> None:
+        """A step, and the end of the run or of the round where the time is over. The first one may
+        compile what it runs: it counts as much as the second."""
+        first, start = self.pace == 0, clock.now()
+        with self.clock.paused() if first else contextlib.nullcontext():
+            self._step(engine, index)
+        self.pace = max(clock.now() - start, 1e-9)
+        if first:
+            self.uncounted = self.pace
+        elif self.uncounted is not None:
+            self.clock.advance(min(self.uncounted, self.pace))
+            self.uncounted = None
+        if self.failure:
+            return
+        if self.plan is not None and self.state.step >= self.plan.stop:
+            self._stop(engine, self.plan.reason)
+        elif self.state.step == self.total:
+            engine.terminate()
+        elif self.budget.seconds is not None:
+            elapsed, look = self.group.broadcast((self.clock.elapsed(), self.look_seconds))
+            # What is left must do for the last look at the held-out rows.
+            if elapsed + look >= self.budget.seconds:
+                self._stop(engine, f"max_time={self.budget.seconds:g} seconds are over")
+            elif self._due(elapsed, self.budget.seconds):
+                engine.terminate_epoch()
 
     def _step(self, engine: Any, index: Tensor) -> None:
         rate = self._rate()
@@ -338,9 +479,10 @@ class _Run:
             with torch.autocast(
                 self.device.type, dtype=torch.bfloat16, enabled=self.options.mixed_precision
             ):
-                loss = loss_of(self.module, events, context)
+                losses = loss_of(self.module, events, context)
+                loss, total = self._mean(player, losses, events, share)
             loss.backward()
-            loss = self.group.mean_gradients(player.parameters, loss, len(share) / len(index))
+            loss = self.group.mean_gradients(player.parameters, loss, total)
             # On a GPU a look at the loss would wait for it: there the round's sum is looked at.
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
                 optimiser.zero_grad(set_to_none=True)
@@ -356,22 +498,26 @@ class _Run:
         decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.shadow, self.detached, 1 - decay)
-        if self.plan is not None and self.state.step >= self.plan.stop:
-            self._stop(engine, self.plan.reason)
-        elif self.state.step == self.total:
-            engine.terminate()
-        elif self.options.max_time is not None:
-            elapsed = self._elapsed()
-            if elapsed >= self.options.max_time:
-                self._stop(engine, f"max_time={self.options.max_time:g} seconds are over")
-            elif self._due(elapsed, self.options.max_time):
-                engine.terminate_epoch()
+
+    def _mean(
+        self, player: Player, losses: Tensor, events: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The mean loss of the rows of ``index``, and what it counts for."""
+        if losses.shape != (len(index),):
+            raise TypeError(
+                f"the loss of {player.name!r} has shape {tuple(losses.shape)}: it must be one number "
+                f"per row, of shape ({len(index)},)"
+            )
+        size = None if player.size is None else player.size(events)
+        return average(losses, self.batches.weights(index), size)
 
     def _due(self, elapsed: float, budget: float) -> bool:
         """Whether a round has had its share of the time: ``max_steps`` may be out of reach, and rounds
         that are shares of it too."""
         history = self.history
-        step, seconds = (history.step[-1], history.seconds[-1]) if history.step else (0, 0.0)
+        step, seconds = 0, self.begun
+        if history.step:
+            step, seconds = history.step[-1], history.seconds[-1]
         enough = elapsed - seconds >= budget / _ROUNDS
         return enough and self.state.step - step >= self.least
 
@@ -421,36 +567,44 @@ class _Run:
         twentieth of it is for each look; the first round tells what a row costs."""
         if self.evaluated is None:
             self.evaluated = self.batches.n_valid
-            if self.options.max_time is not None:
-                seconds = self._elapsed() / (3 * self.size * max(1, self.state.step))
-                affordable = int(0.05 * self.options.max_time / seconds)
+            if self.budget.seconds is not None:
+                row = self.group.broadcast(self.pace) / (3 * self.size)
+                affordable = int(0.05 * self.budget.seconds / row)
                 self.evaluated = min(self.evaluated, max(_FEWEST_EVALUATED, affordable))
         return self.evaluated
 
-    def _held_out_loss(self) -> float:
+    def _look_at_held_out(self) -> tuple[float, Tensor]:
         """Mean loss over the held-out rows with the averaged weights, under noise that is the same
-        every time."""
-        n = self._n_evaluated()
+        every time; and loss, weight and size of each of them, (3, n)."""
+        start, n = clock.now(), self._n_evaluated()
         self._swap()
         self.module.eval()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        batches = self.batches.held_out(n, max(self.size, _EVALUATED))
+        player, size = self.players[0], max(self.size, _EVALUATED)
+        found = torch.zeros(3, n, dtype=torch.float64, device=self.device)
+        batches = zip(self.batches.held_out(n, size), found.split(size, 1), strict=True)
         with torch.no_grad(), seeded(self.seed, self.device):
-            for index in islice(batches, self.group.rank, None, self.group.world):
+            for index, part in islice(batches, self.group.rank, None, self.group.world):
                 events, context = self.batches.take(index)
-                total += len(index) * self.players[0].loss(self.module, events, context).double()
+                part[0] = player.loss(self.module, events, context)
+                weights = self.batches.weights(index)
+                part[1] = 1 if weights is None else weights
+                sizes = None if player.size is None else player.size(events)
+                part[2] = 1 if sizes is None else sizes
         self.module.train()
         self._swap()
-        return float(self.group.total(total)) / n
+        found = self.group.total(found).cpu()
+        self.look_seconds = clock.now() - start
+        return float(average(*found)[0]), found
 
     def _score_start(self, start: list[Tensor]) -> None:
         """The weights before the first step are the first candidate. Scored with the first round, when
         it is known how many held-out rows the time is enough for."""
         shadow, self.shadow = self.shadow, start
-        loss = self._held_out_loss()
+        loss, held_out = self._look_at_held_out()
         self.shadow = shadow
         if math.isfinite(loss):
             self.best_loss, self.best, self.history.start_loss = loss, start, loss
+            self.best_held_out = held_out
 
     def _end_round(self, engine: Any) -> None:
         state, history = self.state, self.history
@@ -469,15 +623,24 @@ class _Run:
         if ranks and self.unmoved is not None:
             self._score_start(self.unmoved)
         self.unmoved = None
-        state.valid_loss = self._held_out_loss() if ranks else math.nan
+        state.valid_loss, held_out = math.nan, None
+        if ranks:
+            state.valid_loss, held_out = self._look_at_held_out()
         if self.plan is not None:
             state.valid_loss = self.plan.losses.get(state.step, math.nan)
         state.epoch = state.step / self.per_epoch
         state.seconds = self._elapsed()
         state.learning_rate = self._rate() * self.options.learning_rate
+        if not math.isfinite(self.total):
+            share = min(1.0, max(self._share_of_time(), 1e-9))
+            state.total_steps = round(state.step / share)
         for name in ("step", "epoch", "seconds", "train_loss", "valid_loss", "learning_rate"):
             getattr(history, name).append(getattr(state, name))
+        self.improving = 0.0, 0.0
         if not ranks or state.valid_loss < self.best_loss:
+            if held_out is not None and self.best_held_out is not None:
+                self.improving = gain(self.best_held_out, held_out)
+            self.best_held_out = held_out
             self.best_loss = state.valid_loss
             self.best = [s.clone() for s in self.shadow]
             history.best_step = state.step
@@ -490,7 +653,7 @@ class _Run:
 
     def run(self) -> History:
         """The loop itself."""
-        with warnings.catch_warnings():
+        with self.clock.paused(), warnings.catch_warnings():
             # ignite 0.5 touches torch.jit names that torch 2.13 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
             from ignite.distributed import set_local_rank
@@ -500,7 +663,7 @@ class _Run:
         if self.group.world > 1:
             # For its loggers, which would ask all ranks for their hosts, and warn.
             set_local_rank(self.group.rank)
-        engine = Engine(self._step)
+        engine = Engine(self._timed_step)
         engine.logger = _logger
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_round)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_round)
@@ -520,8 +683,10 @@ class _Run:
             self.history.stop_reason = self.plan.reason
             return self._finish()
         stream = self.batches.epochs(self.size, self.state.step)
-        shortest = self.round if self.options.max_time is None else self.least
-        rounds = math.ceil((self.total - self.state.step) / min(self.round, shortest))
+        shortest = self.round if self.budget.seconds is None else self.least
+        rounds = _UNENDING
+        if math.isfinite(self.total):
+            rounds = math.ceil((self.total - self.state.step) / min(self.round, shortest))
         try:
             engine.run(stream, max_epochs=rounds, epoch_length=self.round)
             # The last round may have ended early; one that is done has no steps left to report.
@@ -560,7 +725,7 @@ class _Run:
         values = {
             "seed": self.seed,
             "step": self.state.step,
-            "seconds": time.perf_counter() - self.start,
+            "seconds": self.clock.elapsed(),
             "best_loss": self.best_loss,
             "history": asdict(self.history),
             "stopper": None if stopper is None else dict(stopper.state_dict()),
@@ -593,10 +758,24 @@ class _Run:
         self.unmoved = None
         self.best_loss, self.history = float(values["best_loss"]), History(**values["history"])
         self.state.step = int(values["step"])
-        self.start -= float(values["seconds"])
+        self.clock.advance(float(values["seconds"]))
         if stopper is not None:
             stopper.load_state_dict(values["stopper"])
         set_generator_states(saved.part("generators"), self.device)
+
+    def _warn_if_improving(self) -> None:
+        fall, error = self.improving
+        if not fall > 2 * error:
+            return
+        steps = int(self.total)
+        warnings.warn(
+            f"The fit was still improving when its default budget of {steps} steps ended: its last "
+            f"evaluation lowered the mean held-out loss by {fall:.3g} (standard error {error:.2g}). "
+            f"Raise max_steps, for example max_steps={4 * steps}, or give the seconds it may take "
+            "as max_time",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
 
     def _early_score(self, engine: Any) -> float:
         return -self.state.valid_loss
@@ -610,6 +789,8 @@ class _Run:
                 if early
                 else f"all {self.total} steps are done"
             )
+            if not early and self.budget.default and self.group.rank == 0:
+                self._warn_if_improving()
         if self.failure and self.best is None:
             raise FloatingPointError(self.failure[0].upper() + self.failure[1:])
         if self.failure:
@@ -626,6 +807,35 @@ class _Run:
         for p in self.parameters:
             p.requires_grad_(True)
         return history
+
+
+def gain(before: Tensor, after: Tensor) -> tuple[float, float]:
+    r"""By how much the mean loss fell from one look at the same rows to the next, and the standard
+    error of that.
+
+    The mean is :math:`\sum_i w_i l_i / \sum_i w_i s_i`, a ratio, and the error that of its
+    linearization, :math:`\sum_i w_i^2 (d_i - \bar d s_i)^2`; with weights and sizes of one it is the
+    standard error of the mean of the differences d.
+
+    Parameters
+    ----------
+    before, after : (3, n)
+        Loss, weight and size of each row; weights and sizes are the same in both.
+
+    Examples
+    --------
+    >>> before, after = torch.ones(3, 4).double(), torch.ones(3, 4).double()
+    >>> after[0] = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    >>> fall, error = gain(before, after)
+    >>> round(fall, 3), round(error, 3)
+    (0.5, 0.289)
+    """
+    _, weights, sizes = after
+    n, total = after.shape[1], (weights * sizes).sum()
+    differences = before[0] - after[0]
+    mean = (weights * differences).sum() / total
+    residuals = weights * (differences - mean * sizes) / total
+    return float(mean), float((residuals.square().sum() * n / max(1, n - 1)).sqrt())
 
 
 def _moments(

@@ -52,7 +52,7 @@ def test_an_untrained_flow_is_the_shrunken_gaussian(name):
     est = small(name, dtype="float64", max_steps=1, validation_fraction=0.0).fit(X)
     schema, events = est.schema_, est._events(est.codec_.encode(X)[0])
     module = est._build(schema, None).double().eval()
-    est._begin_as(module, events, None)
+    est._begin_as(module, events, None, None)
     s = shrunken(events)[2]
     C = (1 - s) * torch.cov(events.T, correction=0) + s * torch.eye(3, dtype=events.dtype)
     truth = torch.distributions.MultivariateNormal(events.mean(0), C).log_prob(events)
@@ -70,7 +70,7 @@ def test_draws_of_a_start_have_its_covariance_and_its_density(name):
     est = small(name, max_steps=1).fit(X)
     module = est._build(est.schema_, None).eval()
     events = est._events(est.codec_.encode(X)[0])
-    est._begin_as(module, events, None)
+    est._begin_as(module, events, None, None)
     torch.manual_seed(0)
     with torch.no_grad():
         draws, logp = module().rsample_and_log_prob((20_000,))

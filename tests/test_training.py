@@ -42,7 +42,7 @@ class Mean(nn.Module):
 
 
 def squared(module, events, context):
-    return (events - module.loc).square().sum(-1).mean()
+    return (events - module.loc).square().sum(-1)
 
 
 def rows(n=200, seed=0):
@@ -95,7 +95,7 @@ def test_a_constant_learning_rate_neither_warms_up_nor_decays():
     """AdamW's step on a constant gradient is the learning rate: 20 of them in all."""
 
     def linear(module, events, context):
-        return -module.loc.sum()
+        return -module.loc.sum().expand(len(events))
 
     module, batches = Mean(), Batches(rows(), None, lambda t: t, validation_fraction=0.0, seed=5)
     o = options(learning_rate=0.01, max_steps=20, ema_decay=0.0)
@@ -157,7 +157,7 @@ def test_the_average_of_the_weights_is_an_exponential_one():
     steps; AdamW's step on a constant gradient is the learning rate."""
 
     def linear(module, events, context):
-        return -module.loc.sum()
+        return -module.loc.sum().expand(len(events))
 
     module, _, _ = run(
         linear,
@@ -197,7 +197,7 @@ def test_a_non_finite_loss_names_its_step_and_keeps_the_best_weights():
 
 def test_a_loss_that_is_never_finite_is_an_error_with_a_remedy():
     with pytest.raises(FloatingPointError, match=r"(?s)step 1 .*lower learning_rate"):
-        run(lambda module, events, context: module.loc.sum() * torch.nan)
+        run(lambda module, events, context: squared(module, events, context) * torch.nan)
 
 
 def test_a_time_budget_ends_the_run():
@@ -221,10 +221,10 @@ def test_players_move_only_their_own_parameters():
     )
 
     def loss_a(m, events, context):
-        return (m["a"] - 1).square().sum() + (m["b"] - 7).square().sum()
+        return ((m["a"] - 1).square().sum() + (m["b"] - 7).square().sum()).expand(len(events))
 
     def loss_b(m, events, context):
-        return (m["b"] + 1).square().sum() + (m["a"] + 7).square().sum()
+        return ((m["b"] + 1).square().sum() + (m["a"] + 7).square().sum()).expand(len(events))
 
     batches = Batches(rows(), None, lambda t: t, validation_fraction=0.0, seed=1)
     players = [Player("a", [module["a"]], loss_a), Player("b", [module["b"]], loss_b)]
@@ -273,7 +273,7 @@ def test_a_gradient_that_is_not_finite_is_not_kept():
     def poisoned(module, events, context):
         calls.append(1)
         loc = Root.apply(module.loc) if len(calls) == 150 else module.loc
-        return (events - loc).square().sum(-1).mean()
+        return (events - loc).square().sum(-1)
 
     module = Mean()
     with pytest.warns(RuntimeWarning, match="not finite"):

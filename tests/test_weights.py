@@ -139,7 +139,7 @@ def test_one_number_weighs_all_rows(rows):
         ([1, 1, 1, np.inf, 1, 1, 1, 1], ValueError, "is inf in row 3"),
         ([1, -2, 1, 1, 1, 1, 1, 1], ValueError, "is -2 in row 1, which is negative"),
         (np.zeros(8), ValueError, "all 8 weights of sample_weight are zero"),
-        ([0, 0, 5, 0, 0, 0, 0, 0], ValueError, "in all rows of X but 1"),
+        ([0, 0, 5, 0, 0, 0, 0, 0], ValueError, "in all rows of X but one"),
         ("w", TypeError, "sample_weight='w' must be numbers"),
         (["heavy"] * 8, TypeError, "must be numbers, one per row, got list"),
         ([1 + 2j] * 8, TypeError, "must be numbers"),

@@ -128,13 +128,18 @@ class ImageTransformer(NeuralDensity):
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     likelihood: Annotated[str, OneOf("auto", "categorical", "logistic")] = "auto"
     n_components: Annotated[int, Interval(ge=1)] = 10
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     batch_size: Annotated[int, Interval(ge=1)] = 32
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("image",), context="features", flat=False
+        density="exact",
+        view="typed",
+        modalities=("image",),
+        context="features",
+        flat=False,
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

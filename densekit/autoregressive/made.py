@@ -99,7 +99,11 @@ class MADE(NeuralDensity):
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("table", "image"), context="features"
+        density="exact",
+        view="typed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -126,10 +130,10 @@ class MADE(NeuralDensity):
         orders = draw_orders(laws.n_dims, self._first_order(schema), self.n_masks)
         return MADEModule(ManyMasks(net, orders, shuffle_units=self.n_masks > 1), laws)
 
-    def _fit(self, events: Events, context: Tensor | None) -> None:
+    def _fit(self, events: Events, context: Tensor | None, weights: Tensor | None = None) -> None:
         batch = max(self.batch_size, self._capabilities.score_batch)
         warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
-        super()._fit(events, context)
+        super()._fit(events, context, weights)
 
     def _first_order(self, schema: Schema) -> list[int]:
         if self.order == "columns":
@@ -157,7 +161,8 @@ class MADE(NeuralDensity):
         masks = list(range(min(self.n_masks, _HELD_OUT_MASKS)))
         if module.training and self.n_masks > 1:
             masks = [int(torch.randint(self.n_masks, ()))]
-        return -module(context, masks).log_prob(events).mean()
+        loss: Tensor = -module(context, masks).log_prob(events)
+        return loss
 
 
 class MADEModule(nn.Module):

@@ -87,27 +87,31 @@ class MaskedDiffusion(TextModel, NeuralDensity):
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     n_draws: Annotated[int, Interval(ge=2)] = 32
     n_steps: Annotated[int | None, Interval(ge=1)] = None
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     batch_size: Annotated[int, Interval(ge=1)] = 32
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="lower_bound", view="typed", modalities=("text",), flat=False
+        density="lower_bound", view="typed", modalities=("text",), flat=False, weights=True
     )
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
-        """The bound in nats per token, by one draw a string, with levels spread over the batch."""
+        """Minus the bound, by one draw a string, with levels spread over the batch."""
+        rows = len(events)
         if not module.training:
             # A few held-out strings meet many levels, so that their loss is worth comparing.
-            events = events.repeat(math.ceil(_FEWEST_EVALUATED / len(events)), 1)
+            events = events.repeat(math.ceil(_FEWEST_EVALUATED / rows), 1)
         n, dist = len(events), module(context)
         noise = torch.rand(n, events.shape[1], device=events.device)
         strata = torch.randperm(n, device=events.device)
         bound = dist.uncover(events, (strata + noise[:, -1]) / n, noise)
         bound = bound + dist.log_lengths[(events > END).sum(1)]
-        return -bound.sum() / (events != PADDING).sum()
+        return -bound.view(-1, rows).mean(0)
+
+    def _size(self, events: Tensor) -> Tensor:
+        return (events != PADDING).sum(1)
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         vocab_size = schema.vocab_size

@@ -95,12 +95,17 @@ class PixelCNN(NeuralDensity):
     n_layers: Annotated[int, Interval(ge=1)] = 6
     likelihood: Annotated[str, OneOf("auto", "categorical", "logistic")] = "auto"
     n_components: Annotated[int, Interval(ge=1)] = 10
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     batch_size: Annotated[int, Interval(ge=1)] = 32
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("image",), context="features", flat=False
+        density="exact",
+        view="typed",
+        modalities=("image",),
+        context="features",
+        flat=False,
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

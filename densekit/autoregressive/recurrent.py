@@ -11,7 +11,7 @@ from densekit import codecs
 from densekit.autoregressive.language import LanguageModel, NeuralTokenModel, NextTokenNet
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
-from densekit.distributions.sequence import END, PADDING, begin
+from densekit.distributions.sequence import END, begin
 from densekit.nets.recurrent import Recurrent, State
 from densekit.params import Interval, OneOf
 
@@ -79,12 +79,17 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     tied: bool = True
     carry: bool = False
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     batch_size: Annotated[int, Interval(ge=1)] = 16
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("text",), context="prompt", flat=False
+        density="exact",
+        view="typed",
+        modalities=("text",),
+        context="prompt",
+        flat=False,
+        weights=True,
     )
 
     def score_in_order(self, X: Any) -> np.ndarray:
@@ -138,7 +143,7 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
             before = before.forget(torch.rand(len(events), device=events.device) < _FORGETS)
         logp, after = module.read(given, events, before)
         module.carried = after.detach()
-        return -logp.sum() / (events != PADDING).sum()
+        return -logp.sum(1)
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         if self.carry and self.checkpoint_dir is not None:

@@ -65,13 +65,18 @@ class Seq2Seq(NeuralTokenModel):
     n_layers: Annotated[int, Interval(ge=1)] = 2
     n_heads: Annotated[int, Interval(ge=1)] = 4
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     batch_size: Annotated[int, Interval(ge=1)] = 32
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("text",), context="text", flat=False
+        density="exact",
+        view="typed",
+        modalities=("text",),
+        context="text",
+        flat=False,
+        weights=True,
     )
     _instead_of_y: ClassVar[str] = "X are the targets: fit(targets, context=sources)"
 

@@ -120,7 +120,7 @@ class TabularAutoregressive(NeuralDensity):
     n_draws: Annotated[int, Interval(ge=2)] = 64
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("table",), missing=True
+        density="exact", view="typed", modalities=("table",), missing=True, weights=True
     )
     _instead_of_context: ClassVar[str] = (
         "fit(X) without one, then score_samples(X, given=[columns]) and sample(n, context={column: "
@@ -146,15 +146,20 @@ class TabularAutoregressive(NeuralDensity):
         orders = draw_orders(laws.n_dims, list(range(laws.n_dims)), self.n_orders)
         return TabularModule(net, laws, orders)
 
-    def _fit(self, events: Events, context: Tensor | None) -> None:
+    def _fit(self, events: Events, context: Tensor | None, weights: Tensor | None = None) -> None:
         batch = max(self.batch_size, self._capabilities.score_batch)
         warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
-        super()._fit(events, context)
+        super()._fit(events, context, weights)
 
     def _learn(
-        self, events: Events, context: Tensor | None, start: Mapping[str, Tensor] | None = None
+        self,
+        events: Events,
+        context: Tensor | None,
+        weights: Tensor | None = None,
+        *,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        super()._learn(events, context, start)
+        super()._learn(events, context, weights, start=start)
         pieces = events.split(_PIECE) if isinstance(events, Tensor) else events.pieces()
         found = [self.module_.summary(piece) for piece in pieces]
         before: Any = vars(self).get("event_range_") if start is not None else None
@@ -169,7 +174,8 @@ class TabularAutoregressive(NeuralDensity):
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """An estimate of minus the mean log-density under a random order, from one pass."""
-        return -module.weighed(events).mean()
+        loss: Tensor = -module.weighed(events)
+        return loss
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
         return self._seen_as or self.module_(draws=self.n_draws)

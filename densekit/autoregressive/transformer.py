@@ -60,13 +60,18 @@ class TransformerLanguageModel(LanguageModel, NeuralTokenModel):
     n_heads: Annotated[int, Interval(ge=1)] = 4
     n_kv_heads: Annotated[int | None, Interval(ge=1)] = None
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     batch_size: Annotated[int, Interval(ge=1)] = 8
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("text",), context="prompt", flat=False
+        density="exact",
+        view="typed",
+        modalities=("text",),
+        context="prompt",
+        flat=False,
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

@@ -238,9 +238,7 @@ def _factor(covariance: Tensor, count: Tensor, weight: Tensor, penalty: Penalty)
     return torch.linalg.cholesky((vectors * values[..., None, :]) @ vectors.mT)
 
 
-def expect(
-    x: Tensor, weights: Tensor | None, mixtures: Mixtures
-) -> tuple[Tensor, Tensor]:
+def expect(x: Tensor, weights: Tensor | None, mixtures: Mixtures) -> tuple[Tensor, Tensor]:
     """Sums of weights times responsibilities times features (R, K, F), and mean log-likelihoods (R,)."""
     n_init, k = mixtures.log_weights.shape
     scores = NormalScores(*(v.flatten(0, 1) for v in vars(mixtures).values()))

@@ -191,8 +191,8 @@ def _divergence(
             "the student must be a flow: a map from noise that gives its log-density too"
         )
     draws, logq = student.rsample_and_log_prob(() if context is not None else (len(rows),))
-    loss = (logq - teacher(context).log_prob(draws)).mean()
+    loss = logq - teacher(context).log_prob(draws)
     if weight:
         x = rows[:, :-1].reshape(-1, *student.event_shape)
-        loss = loss + weight * (rows[:, -1] - student.log_prob(x)).mean()
+        loss = loss + weight * (rows[:, -1] - student.log_prob(x))
     return loss

@@ -148,7 +148,11 @@ class FlowModule(nn.Module):
 
     @torch.no_grad()
     def start(
-        self, rows: Tensor, context: Tensor | None = None, fixed: Sequence[int] = ()
+        self,
+        rows: Tensor,
+        context: Tensor | None = None,
+        fixed: Sequence[int] = (),
+        weights: Tensor | None = None,
     ) -> None:
         """Give z the mean and the shrunken covariance of what the transform makes of rows (n, D).
 
@@ -157,7 +161,7 @@ class FlowModule(nn.Module):
         given = None if context is None else to_columns(context)
         z = to_rows(self.transform.to_noise(to_columns(rows), given)[0], rows.shape[:-1])
         self.frame = Whitening(self.transform.n_features).to(rows)
-        self.frame.fit(z, fixed)
+        self.frame.fit(z, fixed, weights)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """Event shape (D,) or ``event_shape``, batch shape () or (n,)."""

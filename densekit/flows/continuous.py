@@ -74,7 +74,11 @@ class ContinuousFlow(NeuralDensity):
     learning_rate: Annotated[float, Interval(gt=0)] = 5e-3
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("table", "image"), context="features"
+        density="exact",
+        view="relaxed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

@@ -69,7 +69,11 @@ class GaussianizationFlow(NeuralDensity):
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-2
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("table", "image"), context="features"
+        density="exact",
+        view="relaxed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

@@ -88,7 +88,12 @@ class Glow(NeuralDensity):
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("image",), context="features", flat=False
+        density="exact",
+        view="relaxed",
+        modalities=("image",),
+        context="features",
+        flat=False,
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

@@ -95,7 +95,11 @@ class NeuralSplineFlow(NeuralDensity):
 
     _before: ClassVar[dict[str, Any]] = {"linear": False}
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("table", "image"), context="features"
+        density="exact",
+        view="relaxed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

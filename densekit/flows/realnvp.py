@@ -60,7 +60,11 @@ class RealNVP(NeuralDensity):
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("table", "image"), context="features"
+        density="exact",
+        view="relaxed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:

@@ -103,6 +103,7 @@ class TarFlow(NeuralDensity):
         modalities=("table", "image"),
         context="features",
         sample_batch=512,
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -123,8 +124,11 @@ class TarFlow(NeuralDensity):
             return _DenoisedFlow(Stack(layers), self.noise_std)
         return FlowModule(Stack(layers))
 
-    def _begin_as(self, module: nn.Module, rows: Tensor, context: Tensor | None) -> None:
-        super()._begin_as(module, rows + self.noise_std * torch.randn_like(rows), context)
+    def _begin_as(
+        self, module: nn.Module, rows: Tensor, context: Tensor | None, weights: Tensor | None
+    ) -> None:
+        rows = rows + self.noise_std * torch.randn_like(rows)
+        super()._begin_as(module, rows, context, weights)
 
     def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
         if self.noise_std:

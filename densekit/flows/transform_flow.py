@@ -91,7 +91,11 @@ class TransformFlow(NeuralDensity):
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("table", "image"), context="features"
+        density="exact",
+        view="relaxed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -110,20 +114,20 @@ class TransformFlow(NeuralDensity):
                 raise type(error)(f"{name}, cannot be used: {error}") from error
         return made
 
-    def _fit(self, events: Events, context: Tensor | None) -> None:
+    def _fit(self, events: Events, context: Tensor | None, weights: Tensor | None = None) -> None:
         # Before the first step, on transforms that are then thrown away.
         one, other = (self._make(self.schema_, self._context_schema) for _ in range(2))
-        weights = [{p for t in made.values() for p in t.parameters()} for made in (one, other)]
-        if not weights[0]:
+        learnt = [{p for t in made.values() for p in t.parameters()} for made in (one, other)]
+        if not learnt[0]:
             raise ValueError(f"{', '.join(one)} have no parameters: there is nothing to learn")
-        if weights[0] & weights[1]:
+        if learnt[0] & learnt[1]:
             raise ValueError(
                 f"transforms={self.transforms!r} returns the same transforms at every call, and with "
                 "them the weights of the last fit: make them inside the function"
             )
         n_context = 0 if context is None else context.shape[1]
         try_out(one, self.schema_.n_dims, n_context, self._torch_dtype)
-        super()._fit(events, context)
+        super()._fit(events, context, weights)
 
 
 def _call(factory: Callable[..., Any] | None, n_features: int, n_context: int) -> Sequence[Any]:

@@ -72,12 +72,16 @@ class GAN(NeuralDensity):
     r1: Annotated[float, Interval(ge=0)] = 1.0
     discriminator_learning_rate: Annotated[float, Interval(gt=0)] | None = None
     betas: Annotated[tuple[float, ...], Interval(ge=0, lt=1)] = (0.0, 0.99)
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995
     validation_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="none", view="relaxed", modalities=("table", "image"), context="features"
+        density="none",
+        view="relaxed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -111,13 +115,13 @@ class GAN(NeuralDensity):
             fake = module.draw(len(events), context)
         real = module.centre(events.detach()).requires_grad_()
         logit = module.judge(real, context)
-        loss = (softplus(-logit) + softplus(module.judge(fake, context))).mean()
+        loss = softplus(-logit) + softplus(module.judge(fake, context))
         if self.r1:
-            loss = loss + 0.5 * self.r1 * squared_slope(logit, real).mean()
+            loss = loss + 0.5 * self.r1 * squared_slope(logit, real)
         return loss
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
-        return softplus(-module.judge(module.draw(len(events), context), context)).mean()
+        return softplus(-module.judge(module.draw(len(events), context), context))
 
 
 class GANModule(nn.Module):

@@ -114,11 +114,11 @@ class NoiseConditionalScore(NeuralDensity):
     predictor: bool = True
     n_ode_steps: Annotated[int, Interval(ge=4)] = 24
     n_probes: Annotated[int, Interval(ge=2)] = 16
-    max_steps: Annotated[int, Interval(ge=1)] = 3000
     learning_rate: Annotated[float, Interval(gt=0)] = 4e-3
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995
     dequantisation_draws: Annotated[int, Interval(ge=2)] = 4
 
+    _default_steps: ClassVar[int] = 3000
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="estimate",
         view="relaxed",
@@ -126,6 +126,7 @@ class NoiseConditionalScore(NeuralDensity):
         context="features",
         flat=True,
         sample_batch=1024,
+        weights=True,
     )
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -143,14 +144,17 @@ class NoiseConditionalScore(NeuralDensity):
         net = NoiseConditionalMLP(schema.n_dims, self.hidden_sizes, n_context, self.dropout)
         return _ScoreModule(net, schema.n_dims, self.n_probes, schedule)
 
-    def _begin_as(self, module: Any, rows: Tensor, context: Tensor | None) -> None:
-        module.frame.fit(rows)
+    def _begin_as(
+        self, module: Any, rows: Tensor, context: Tensor | None, weights: Tensor | None
+    ) -> None:
+        module.frame.fit(rows, weights=weights)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         assert isinstance(module, _ScoreModule)
+        rows = len(events)
         if not module.training:
             # A few held-out rows meet many levels, so that their loss is worth comparing.
-            copies = math.ceil(1024 / len(events))
+            copies = math.ceil(1024 / rows)
             events = events.repeat(copies, 1)
             context = None if context is None else context.repeat(copies, 1)
         with torch.autocast(events.device.type, enabled=False):
@@ -164,4 +168,5 @@ class NoiseConditionalScore(NeuralDensity):
         )
         noise = torch.randn_like(x)
         score = module.score(x + sigma[:, None] * noise, sigma, context)
-        return 0.5 * (sigma[:, None] * score + noise).square().sum(1).mean()
+        loss = 0.5 * (sigma[:, None] * score + noise).square().sum(1)
+        return loss if n == rows else loss.view(-1, rows).mean(0)

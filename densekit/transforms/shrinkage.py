@@ -11,12 +11,12 @@ _GRID = (0.0, *np.logspace(-8, 0, 33))
 _LEAST = 1e-10
 """Variances below this are raised to it."""
 
-Moments = tuple[int, Tensor, Tensor]
-"""Number of rows, their sum (D,) and the sum of their products (D, D)."""
+Moments = tuple[float, Tensor, Tensor]
+"""Weight of the rows, their sum (D,) and the sum of their products (D, D)."""
 
 
 def shrunken(
-    x: Tensor, shrinkage: float | str = "auto"
+    x: Tensor, shrinkage: float | str = "auto", weights: Tensor | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
     r"""Mean, eigenvalues and eigenvectors of :math:`(1 - s) S + s I`, and s.
 
@@ -26,6 +26,8 @@ def shrunken(
         Rows in random order, in float64, of columns that are standardized.
     shrinkage : float or "auto"
         s; ``"auto"`` maximizes the likelihood of rows left out in 5 folds.
+    weights : (n,), optional
+        A row of weight w counts as w rows.
 
     Examples
     --------
@@ -34,15 +36,19 @@ def shrunken(
     >>> bool((values - 1).abs().max() < 0.1)
     True
     """
-    folds = [_moments(part) for part in x.tensor_split(min(_FOLDS, len(x)))]
+    n_folds = min(_FOLDS, len(x))
+    w = x.new_ones(len(x)) if weights is None else weights.to(x)
+    parts = zip(x.tensor_split(n_folds), w.tensor_split(n_folds), strict=True)
+    folds = [_moments(*part) for part in parts]
     mean, covariance = _covariance(_total(folds))
     s = _choose(folds) if shrinkage == "auto" else float(shrinkage)
     values, vectors = torch.linalg.eigh(covariance)
     return mean, (((1 - s) * values + s).clamp_min(_LEAST), vectors), s
 
 
-def _moments(x: Tensor) -> Moments:
-    return len(x), x.sum(0), x.T @ x
+def _moments(x: Tensor, weights: Tensor) -> Moments:
+    weighted = weights[:, None] * x
+    return float(weights.sum()), weighted.sum(0), weighted.T @ x
 
 
 def _total(folds: Sequence[Moments]) -> Moments:

@@ -50,15 +50,15 @@ class Whitening(nn.Module):
         self.register_load_state_dict_post_hook(_know_fitted)
 
     @torch.no_grad()
-    def fit(self, x: Tensor, fixed: Sequence[int] = ()) -> None:
-        """Learn from rows (n, D), in random order and of standardized columns.
+    def fit(self, x: Tensor, fixed: Sequence[int] = (), weights: Tensor | None = None) -> None:
+        """Learn from rows (n, D) with weights (n,), in random order and of standardized columns.
 
         Columns ``fixed`` are left as they are and out of the others."""
         self.fitted = True
         free = torch.tensor([d for d in range(x.shape[1]) if d not in fixed], device=x.device)
         if not len(free):
             return
-        mean, (values, vectors), _ = shrunken(x.detach().double()[:, free])
+        mean, (values, vectors), _ = shrunken(x.detach().double()[:, free], weights=weights)
         block = (free[:, None], free)
         self.loc[free] = mean.to(self.loc)
         self.whiten[block] = (vectors * values.rsqrt() @ vectors.T).to(self.whiten)

@@ -85,7 +85,11 @@ class VAE(NeuralDensity):
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="lower_bound", view="typed", modalities=("table", "image"), context="features"
+        density="lower_bound",
+        view="typed",
+        modalities=("table", "image"),
+        context="features",
+        weights=True,
     )
 
     def model(self, X: Any = None, context: Any = None) -> Tensor:
@@ -154,10 +158,11 @@ class VAE(NeuralDensity):
         fit = module.decode(z, context).log_prob(events)
         if self.n_importance_fit == 1:
             divergence = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(-1)
-            return (self.beta * divergence - fit).mean()
+            loss: Tensor = self.beta * divergence - fit[0]
+            return loss
         log_prior_to_guide = (0.5 * (noise**2 - z**2) + scale.log()).sum(-1)
         log_w = fit + self.beta * log_prior_to_guide
-        return (math.log(len(log_w)) - log_w.logsumexp(0)).mean()
+        return math.log(len(log_w)) - log_w.logsumexp(0)
 
 
 class VAEModule(nn.Module):

@@ -47,9 +47,9 @@ def test_the_penalty_is_the_squared_gradient_at_real_rows():
     module, x = module_with_bowl(), torch.randn(50, 3)
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
-        with_r1 = GAN(r1=2.0)._discriminator_loss(module, x, None)
+        with_r1 = GAN(r1=2.0)._discriminator_loss(module, x, None).mean()
         torch.random.default_generator.manual_seed(0)
-        without = GAN(r1=0.0)._discriminator_loss(module, x, None)
+        without = GAN(r1=0.0)._discriminator_loss(module, x, None).mean()
     expected = 0.5 * 2.0 * (0.7 * x).square().sum(1).mean()
     assert (with_r1 - without).item() == pytest.approx(expected.item(), rel=1e-4)
     (slope,) = torch.autograd.grad(with_r1 - without, module.discriminator.curvature)
@@ -81,13 +81,13 @@ def test_the_losses_at_a_blind_discriminator_are_those_of_a_coin():
     for p in module.discriminator.parameters():
         nn.init.zeros_(p)
     gan = GAN()
-    assert gan._discriminator_loss(module, x, None).item() == pytest.approx(2 * np.log(2))
-    assert gan._loss(module, x, None).item() == pytest.approx(np.log(2))
+    assert gan._discriminator_loss(module, x, None).mean().item() == pytest.approx(2 * np.log(2))
+    assert gan._loss(module, x, None).mean().item() == pytest.approx(np.log(2))
 
 
 def test_the_discriminator_loss_does_not_reach_the_generator():
     module, x = game(2, 3, 8), torch.randn(40, 2)
-    GAN()._discriminator_loss(module, x, None).backward()
+    GAN()._discriminator_loss(module, x, None).mean().backward()
     assert all(p.grad is None for p in module.generator.parameters())
 
 
