@@ -383,6 +383,11 @@ class _Run:
         self.uncounted: float | None = None
         self.best: list[Tensor] | None = None
         self.best_loss = math.inf
+        # With many columns and few rows the best weights come before the first round ends. With max_time
+        # it is not known yet how many held-out rows the time is enough for.
+        doubled = (_SHORTEST_ROUND * 2**k for k in range(4))
+        early = {k for k in doubled if self.least <= k < self.round}
+        self.early = early if budget.seconds is None and len(players) == 1 else set()
         self.unmoved: list[Tensor] | None = [s.clone() for s in self.shadow]
         self.best_held_out: Tensor | None = None
         self.improving = 0.0, 0.0
@@ -449,6 +454,8 @@ class _Run:
             self.uncounted = None
         if self.failure:
             return
+        if self.state.step in self.early and self.batches.n_valid:
+            self._consider_early()
         if self.plan is not None and self.state.step >= self.plan.stop:
             self._stop(engine, self.plan.reason)
         elif self.state.step == self.total:
@@ -605,6 +612,17 @@ class _Run:
         if math.isfinite(loss):
             self.best_loss, self.best, self.history.start_loss = loss, start, loss
             self.best_held_out = held_out
+
+    def _consider_early(self) -> None:
+        """Keep the weights within the first round if they are the best so far."""
+        if self.unmoved is not None:
+            self._score_start(self.unmoved)
+            self.unmoved = None
+        loss, held_out = self._look_at_held_out()
+        if loss < self.best_loss:
+            self.best_held_out = held_out
+            self.best_loss, self.best = loss, [s.clone() for s in self.shadow]
+            self.history.best_step = self.state.step
 
     def _end_round(self, engine: Any) -> None:
         state, history = self.state, self.history

@@ -79,6 +79,12 @@ def test_draws_of_a_start_have_its_covariance_and_its_density(name):
     assert torch.allclose(torch.cov(draws.T), torch.cov(events.T), atol=0.05)
 
 
+def test_many_rows_need_no_start():
+    est = small("RealNVP", max_steps=1)
+    assert est.fit(correlated(6000)).module_.frame is None
+    assert est.fit(correlated(4000)).module_.frame is not None
+
+
 def test_angles_stay_out_of_the_start():
     rng = np.random.default_rng(0)
     X = np.c_[rng.uniform(-math.pi, math.pi, 60), rng.normal(size=(60, 2))]

@@ -73,10 +73,11 @@ class TarFlow(NeuralDensity):
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table, and the
-    standard normal of images. Sampling finds one token of all rows after another, with keys and
-    values of those before in a cache, (n, n_heads, T, width / n_heads) per block. One column can
-    only be scaled and shifted, by the context if there is one: a normal density.
+    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
+    than 5,000 rows, and else the standard normal. Sampling finds one token of all rows after
+    another, with keys and values of those before in a cache, (n, n_heads, T, width / n_heads) per
+    block. One column can only be scaled and shifted, by the context if there is one: a normal
+    density.
 
     Examples
     --------
