@@ -10,6 +10,7 @@ import pytest
 from sklearn.mixture import GaussianMixture as ForeignMixture
 
 import densekit
+from densekit import Capabilities, discovery
 from densekit.autoregressive.language import LanguageModel, NeuralTokenModel, TextModel, TokenModel
 from densekit.discovery import FAMILIES, all_estimators, capabilities, family_of
 
@@ -97,6 +98,7 @@ assert dir(densekit) == names
 
 def test_dir_lists_the_public_names_and_no_others():
     public = {"Capabilities", "DensityEstimator", "NeuralDensity", "__version__"}
+    public |= {"ColumnWarning", "Description", "describe"}
     public |= {"all_estimators", "capabilities", "distill", "load"}
     assert set(dir(densekit)) == set(densekit.__all__) == {*public, *MODULES, *all_estimators()}
     for name in dir(densekit):
@@ -111,3 +113,50 @@ def test_type_checkers_and_editors_see_every_public_name():
     seen = {a.asname: (node.module, a.name) for node in block.body for a in node.names}
     known = {name: (module, name) for name, module in densekit._EXPORTS.items()}
     assert seen == known | {name: ("densekit", name) for name in MODULES}
+
+
+def test_a_list_that_imports_no_model_states_what_the_classes_do():
+    found = {
+        name: (family_of(kind), kind._capabilities) for name, kind in all_estimators().items()
+    }
+    assert discovery.listed() == found
+    assert list(discovery.listed()) == list(found)
+    for family, modality in (("autoregressive", None), (None, "text"), ("vaes", "image")):
+        part = discovery.listed(family=family, modality=modality)
+        assert list(part) == list(all_estimators(family=family, modality=modality))
+    with pytest.raises(ValueError, match="family='tree'"):
+        discovery.listed(family="tree")
+    with pytest.raises(ValueError, match="modality='images'"):
+        discovery.listed(modality="images")
+
+
+MODEL = """
+from densekit.autoregressive.language import TextModel
+from densekit.abilities import Capabilities
+WIDE = ("table", "image")
+class Plain(TextModel):
+    _capabilities = Capabilities(density="none", view="typed", modalities=("text",))
+class Inherited(Plain):
+    pass
+class Computed(Plain):
+    _capabilities = Capabilities(density="none", view="typed", modalities=WIDE)
+class Unstated:
+    pass
+"""
+
+
+def test_capabilities_are_read_as_they_stand_or_not_at_all(monkeypatch):
+    body = ast.parse(MODEL).body
+    monkeypatch.setattr(discovery, "_source", lambda module: body)
+    plain = Capabilities(density="none", view="typed", modalities=("text",))
+    assert discovery._stated("densekit.vaes.mine", "Plain") == plain
+    assert discovery._stated("densekit.vaes.mine", "Inherited") == plain
+    # Where the class has to be asked, no base speaks for it.
+    assert discovery._stated("densekit.vaes.mine", "Computed") is None
+    assert discovery._stated("densekit.vaes.mine", "Unstated") is None
+
+
+def test_what_cannot_be_read_from_the_source_is_imported(monkeypatch):
+    expected = discovery.listed(family="classical")
+    monkeypatch.setattr(discovery, "_source", lambda module: [])
+    assert discovery.listed(family="classical") == expected

@@ -144,6 +144,7 @@ class Counting(io.RawIOBase):
         size = memoryview(data).nbytes
         if self._stream is not None:
             self._stream.write(data)
+            self._stream.flush()
         self._size += size
         return size
 
