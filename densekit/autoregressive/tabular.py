@@ -126,7 +126,6 @@ class TabularAutoregressive(NeuralDensity):
         "fit(X) without one, then score_samples(X, given=[columns]) and sample(n, context={column: "
         "value}) condition on any columns"
     )
-    exact_rows_ = True  # of files saved before fit looked at this
     _seen_as = None  # the distribution of an estimator that stands in for this one
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -159,13 +158,20 @@ class TabularAutoregressive(NeuralDensity):
         found = [self.module_.summary(piece) for piece in pieces]
         before: Any = vars(self).get("event_range_") if start is not None else None
         if before is not None:  # A warm start goes on from other rows.
-            found.append((before[0], before[1], self.exact_rows_))
+            found.append((before[0], before[1], vars(self)["exact_rows_"]))
         low, high = (np.stack([f[side] for f in found]) for side in (0, 1))
-        self.event_range_ = np.stack([np.fmin.reduce(low), np.fmax.reduce(high)])
+        self.event_range_: np.ndarray = np.stack([np.fmin.reduce(low), np.fmax.reduce(high)])
         self.exact_rows_ = all(f[2] for f in found)
 
+    def _restore(self, weights: dict[str, np.ndarray]) -> None:
+        seen = vars(self).get("event_range_")
+        shape = (2, len(self.schema_.varying))
+        if seen is not None and (not isinstance(seen, np.ndarray) or seen.shape != shape):
+            raise ValueError(f"event_range_ is no array of shape {shape}")
+        super()._restore(weights)
+
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
-        return "exact" if self.exact_rows_ else "lower_bound"
+        return "exact" if vars(self).get("exact_rows_", True) else "lower_bound"
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """An estimate of minus the mean log-density under a random order, from one pass."""
