@@ -213,45 +213,42 @@ class DensityEstimator(BaseEstimator, ABC):
         """
         X = codecs.for_scoring(X)
         if (pieces := ParquetRows.of(X)) is not None:
-            found = self._score_pieces(pieces, context)
+            found = self._score_pieces(pieces, context, return_info)
         else:
             X, context = self._check_rows(X, context, reset=False)
-            found = self._score_rows(X, self._encode_context(context, codecs.n_rows(X)))
-        if return_info:
-            return found["score"].to_numpy(self.dtype_), found.drop(columns="score")
-        scores, errors = (found[name].to_numpy(self.dtype_) for name in ("score", "std"))
-        return (scores, errors) if return_std else scores
-
-    def _score_rows(self, X: Any, context: Tensor | None) -> "pd.DataFrame":
-        """Score, error, kind and effective sample size of rows that have been checked."""
+            encoded = self._encode_context(context, codecs.n_rows(X))
+            found = self._score_rows(X, encoded, return_info)
+        scores, std, *more = found
+        if not return_info:
+            return (scores, std) if return_std else scores
         import pandas as pd
 
+        kind = np.full(len(scores), self.density_kind_, dtype=object)
+        sizes, exact = more
+        kind[exact == 1], kind[exact == 0] = "exact", self._kind_if_inexact
+        return scores, pd.DataFrame(
+            {"std": std, "kind": kind, "effective_sample_size": sizes.astype(np.float64)}
+        )
+
+    def _score_rows(self, X: Any, context: Tensor | None, info: bool) -> list[np.ndarray]:
+        """Scores and errors of rows that have been checked; with ``info`` effective sample sizes, and
+        whether exact: 1, 0, or -1 where that is the same for all rows."""
         n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
-        columns = {
-            "score": np.empty(n, self.dtype_),
-            "std": np.zeros(n, self.dtype_),
-            "kind": np.full(n, self.density_kind_, dtype=object),
-            "effective_sample_size": np.full(n, np.nan),
-        }
+        out = [np.zeros(n, self.dtype_) for _ in range(4 if info else 2)]
         with torch.no_grad():
             for start in range(0, n, rows):
                 typed, ladj = self.codec_.encode(codecs.take(X, start, min(n, start + rows)))
                 given = None if context is None else context[start : start + rows]
                 events = self._events(typed)
                 near = within_reach(events)
-                batches = list(self._score_events(torch.where(near, events, 0), given))
-                logp, error, size = (torch.cat(p) for p in list(zip(*batches, strict=True))[:3])
+                batches = self._score_events(torch.where(near, events, 0), given)
+                logp, *others = (torch.cat(p) for p in zip(*map(_columns, batches), strict=True))
                 # A row outside the support has ladj = -inf, whatever its stand-in event scores.
                 total = logp.double().cpu() + ladj
                 total[~near.flatten(1).all(1).cpu()] = -torch.inf
-                piece = slice(start, start + len(logp))
-                columns["score"][piece] = total.numpy()
-                columns["std"][piece] = error.cpu().numpy()
-                columns["effective_sample_size"][piece] = size.cpu().numpy()
-                if all(b.exact is not None for b in batches):
-                    exact = torch.cat([b.exact for b in batches]).cpu().numpy()  # type: ignore[misc]
-                    columns["kind"][piece] = np.where(exact, "exact", self._kind_if_inexact)
-        return pd.DataFrame(columns)
+                for column, part in zip(out, [total, *others], strict=False):
+                    column[start : start + len(logp)] = part.cpu().numpy()
+        return out
 
     _kind_if_inexact: ClassVar[DensityKind] = "lower_bound"
     """Kind of the rows of which a distribution says that their score is not exact."""
@@ -584,6 +581,8 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"{type(self).__name__} models p(x) only and takes no context; "
                 f"{self._instead_of_context}"
             )
+        if isinstance(context, Mapping) and kind == "features":
+            _check_values(context)
         return texts_of(context) if context is not None and kind in ("prompt", "text") else context
 
     def _check_sample_context(self, context: Any) -> Any:
@@ -647,18 +646,19 @@ class DensityEstimator(BaseEstimator, ABC):
             found = scores_of(dist, padded(typed[i : i + batch]))
             yield Scores(*(None if v is None else v[:n] for v in found))  # type: ignore[arg-type]
 
-    def _score_pieces(self, pieces: RowsInPieces, context: Any) -> "pd.DataFrame":
-        """Scores of rows that are read a few at a time."""
-        import pandas as pd
-
+    def _score_pieces(self, pieces: RowsInPieces, context: Any, info: bool) -> list[np.ndarray]:
+        """The same of rows that are read a few at a time."""
         check_is_fitted(self)
-        context, n, done, found = in_memory(context), len(pieces), 0, []
+        context, n, done = in_memory(context), len(pieces), 0
+        out = [np.zeros(n, self.dtype_) for _ in range(4 if info else 2)]
         for X in pieces.pieces():
             piece = slice(done, done := done + len(X))
             given = part_of(context, n, piece.start, piece.stop)
             X, given = self._check_rows(X, given, reset=False)
-            found.append(self._score_rows(X, self._encode_context(given, codecs.n_rows(X))))
-        return pd.concat(found, ignore_index=True)
+            found = self._score_rows(X, self._encode_context(given, len(X)), info)
+            for column, part in zip(out, found, strict=True):
+                column[piece] = part
+        return out
 
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
         batch = self._capabilities.sample_batch
@@ -695,3 +695,24 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def __sklearn_tags__(self) -> DensityTags:
         return DensityTags.beside(super().__sklearn_tags__(), self._capabilities)
+
+
+def _columns(found: Scores) -> tuple[Tensor, ...]:
+    """A batch of scores; of ``exact``, -1 where it does not differ from row to row."""
+    exact = found.score.new_full(found.score.shape, -1) if found.exact is None else found.exact
+    return (*found[:3], exact)
+
+
+def _check_values(context: Mapping[Any, Any]) -> None:
+    """Raise ValueError where a mapping gives a column anything but one value."""
+    for column, value in context.items():
+        if isinstance(value, tuple):
+            raise ValueError(
+                f"context[{column!r}]={value!r} is an interval, and this model conditions on values: "
+                "give one, or take TabularAutoregressive, which draws under intervals"
+            )
+        if not isinstance(value, str | bytes) and np.ndim(value) == 1 and len(value) != 1:
+            raise ValueError(
+                f"context[{column!r}] is a set of {len(value)} values, and this model conditions on "
+                "one: a context of one row for each row of X or each draw is a DataFrame"
+            )

@@ -21,6 +21,7 @@ from densekit.codecs.schema import Schema
 from densekit.distributions.anyorder import AnyOrder
 from densekit.distributions.columnwise import warn_of_many_categories
 from densekit.distributions.spiked import SpikedLaws
+from densekit.distributions.tabular import TabularModule
 from densekit.nets.mlp import ACTIVATIONS
 from densekit.nets.observed import ObservedNet
 from densekit.nets.orders import draw_orders
@@ -126,7 +127,6 @@ class TabularAutoregressive(NeuralDensity):
         "fit(X) without one, then score_samples(X, given=[columns]) and sample(n, context={column: "
         "value}) condition on any columns"
     )
-    exact_rows_ = True  # of files saved before fit looked at this
     _seen_as = None  # the distribution of an estimator that stands in for this one
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
@@ -164,13 +164,20 @@ class TabularAutoregressive(NeuralDensity):
         found = [self.module_.summary(piece) for piece in pieces]
         before: Any = vars(self).get("event_range_") if start is not None else None
         if before is not None:  # A warm start goes on from other rows.
-            found.append((before[0], before[1], self.exact_rows_))
+            found.append((before[0], before[1], vars(self)["exact_rows_"]))
         low, high = (np.stack([f[side] for f in found]) for side in (0, 1))
-        self.event_range_ = np.stack([np.fmin.reduce(low), np.fmax.reduce(high)])
+        self.event_range_: np.ndarray = np.stack([np.fmin.reduce(low), np.fmax.reduce(high)])
         self.exact_rows_ = all(f[2] for f in found)
 
+    def _restore(self, weights: dict[str, np.ndarray]) -> None:
+        seen = vars(self).get("event_range_")
+        shape = (2, len(self.schema_.varying))
+        if seen is not None and (not isinstance(seen, np.ndarray) or seen.shape != shape):
+            raise ValueError(f"event_range_ is no array of shape {shape}")
+        super()._restore(weights)
+
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
-        return "exact" if self.exact_rows_ else "lower_bound"
+        return "exact" if vars(self).get("exact_rows_", True) else "lower_bound"
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """An estimate of minus the mean log-density under a random order, from one pass."""
@@ -421,53 +428,3 @@ class TabularAutoregressive(NeuralDensity):
 def _check_method(method: Any) -> None:
     if method not in ("marginal", "network"):
         raise ValueError(f"method={method!r} must be 'marginal' or 'network'")
-
-
-class TabularModule(nn.Module):
-    """A network, what its numbers mean, and the orders in which rows are scored."""
-
-    orders: Tensor
-
-    def __init__(self, net: ObservedNet, laws: SpikedLaws, orders: Tensor) -> None:
-        super().__init__()
-        self.net, self.laws = net, laws
-        self.register_buffer("orders", orders)
-
-    def forward(
-        self,
-        context: Tensor | None = None,
-        given: Sequence[int] = (),
-        conditions: dict[int, Any] | None = None,
-        method: str = "marginal",
-        draws: int = 64,
-    ) -> AnyOrder:
-        """Event shape that of the laws, batch shape ()."""
-        return AnyOrder(self.net, self.laws, self.orders, given, conditions, method, draws)
-
-    def summary(self, events: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
-        """The least and the greatest value (D,) of each column of events (N, E), NaN where there is
-        none, and whether the density of all of them is exact without any integral."""
-        x = events.t()
-        present = self.laws.present(x)
-        values, off = self.laws.values(x)
-        low = torch.where(off, values, torch.inf).amin(1).double().cpu().numpy()
-        high = torch.where(off, values, -torch.inf).amax(1).double().cpu().numpy()
-        exact = bool(present.all()) or self().exact_without_draws(present)
-        return np.where(np.isinf(low), np.nan, low), np.where(np.isinf(high), np.nan, high), exact
-
-    def weighed(self, events: Tensor) -> Tensor:
-        """For each event (N, D) an unbiased estimate of its log-density under a random order, (N,): the
-        cells after a random place of the order, each given those before the place."""
-        x = events.t().contiguous()
-        present = self.laws.present(x)
-        x = torch.where(x.isnan(), 0.0, x)
-        n_cells = present.sum(0)
-        u = torch.rand_like(present, dtype=x.dtype)
-        place = u.masked_fill(~present, 2.0).argsort(0).argsort(0)
-        # Places are spread evenly over the batch, whose rows are shuffled.
-        spread = (torch.arange(x.shape[1], device=x.device) + torch.rand_like(x[0])) / x.shape[1]
-        k = (spread * n_cells).long().clamp_max(n_cells - 1)
-        known = present & (place < k)
-        logp = self.laws.log_prob(self.net(self.laws.read_all(x), known), x, left_out=True)
-        rest = torch.where(present & ~known, logp, 0.0).sum(0)
-        return rest * n_cells / (n_cells - k).clamp_min(1)

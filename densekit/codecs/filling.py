@@ -113,7 +113,7 @@ def combine(
     ----------
     drawn : array or DataFrame
         As ``fit`` saw it.
-    own : array or DataFrame
+    own : array, DataFrame or mapping from column to values
         As many rows.
     missing : mapping from label to (n,)
         By the labels of ``drawn``.
@@ -124,9 +124,8 @@ def combine(
     if container == "numpy":
         out = drawn.copy()
         for label, name in names.items():
-            values = own[name] if hasattr(own, "columns") else frames.as_array(own)[:, name]
             here = ~missing[label]
-            out[here, label] = np.asarray(values)[here]
+            out[here, label] = np.asarray(own[name])[here]
         return out
     merge = {"pandas": _merge_pandas, "polars": _merge_polars}.get(container, _merge_arrow)
     return merge(drawn, own, missing, names)
@@ -169,12 +168,17 @@ def _merge_arrow(
     import pyarrow as pa
 
     for label, name in names.items():
-        place, mine = drawn.schema.get_field_index(label), own[name].to_pylist()
+        place, mine = drawn.schema.get_field_index(label), _listed(own[name])
         both = zip(missing[label], drawn[label].to_pylist(), mine, strict=True)
         cells = [d if gone else m for gone, d, m in both]
         field = drawn.schema.field(place)
         drawn = drawn.set_column(place, field, pa.array(cells, field.type))
     return drawn
+
+
+def _listed(values: Any) -> list[Any]:
+    found: list[Any] = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+    return found
 
 
 def fill(X: Any, drawn: Any, missing: Mapping[Any, np.ndarray]) -> Any:

@@ -22,6 +22,8 @@ from densekit.transforms.columns import to_columns
 _FEW, _MANY, _FEWEST = 4, 16, 256
 """Candidates for a draw under conditions, where they are worth it and else, and how many there are at
 least."""
+_ALL = 1 - 1e-6
+"""Share of the draws that candidates are worth where all weights are equal, rounding aside."""
 _PER_ROW = 16
 """Candidates for the missing cells of one row."""
 
@@ -214,7 +216,7 @@ class AnyOrder(MonteCarloDistribution):
             first = _FEW * n
         found = list(self._candidates(max(first, _FEWEST)))
         w = torch.cat([c[1] for c in found])
-        if effective_sample_size(w) < n and first < _MANY * n:
+        if _ALL * n > effective_sample_size(w) and first < _MANY * n and self.method == "marginal":
             found += self._candidates((_MANY - _FEW) * n)
             w = torch.cat([c[1] for c in found])
         self._count(w, n, torch.cat([c[2] for c in found]))
@@ -222,7 +224,8 @@ class AnyOrder(MonteCarloDistribution):
         return x.t().reshape(*shape, self.laws.n_entries)
 
     def _count(self, w: Tensor, n: int, of_conditions: Tensor | None = None) -> None:
-        self.effective_sample_size += float(effective_sample_size(w))
+        size = float(effective_sample_size(w))
+        self.effective_sample_size += len(w) if size > _ALL * len(w) else size
         total = w if of_conditions is None else of_conditions
         self._weights.append((float(total.logsumexp(0)), len(total)))
 

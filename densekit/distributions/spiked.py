@@ -185,7 +185,7 @@ class SpikedLaws(ColumnLaws):
         """In the place of x one of the atoms and spikes, or of the values seen, of which only a part
         may be: with these logits (1 + K, n) of x and the spikes, and then of the values."""
         which = _draw(logits, None if uniform is None else uniform[2])
-        places = self.get_buffer(f"spikes{d}").to(x.dtype)
+        places = x.new_tensor(self.spiked[d])  # not the buffer's, which are rounded
         if d in self.seen and len(self.get_buffer(f"rows{d}")[seen]):
             values, rows = self.get_buffer(f"seen{d}")[seen], self.get_buffer(f"rows{d}")[seen]
             if uniform is None:
@@ -201,7 +201,7 @@ class SpikedLaws(ColumnLaws):
             return x
         if d in self.bins:
             # The spike's own integer, rounded elsewhere, is the spike all the same.
-            near = (x - places[:, None]).abs() < 0.5 * self.step[self.bins.index(d)].to(x.dtype)
+            near = (x - places[:, None]).abs() < 0.5 * self.widths[d]
             which = torch.where((which == 0) & near.any(0), 1 + near.float().argmax(0), which)
         k = self.n_atoms.get(d, 0)
         x = torch.where(which > k, places[(which - 1).clamp_min(0)], x)
