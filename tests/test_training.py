@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 import warnings
 from types import SimpleNamespace
 
@@ -200,12 +199,25 @@ def test_a_loss_that_is_never_finite_is_an_error_with_a_remedy():
         run(lambda module, events, context: squared(module, events, context) * torch.nan)
 
 
-def test_a_time_budget_ends_the_run():
-    module, history, _ = run(max_steps=10**7, max_time=0.5)
+def takes(clock, seconds):
+    """The squared loss, of which a row costs so many seconds."""
+
+    def loss(module, events, context):
+        clock.advance(seconds * len(events))
+        return squared(module, events, context)
+
+    return loss
+
+
+def test_a_time_budget_ends_the_run(clock):
+    begun = clock.now
+    module, history, _ = run(takes(clock, 1e-5), max_steps=10**7, max_time=0.5)
     # However many steps are allowed, rounds are shares of the time.
     assert len(history.step) >= 5
     assert "max_time" in history.stop_reason
-    assert history.seconds[-1] < 5
+    # A step is a third of a thousandth of a second here, and so is a look at the held-out rows.
+    assert 0.5 <= history.seconds[-1] < 0.51
+    assert clock.now - begun == pytest.approx(history.seconds[-1])
     assert torch.allclose(module.loc, rows().mean(0), atol=0.3)
 
 
@@ -281,14 +293,13 @@ def test_a_gradient_that_is_not_finite_is_not_kept():
     assert torch.isfinite(module.loc).all()
 
 
-def test_a_short_max_time_does_not_look_at_all_held_out_rows():
-    looked_at = []
+def test_a_short_max_time_does_not_look_at_all_held_out_rows(clock):
+    looked_at, costs = [], takes(clock, 3e-4)
 
     def slow(module, events, context):
         if not module.training:
             looked_at.append(len(events))
-        time.sleep(3e-4 * len(events))
-        return squared(module, events, context)
+        return costs(module, events, context)
 
     slow_run = {"batch_size": 32, "max_time": 1.0, "validation_fraction": 0.5}
     _, history, batches = run(slow, rows(8000), max_steps=10_000, **slow_run)

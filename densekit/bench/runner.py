@@ -170,7 +170,7 @@ class _Live:
     process: Any
     connection: multiprocessing.connection.Connection
     log: Path
-    begun: float = field(default_factory=time.perf_counter)
+    begun: float = field(default_factory=lambda: time.perf_counter())
 
     @property
     def time_left(self) -> float:

@@ -8,10 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 
 import numpy as np
+import psutil
 import pytest
 
 import densekit
@@ -186,16 +186,34 @@ def test_binary_rows_go_through_a_pipe(model):
     assert len(out.splitlines()) == 6
 
 
-def test_ctrl_c_stops_a_fit_within_a_second_and_leaves_nothing(tmp_path):
+def interrupt(running):
+    """Ctrl-C, and what comes of it: the seconds that the process computes from then on, and its last
+    words. It stands still while its time is read."""
+    process = psutil.Process(running.pid)
+    running.send_signal(signal.SIGSTOP)
+    while process.status() != psutil.STATUS_STOPPED:
+        pass
+    before = process.cpu_times()
+    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGCONT)
+    said = running.stderr.read().decode()
+    _, status, used = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_utime + used.ru_stime - before.user - before.system, said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_stops_a_fit_at_once_and_leaves_nothing(tmp_path):
     formats.write(np.random.default_rng(0).normal(size=(500, 3)), tmp_path / "x.npy")
-    words = ("fit", tmp_path / "x.npy", "--model", "RealNVP", "--set", "max_steps=1000000")
+    words = ("fit", tmp_path / "x.npy", "--model", "RealNVP", "--set", "max_steps=50000")
     forever = ("--set", "patience=None", "--set", "verbose=true", "-o", tmp_path / "m.densekit")
     with densekit_process(*words, *forever) as running:
-        assert running.stderr.read(1)  # the progress bar: it trains
-        running.send_signal(signal.SIGINT)
-        start = time.perf_counter()
-        _, err = running.communicate()
+        said = b""
+        while b"train=" not in said:  # the progress bar after a round: it trains
+            said += running.stderr.read(1) or pytest.fail(said.decode())
+        seconds, said = interrupt(running)
     assert running.returncode == 130
-    assert err.decode().splitlines()[-1] == "densekit: stopped; nothing was written"
-    assert time.perf_counter() - start < 3  # a second, on a machine that others use too
+    assert said.splitlines()[-1] == "densekit: stopped; nothing was written"
+    # The end of the interpreter, 1 to 2 seconds of a processor; the fit would go on for a minute.
+    assert seconds < 5
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
