@@ -16,6 +16,10 @@ _EXPORTS = {
     "all_estimators": "densekit.discovery",
     "capabilities": "densekit.discovery",
     "load": "densekit.persistence",
+    # columns of tables
+    "ColumnWarning": "densekit.codecs.findings",
+    "Description": "densekit.codecs.description",
+    "describe": "densekit.codecs.table",
     # classical
     "Gaussian": "densekit.classical.gaussian",
     "GaussianMixture": "densekit.classical.mixture",

@@ -29,6 +29,9 @@ from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed
 from densekit.tags import Capabilities as Capabilities
 from densekit.tags import DensityKind, DensityTags
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _CODECS: dict[str, type[codecs.Codec]] = {
     c.modality: c for c in (codecs.TableCodec, codecs.ImageCodec, codecs.TextCodec)
 }
@@ -65,12 +68,25 @@ class DensityEstimator(BaseEstimator, ABC):
     image_shape : tuple of int, optional
         (H, W) or (H, W, C): rows of a two-dimensional array are flattened images.
     support : str or mapping, optional
-        For all columns, or by name: ``"real"``, ``"positive"``, ``("interval", low, high)`` or
-        ``("circle", low, high)`` for angles. Real unless given, since a value outside the support
-        scores -inf.
+        For all real columns, or by name: ``"real"``, ``"positive"``, ``"nonnegative"``, ``("at_least",
+        low)``, ``("at_most", high)``, ``("interval", low, high)``, or ``("circle", low, high)`` for
+        angles; integers and datetimes by name. Real unless given, since a value outside the support
+        scores -inf, but for a column whose smallest or largest value is an atom, which ends there. An
+        end on which a row lies is an atom, and any other end has no mass.
     kinds : mapping, optional
-        Column to ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"`` or
-        ``"datetime"``, where the dtype does not say it.
+        Column to ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"``,
+        ``"datetime"`` or ``"date"``, where the dtype does not say it.
+    atom_share : float, optional
+        A value of a column of numbers or datetimes that at least this share of the rows have, and ten
+        rows, is an atom: it has a mass of its own. None looks for none.
+    step : mapping, optional
+        Column to its step, or to None for no rounding: draws are rounded to the grid on which all rows
+        of ``fit`` lie.
+    derived : mapping, optional
+        Column to the column that it is a function of: it is left out of the model, and draws agree.
+    columns : Description, optional
+        What :func:`densekit.describe` found in all rows: the columns are then not described anew, so
+        that scores of folds and models have one measure. It replaces the five above.
     dequantisation_draws : int
         Draws of uniform noise per row behind the bound of a continuous model on discrete entries.
 
@@ -93,9 +109,15 @@ class DensityEstimator(BaseEstimator, ABC):
     image_shape: tuple[int, ...] | None = None
     support: str | tuple[Any, ...] | Mapping[Any, Any] | None = None
     kinds: Mapping[Any, str] | None = None
+    atom_share: Annotated[float, Interval(gt=0, le=1)] | None = 0.05
+    step: Mapping[Any, Any] | None = None
+    derived: Mapping[Any, Any] | None = None
+    columns: codecs.Description | None = None
     dequantisation_draws: Annotated[int, Interval(ge=2)] = 16
 
     _capabilities: ClassVar[Capabilities]
+    _before: ClassVar[dict[str, Any]] = {"atom_share": None}
+    """What files that lack a parameter were fitted with, where that is not its default."""
     _relaxes_itself: ClassVar[bool] = False
     _instead_of_context: ClassVar[str] = "densekit.capabilities(estimator).context says which do"
     _instead_of_y: ClassVar[str] = ""  # where a y is a mistake: what to do
@@ -231,6 +253,29 @@ class DensityEstimator(BaseEstimator, ABC):
         if given is not None and self.context_names_:
             return self.context_codec_.join(rows, given, n_samples, list(self.feature_names_in_))
         return rows
+
+    @property
+    def measure_(self) -> codecs.Measure:
+        """What a score is a density over, column by column. Scores compare where ``density_kind_`` and
+        ``measure_`` are equal."""
+        check_is_fitted(self)
+        return self.schema_.measure
+
+    def describe_columns(self) -> "pd.DataFrame":
+        """What ``fit`` knows of the columns of a table, a row for each: kind, support, step, atoms and
+        levels, in values of the data, and the measure of its scores.
+
+        >>> import numpy as np
+        >>> from densekit import Gaussian
+        >>> Gaussian().fit(np.arange(40.0).reshape(20, 2)).describe_columns()["step"].tolist()
+        [2.0, 1.0]
+        """
+        check_is_fitted(self)
+        if self.schema_.modality != "table":
+            raise AttributeError(f"{self.schema_.modality} data has no columns to describe")
+        frame = self.codec_.description.to_frame()
+        frame["measure"] = [str(c) for c in self.measure_.columns]
+        return frame
 
     @property
     def distribution_(self) -> TorchDistribution:

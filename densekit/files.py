@@ -22,14 +22,16 @@ from typing import Any
 import numpy as np
 
 from densekit.atomic import replacing
-from densekit.codecs import Codec, Column, Schema
+from densekit.codecs import Codec, Column, Description, Schema
 from densekit.codecs.context import ContextCodec
 
 FORMAT = 2
 """What :func:`write` writes. Format 1 was never released, so 2 is also the oldest that is read."""
 _KEYS = {"format", "class", "module", "parameters", "fitted", "schema_hash", "probe", "digest"}
 
-_STATE_CLASSES = {c.__name__: c for c in (Column, Schema, ContextCodec, *Codec.__subclasses__())}
+_STATE_CLASSES = {
+    c.__name__: c for c in (Column, Description, Schema, ContextCodec, *Codec.__subclasses__())
+}
 """The only classes that a file may hold beside the estimator's own."""
 
 

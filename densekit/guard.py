@@ -19,6 +19,7 @@ from densekit.codecs import Codec, Column, ImageCodec, Schema, TableCodec, TextC
 from densekit.codecs.columns import SECONDS
 from densekit.codecs.context import ContextCodec
 from densekit.codecs.schema import Kind
+from densekit.codecs.table import layout
 
 _FREE_ENTRIES = 2**22
 """Entries that may be allocated whatever the size of the file: 32 MB in float64."""
@@ -255,22 +256,26 @@ def _check_columns(schema: Schema) -> None:
         whole = type(column.origin) is int and abs(column.origin) <= 2**64
         _expect(whole, f"{where}its origin is out of range")
         _expect(_all(column.levels, str | int | float), f"{where}levels that are no values")
-        spikes = column.spikes
-        finite = _all(spikes, int | float) and all(abs(v) < 2**1000 for v in spikes)
-        _expect(finite, f"{where}spikes {str(spikes)[:80]}")
+        for name in ("spikes", "atoms"):
+            values = getattr(column, name)
+            finite = _all(values, int | float) and all(abs(v) < 2**1000 for v in values)
+            in_order = finite and list(values) == sorted(set(values))
+            _expect(in_order, f"{where}{name} {str(values)[:80]}")
+        number = type(column.step) in (int, float) and 0 <= column.step < 2**1000
+        _expect(number, f"{where}step {column.step!r}")
+        _expect(type(column.open_ends) is bool, f"{where}open_ends {column.open_ends!r}")
         seen, rows = column.seen, column.seen_rows
         whole = all(_all(v, int) and max(map(abs, v), default=0) < 2**53 for v in (seen, rows))
         sorted_ = whole and len(seen) == len(rows) and list(seen) == sorted(set(seen))
         _expect(sorted_ and min(rows, default=1) > 0, f"{where}values seen {str(seen)[:80]}")
         strings = {isinstance(v, str) for v in column.levels}
         _expect(len(strings) < 2, f"{where}levels of several types")
-    varying = [len(c.levels) for c in schema.columns if c.kind != "constant"]
-    agrees = varying == schema.cardinality.tolist()
-    _expect(
-        agrees, f"columns have {varying} levels; the schema says {schema.cardinality.tolist()}"
-    )
-    least = max(varying, default=0) + 1
-    enough = schema.edges.shape[1] >= least if max(varying, default=0) else True
+    expected = layout(schema.columns)
+    same = schema.n_dims == expected.n_dims and schema.pairs == expected.pairs
+    same = same and np.array_equal(schema.cardinality, expected.cardinality)
+    _expect(same, f"columns do not make the events that the schema says, {schema.event_shape}")
+    widest = int(schema.cardinality.max(initial=0))
+    enough = schema.edges.shape[1] > widest if widest else True
     _expect(enough, f"edges of the schema are of shape {schema.edges.shape}, too few")
 
 
@@ -278,7 +283,9 @@ def _is_support(support: Any) -> bool:
     match support:
         case ("real",) | ("positive",):
             return True
-        case ("interval" | "circle", float(low), float(high)):
+        case ("at_least" | "at_most", float(end) | int(end)):
+            return math.isfinite(end)
+        case ("interval" | "circle", float(low) | int(low), float(high) | int(high)):
             return -math.inf < low < high < math.inf
     return False
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densekit import files, guard, probes
+from densekit.codecs import legacy
 from densekit.params import check_parameters
 from densekit.runtime import resolve_device
 
@@ -114,18 +115,17 @@ def _fill(
 ) -> "DensityEstimator":
     """An estimator on the CPU with what the file says, checked as far as it can be unrun."""
     fitted = content["fitted"]
+    _check_names(kind, fitted)
+    if files.digest(fitted["schema_"]) != content["schema_hash"]:
+        raise ValueError("the hash of its schema is not that of the schema")
+    legacy.update(content)
     if given:
         fitted["built_with_"] |= given
     # A parameter that is younger than the file, where its default is not what was done before.
-    before = getattr(kind, "_before", {})
+    ages = (vars(base).get("_before", {}) for base in reversed(kind.__mro__))
+    before = {name: value for age in ages for name, value in age.items()}
     estimator: DensityEstimator = kind(**{**before, **given, **content["parameters"]})
     check_parameters(estimator)
-    for name in fitted:
-        # An attribute of the class that is shadowed would be a method that is no longer there.
-        if not name.endswith("_") or name.startswith("_") or hasattr(kind, name):
-            raise ValueError(f"{name!r} is no attribute that fit sets")
-    if files.digest(fitted["schema_"]) != content["schema_hash"]:
-        raise ValueError("the hash of its schema is not that of the schema")
     facts = {name: value for name, value in fitted.items() if name != "weights_"}
     estimator.__dict__.update(facts)
     guard.check_state(estimator, size)
@@ -140,6 +140,13 @@ def _fill(
         if found != wanted:
             raise ValueError(f"{name} is {found} in the file and {wanted} in the model")
     return estimator
+
+
+def _check_names(kind: type, fitted: Mapping[str, Any]) -> None:
+    for name in fitted:
+        # An attribute of the class that is shadowed would be a method that is no longer there.
+        if not name.endswith("_") or name.startswith("_") or hasattr(kind, name):
+            raise ValueError(f"{name!r} is no attribute that fit sets")
 
 
 def _class(path: str | Path, name: Any, module: Any, allow: Collection[str]) -> type:

@@ -11,6 +11,7 @@ import torch
 from scipy import integrate, stats
 from torch import nn
 
+from densekit import ColumnWarning
 from densekit.base import Capabilities, DensityEstimator
 from densekit.neural import NeuralDensity
 
@@ -84,7 +85,8 @@ def test_a_bounded_column_keeps_its_mass_inside(rng, support, low, high):
     mass = integrate.quad(density, low, high, limit=200, epsabs=1e-6)[0]
     assert mass == pytest.approx(1, abs=1e-4)
     outside = pd.DataFrame({"x": [low - 1.0, high + 1.0] if np.isfinite(high) else [-1.0, 0.0]})
-    assert (est.score_samples(outside) == -np.inf).all()
+    with pytest.warns(ColumnWarning, match="'x': 2"):
+        assert (est.score_samples(outside) == -np.inf).all()
     drawn = est.sample(1000, random_state=0)["x"]
     assert drawn.between(low, high).all()
 
@@ -247,16 +249,21 @@ def test_a_skewed_category_keeps_its_marginal(rng):
     np.testing.assert_allclose(share[["a", "b", "c"]], expected, atol=0.01)
 
 
-def test_an_interval_with_values_on_its_edges_keeps_all_mass_inside(rng):
-    X = np.r_[np.zeros(20), np.ones(20), rng.uniform(size=160)][:, None]
+def test_ends_of_an_interval_with_rows_on_them_have_a_mass_and_the_rest_integrates(rng):
+    X = np.r_[np.zeros(20), np.ones(40), rng.uniform(size=140)][:, None]
     est = StandardNormal(dtype="float64", support=("interval", 0.0, 1.0)).fit(X)
-    assert np.isfinite(est.score_samples(X)).all()
+    assert est.density_kind_ == "lower_bound"
+    masses = np.exp(est.score_samples(np.array([[0.0], [1.0]])))
+    # Standard normal over indicator and value is exact: shares with one imagined row for each.
+    np.testing.assert_allclose(masses, [21 / 203, 41 / 203], rtol=1e-6)
     # x = Phi(v): the integral over the open interval, taken over v.
     v = np.linspace(-8, 8, 20001)
     density = np.exp(est.score_samples(stats.norm.cdf(v)[:, None]))
-    assert np.trapezoid(density * stats.norm.pdf(v), v) == pytest.approx(1, abs=2e-3)
+    rest = np.trapezoid(density * stats.norm.pdf(v), v)
+    assert rest + masses.sum() == pytest.approx(1, abs=2e-3)
     drawn = est.sample(20_000, random_state=0)
-    assert np.isin(drawn, [0.0, 1.0]).mean() < 0.001
+    assert (drawn == 0).mean() == pytest.approx(21 / 203, abs=0.01)
+    assert (drawn == 1).mean() == pytest.approx(41 / 203, abs=0.01)
 
 
 def test_days_are_counted_and_instants_have_a_density(rng):
@@ -268,7 +275,7 @@ def test_days_are_counted_and_instants_have_a_density(rng):
     every = np.datetime64("2025-12-01", "D") + np.arange(90)
     scores = est.score_samples(pl.DataFrame({"day": every}))
     assert np.exp(scores).sum() == pytest.approx(1, abs=0.02)
-    instants = pd.DataFrame({"when": pd.to_datetime(days.astype("datetime64[s]"))})
+    instants = pd.DataFrame({"when": days.astype("datetime64[s]") + np.arange(300)})
     assert StandardNormal().fit(instants).base_measure_ == "lebesgue"
 
 

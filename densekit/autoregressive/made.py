@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from densekit.base import Capabilities
+from densekit.codecs.laws import laws_of
 from densekit.codecs.schema import Schema
 from densekit.distributions.chain import Chain
 from densekit.distributions.columnwise import ColumnLaws, warn_of_many_categories
+from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.masked import MaskedNet
 from densekit.nets.mlp import ACTIVATIONS
 from densekit.nets.orders import ManyMasks, draw_orders
@@ -103,18 +104,15 @@ class MADE(NeuralDensity):
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         n_context = 0 if context_schema is None else context_schema.n_features
-        laws = ColumnLaws(
-            schema.cardinality,
-            schema.ordered,
-            schema.width,
-            self.n_components,
-            self.component,
-            self.min_scale,
-            np.diff(schema.edges) if schema.edges.size else None,
+        laws = SpikedLaws(
+            **laws_of(schema),
+            n_components=self.n_components,
+            component=self.component,
+            min_scale=self.min_scale,
         )
-        n_direct = laws.n_params * schema.n_dims * sum(laws.reads)
+        n_direct = laws.n_params * laws.n_dims * sum(laws.reads)
         net = MaskedNet(
-            schema.n_dims,
+            laws.n_dims,
             laws.n_params,
             self.hidden_sizes,
             n_context,
@@ -125,7 +123,7 @@ class MADE(NeuralDensity):
         )
         with torch.no_grad():
             net.last_bias.add_(laws.start()[..., None])
-        orders = draw_orders(schema.n_dims, self._first_order(schema), self.n_masks)
+        orders = draw_orders(laws.n_dims, self._first_order(schema), self.n_masks)
         return MADEModule(ManyMasks(net, orders, shuffle_units=self.n_masks > 1), laws)
 
     def _fit(self, events: Events, context: Tensor | None) -> None:
@@ -135,9 +133,9 @@ class MADE(NeuralDensity):
 
     def _first_order(self, schema: Schema) -> list[int]:
         if self.order == "columns":
-            return list(range(schema.n_dims))
+            return list(range(len(schema.places)))
         if self.order == "random":
-            order: list[int] = torch.randperm(schema.n_dims).tolist()
+            order: list[int] = torch.randperm(len(schema.places)).tolist()
             return order
         names = [c.name for c in schema.columns] or list(map(str, range(schema.n_dims)))
         try:
@@ -151,7 +149,7 @@ class MADE(NeuralDensity):
                 f"order={self.order!r} must have each of the {len(names)} columns once, by number or by "
                 f"name ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
             )
-        kept = [j for j, c in enumerate(schema.columns) if c.kind != "constant"] or places
+        kept = [j for j, c in enumerate(schema.columns) if c.in_event] or places
         return [kept.index(p) for p in places if p in set(kept)] if schema.columns else places
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:

@@ -4,15 +4,14 @@ import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from densekit.base import Capabilities
-from densekit.codecs.columns import places_of, spike_places
 from densekit.codecs.conditions import read_conditions
+from densekit.codecs.laws import laws_of
 from densekit.codecs.schema import Schema
 from densekit.distributions.anyorder import AnyOrder
 from densekit.distributions.columnwise import warn_of_many_categories
@@ -37,9 +36,10 @@ class TabularAutoregressive(NeuralDensity):
               = E_\sigma[-\log p_\sigma(x)]
 
     and a score is :math:`\log \frac{1}{S} \sum_s p_{\sigma_s}(x)` over ``n_orders`` = S fixed orders. It
-    is exact, in nats per row in the units of X: a mass over categories and integers, a density over
-    numbers, of which values that many rows share (``spike_share``) have a mass too. Of integers that
-    come again and again, though none is common, all values that ``fit`` saw have one.
+    is exact, in nats per row in the units of X: a mass over categories, integers and atoms, a density
+    over other numbers. Integers that a hundredth of ``atom_share`` of the rows share (thirty at least)
+    have a mass of their own on top of that of their neighbors; of integers that come again and again,
+    though none is common, all values that ``fit`` saw have one.
 
     A missing cell (NaN, None, NaT) is marginalised: it is neither known to the network nor scored, in
     ``fit`` and in ``score_samples``. With ``given`` columns the others are scored given these, and
@@ -56,10 +56,6 @@ class TabularAutoregressive(NeuralDensity):
         the others are random.
     n_components : int
         Logistics of each mixture.
-    spike_share : float
-        A value that at least this share of a numeric column's rows has, and ten rows, is a spike:
-        it has a mass of its own ("spike and slab"). Of integers, which people round and machines
-        cap, a hundredth of it is enough, and thirty rows.
     activation : str
         See `densekit.nets.mlp.ACTIVATIONS`.
     dropout : float
@@ -69,7 +65,7 @@ class TabularAutoregressive(NeuralDensity):
 
     Notes
     -----
-    Events are vectors (D,). Cells are taken to be missing at random: whether they are says nothing
+    Events are vectors (E,). Cells are taken to be missing at random: whether they are says nothing
     that the other cells do not say. Text and images are other models' affair.
 
     Warns
@@ -95,7 +91,6 @@ class TabularAutoregressive(NeuralDensity):
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (256, 256, 256)
     n_orders: Annotated[int, Interval(ge=1)] = 4
     n_components: Annotated[int, Interval(ge=1)] = 8
-    spike_share: Annotated[float, Interval(gt=0, le=1)] = 0.05
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     min_scale: Annotated[float, Interval(gt=0)] = 1e-3
@@ -110,19 +105,10 @@ class TabularAutoregressive(NeuralDensity):
     _seen_as = None  # the distribution of an estimator that stands in for this one
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
-        spikes = {j: spike_places(c) for j, c in enumerate(schema.varying) if c.spikes}
-        seen = {
-            j: (places_of(c, c.seen), c.seen_rows) for j, c in enumerate(schema.varying) if c.seen
-        }
         laws = SpikedLaws(
-            spikes,
-            seen,
-            cardinality=schema.cardinality,
-            ordered=schema.ordered,
-            width=schema.width,
+            **laws_of(schema, common=True),
             n_components=self.n_components,
             min_scale=self.min_scale,
-            shares=np.diff(schema.edges) if schema.edges.size else None,
         )
         net = ObservedNet(
             laws.reads,
@@ -132,7 +118,7 @@ class TabularAutoregressive(NeuralDensity):
             self.dropout,
             laws.start(),
         )
-        orders = draw_orders(schema.n_dims, list(range(schema.n_dims)), self.n_orders)
+        orders = draw_orders(laws.n_dims, list(range(laws.n_dims)), self.n_orders)
         return TabularModule(net, laws, orders)
 
     def _fit(self, events: Events, context: Tensor | None) -> None:
@@ -183,12 +169,12 @@ class TabularAutoregressive(NeuralDensity):
         if given is None or context is not None:
             return super().score_samples(X, context=context, return_std=return_std)
         check_is_fitted(self)
-        entries = self.codec_.entries(given, "given")
-        if len(entries) == self.schema_.n_dims:
+        numbers = self.codec_.numbers(given, "given")
+        if len(numbers) == len(self.schema_.varying):
             raise ValueError(
                 f"given={list(given)!r} has all columns that vary: nothing is left to score"
             )
-        twin = self._as(self.module_(given=entries), self.codec_.given(given))
+        twin = self._as(self.module_(given=numbers), self.codec_.given(given))
         return twin.score_samples(X, return_std=return_std)
 
     def sample(
@@ -260,17 +246,18 @@ class TabularModule(nn.Module):
         given: Sequence[int] = (),
         conditions: dict[int, Any] | None = None,
     ) -> AnyOrder:
-        """Event shape (D,), batch shape ()."""
+        """Event shape that of the laws, batch shape ()."""
         return AnyOrder(self.net, self.laws, self.orders, given, conditions)
 
     def weighed(self, events: Tensor) -> Tensor:
         """For each event (N, D) an unbiased estimate of its log-density under a random order, (N,): the
         cells after a random place of the order, each given those before the place."""
         x = events.t().contiguous()
-        present = ~x.isnan()
-        x = torch.where(present, x, 0.0)
+        present = self.laws.present(x)
+        x = torch.where(x.isnan(), 0.0, x)
         n_cells = present.sum(0)
-        place = torch.rand_like(x).masked_fill(~present, 2.0).argsort(0).argsort(0)
+        u = torch.rand_like(present, dtype=x.dtype)
+        place = u.masked_fill(~present, 2.0).argsort(0).argsort(0)
         # Places are spread evenly over the batch, whose rows are shuffled.
         spread = (torch.arange(x.shape[1], device=x.device) + torch.rand_like(x[0])) / x.shape[1]
         k = (spread * n_cells).long().clamp_max(n_cells - 1)

@@ -48,14 +48,17 @@ def draw(estimator: Any, n: int, seed: int, like: Any) -> Any:
     return rows
 
 
-def kind_and_measure(estimator: Any) -> tuple[str, str]:
-    """Density kind and base measure; "unstated" from those that do not say."""
+def kind_and_measure(estimator: Any) -> dict[str, str] | None:
+    """Density kind and base measure of its scores, "unstated" from those that do not say; the measure of
+    each column, in words, from those that do. None without a density."""
     if not hasattr(estimator, "score_samples"):
-        return "none", "unstated"
-    return (
-        getattr(estimator, "density_kind_", "unstated"),
-        getattr(estimator, "base_measure_", "unstated"),
-    )
+        return None
+    word = getattr(estimator, "base_measure_", "unstated")
+    found = {"kind": getattr(estimator, "density_kind_", "unstated"), "base_measure": word}
+    measure = getattr(estimator, "measure_", None)
+    if measure is not None:
+        found |= {"measure": str(measure), "measure_in_brief": getattr(measure, "in_brief", word)}
+    return found
 
 
 def _takes(method: Callable[..., Any], name: str) -> bool:

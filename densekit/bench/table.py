@@ -1,6 +1,6 @@
 """The records of a suite as a table for each data set.
 
-Scores of another density kind or base measure are not comparable: each has its own part of the
+Scores of another density kind or measure are not comparable: each has its own part of the
 table, and rows are sorted inside a part only.
 """
 
@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from densekit.bench.floors import MARK, losers
 from densekit.bench.records import Record
 
 _KINDS = {
@@ -98,7 +99,8 @@ def _part(record: Record) -> tuple[int, str]:
         return len(_KINDS), "failed"
     if record.score is None:
         return len(_KINDS) - 1, _KINDS["none"]
-    kind, measure = record.score["kind"], record.score["base_measure"]
+    kind = record.score["kind"]
+    measure = record.score.get("measure_in_brief") or record.score["base_measure"]
     place = list(_KINDS).index(kind if kind in _KINDS else "unstated")
     heading = _KINDS.get(kind, kind)
     return place, heading if measure == "unstated" else f"{heading}, {measure}"
@@ -122,9 +124,12 @@ def _table(name: str, records: list[Record]) -> Table:
     for head in ("nats per row", *units, "fit\ns", "scored\nrows/s", "sampled\nrows/s"):
         table.add_column(head, justify="right", no_wrap=True)
     parts: dict[tuple[int, str], list[list[str]]] = {}
-    names = labels(record.run for record in records)
+    names, below = labels(record.run for record in records), losers(records)
+    if below:
+        table.caption, table.caption_justify = f"{MARK} below the baseline of the data", "left"
     for record in sorted(records, key=_value, reverse=True):
-        parts.setdefault(_part(record), []).append(_row(record, names[record.key], extra))
+        name = names[record.key] + f" {MARK}" * (record.id in below)
+        parts.setdefault(_part(record), []).append(_row(record, name, extra))
     truth = next((r.truth for r in records if r.truth), None)
     if truth:
         row = ["the truth", "", pm(truth), *("" for _ in extra), "", "", ""]

@@ -36,6 +36,8 @@ _LIBRARIES = (
 )  # fmt: skip
 _EXTENSION = {"table": "npy", "image": "npy", "text": "jsonl"}
 _SHOWN = 400
+DESCRIBED = ("support", "kinds", "atom_share", "step", "derived")
+"""Options of a description."""
 _GRID = 200
 _RATE_SECONDS = 0.5
 _RATE_CALLS = 20
@@ -147,10 +149,10 @@ def _measure(run: Run, record: Record, folder: Path, report: Report) -> None:
     if hasattr(estimator, "module_"):
         record.n_parameters = sum(p.numel() for p in estimator.module_.parameters())
     scores = None
-    kind, measure = foreign.kind_and_measure(estimator)
-    if kind != "none":
+    score = foreign.kind_and_measure(estimator)
+    if score is not None and score["kind"] != "none":
         report("score")
-        record.score = {"kind": kind, "base_measure": measure}
+        record.score = dict(score)
         scores = _score(estimator, data, test, record)
     report("sample")
     drawn = _sample(estimator, test, run, record)
@@ -204,9 +206,17 @@ def _estimator(run: Run, data: datasets.Dataset, record: Record, report: Report)
     if not known:
         return estimator
     ours = {**data.domain, "random_state": run.seed, "max_time": run.budget, "verbose": False}
+    description = _description(data) if "columns" in known else None
+    own = {"support", "kinds", "step", "derived", "columns", "atom_share"} & set(run.settings)
+    if description is not None and not own:
+        # One description for all models of a data set: their scores then have one measure.
+        ours = {k: v for k, v in ours.items() if k not in DESCRIBED} | {"columns": description}
     estimator.set_params(**{k: v for k, v in ours.items() if k in known and k not in run.settings})
     # Plain at once: what a stranger's parameters are may not go through a pipe.
-    record.hyper_parameters = plain(estimator.get_params(deep=False))
+    settings = estimator.get_params(deep=False)
+    if settings.get("columns") is not None:
+        settings["columns"] = "described once, from all training rows"
+    record.hyper_parameters = plain(settings)
     if "callbacks" in known:
         limit = record.hyper_parameters.get("max_time") or run.time_limit
 
@@ -217,6 +227,14 @@ def _estimator(run: Run, data: datasets.Dataset, record: Record, report: Report)
 
         estimator.set_params(callbacks=(*(known["callbacks"] or ()), tell))
     return estimator
+
+
+def _description(data: datasets.Dataset) -> codecs.Description | None:
+    """What is known of the columns of a table, from all its training rows and what the data set says."""
+    if data.modality != "table":
+        return None
+    options = {k: v for k, v in data.domain.items() if k in DESCRIBED}
+    return codecs.describe(data.train, **options)
 
 
 def _score(estimator: Any, data: datasets.Dataset, test: Any, record: Record) -> np.ndarray:

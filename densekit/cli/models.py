@@ -427,6 +427,7 @@ def _kind_of(estimator: Any) -> dict[str, str]:
     return {
         "density_kind": estimator.density_kind_,
         "base_measure": estimator.base_measure_,
+        "measure": str(estimator.measure_),
     }
 
 
@@ -439,4 +440,4 @@ def _described(estimator: Any) -> str:
         "lower_bound": "lower bounds of log-densities",
         "estimate": "estimates of log-densities",
     }[estimator.density_kind_]
-    return f"scores are {what} over {estimator.base_measure_} measure, in nats"
+    return f"scores are {what} over {estimator.measure_.in_brief} measure, in nats"

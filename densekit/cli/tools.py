@@ -59,6 +59,7 @@ def bench(
     from rich.console import Console
 
     from densekit import bench as room
+    from densekit.bench.floors import losers
     from densekit.bench.progress import watching
     from densekit.bench.report import write_report
     from densekit.bench.runner import start_server
@@ -90,10 +91,16 @@ def bench(
     console.print(room.tables(records))
     for record in failed:
         console.print(f"{record.key} failed: {record.reason}", style="red", markup=False)
+    lost = losers(records)
+    for record in records:
+        if record.id in lost:
+            console.print(
+                f"{record.key} scores below {lost[record.id]}", style="yellow", markup=False
+            )
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
     console.print(
-        f"{len(records)} runs, {len(failed)} failed, in {minutes} min {seconds} s; "
-        f"the report is {page}",
+        f"{len(records)} runs, {len(failed)} failed, {len(lost)} below the baseline, "
+        f"in {minutes} min {seconds} s; the report is {page}",
         highlight=False,
         soft_wrap=True,
     )

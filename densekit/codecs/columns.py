@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from densekit.codecs.frames import RawColumn
+from densekit.codecs.grids import on_grid, on_real_grid
 from densekit.codecs.schema import Column
-from densekit.codecs.support import from_real, to_real
+from densekit.codecs.support import SECONDS, from_real, to_real
 
-SECONDS = {"D": 86400.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_DAYS = ("Date", "date32[day]", "arrow:date32[day]")
+"""Dtypes of days in 32 bits."""
 
 
 def step_of(column: Column) -> float:
@@ -44,8 +46,8 @@ def minus(values: np.ndarray, origin: int) -> np.ndarray:
 
 
 def encode_column(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarray | float]:
-    """A column's entries before standardisation, and log|db/dx|: -inf outside the support, where
-    the entry is harmless."""
+    """A column's entries before standardization, atoms aside, and log|db/dx|: -inf outside the support,
+    where the entry is harmless."""
     _check_type(column, raw)
     if column.kind == "constant" or column.levels:
         codes = _codes(column, raw).astype(np.float64)
@@ -53,9 +55,24 @@ def encode_column(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarra
     if column.kind == "real":
         return bijection(column, raw.values.astype(np.float64))
     if column.kind == "datetime":
-        return minus(ticks_of(raw, column.unit), column.origin) * SECONDS[column.unit], 0.0
+        seconds = minus(ticks_of(raw, column.unit), column.origin) * SECONDS[column.unit]
+        return bijection(column, seconds) if not step_of(column) else _whole(column, seconds)
     y = minus(raw.values, column.origin)
-    return y, np.where(y == np.rint(y), 0.0, -np.inf)
+    y, term = _whole(column, y)
+    return y, np.where(y == np.rint(y), term, -np.inf)
+
+
+def _whole(column: Column, y: np.ndarray) -> tuple[np.ndarray, np.ndarray | float]:
+    """Values of a lattice after their origin, and -inf where they lie beyond an end."""
+    if column.support[0] == "real":
+        return y, 0.0
+    size = step_of(column)
+    low, high = (
+        side * np.inf if end is None else (int(end) - column.origin) * size
+        for end, side in zip(column.ends, (-1, 1), strict=True)
+    )
+    inside = (y >= low) & (y <= high)
+    return np.where(inside, y, 0.0), np.where(inside, 0.0, -np.inf)
 
 
 def has_density(column: Column) -> bool:
@@ -69,41 +86,64 @@ def jacobian_of(column: Column) -> float:
     return math.log(column.scale) if has_density(column) else 0.0
 
 
-def encode_cells(column: Column, raw: RawColumn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries before standardisation, NaN where the cell is missing; log|db/dx|; and which cells are
-    spikes. A cell that has no density, missing or a spike, has the ``log(scale)`` for its Jacobian
-    that the standardisation takes off all rows."""
+def encode_cells(
+    column: Column, raw: RawColumn
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Entries before standardization, NaN where the cell is missing; log|db/dx|; and of a column with
+    atoms the indicator: 0 off the atoms, k on atom k, NaN where the cell is missing. A cell that has
+    no density, missing or on an atom, has the ``log(scale)`` for its Jacobian that the standardization
+    takes off all rows."""
     back = jacobian_of(column)
-    y, term, spike = np.full(len(raw), np.nan), np.full(len(raw), back), np.zeros(len(raw), bool)
+    y, term = np.full(len(raw), np.nan), np.full(len(raw), back)
     here = slice(None) if raw.missing is None else ~raw.missing
     if len(raw.values):
         y[here], term[here] = encode_column(column, raw)
-        spike[here] = np.isin(raw.values, column.spikes) if column.spikes else False
-    if column.kind == "real":
-        term[spike] = back
-    return y, term, spike
+    if not column.atoms:
+        return y, term, None
+    indicator = np.full(len(raw), np.nan)
+    if len(raw.values):
+        indicator[here] = atom_of(column, raw)
+    on_atom = indicator > 0
+    y[on_atom], term[on_atom] = column.loc, back
+    return y, term, indicator
 
 
-def spike_places(column: Column) -> np.ndarray:
-    """Where in an event the spikes of a column lie."""
-    return places_of(column, column.spikes)
+def atom_of(column: Column, raw: RawColumn) -> np.ndarray:
+    """Which atom each value is, from 1 on, and 0 where it is none: compared exactly, as integers or in
+    the precision of the column."""
+    values: np.ndarray = raw.values
+    if column.unit:
+        values = ticks_of(raw, column.unit)
+    elif column.kind == "real" and values.dtype.kind == "f":
+        values = values.astype(_numpy_dtype(column.dtype, like=values))
+    known = [(a, k) for k, a in enumerate(column.atoms, 1) if _holds(values.dtype, a)]
+    if not known:
+        return np.zeros(len(values))
+    atoms = np.array([a for a, _ in known]).astype(values.dtype)
+    numbers = np.array([k for _, k in known])
+    place = np.searchsorted(atoms, values).clip(max=len(atoms) - 1)
+    return np.where(atoms[place] == values, numbers[place], 0).astype(np.float64)
+
+
+def _holds(dtype: np.dtype, value: float) -> bool:
+    if dtype.kind == "f":
+        return True
+    if dtype.kind == "b":
+        return value in (0, 1)
+    limits = np.iinfo(dtype)
+    return value == int(value) and limits.min <= value <= limits.max
 
 
 def places_of(column: Column, values: Sequence[float]) -> np.ndarray:
-    """Where in an event these values of a column of numbers or integers lie."""
-    if not values:
+    """Where in an event these values of a column of numbers or integers lie, atoms aside."""
+    if not len(values):
         return np.zeros(0)
-    raw = RawColumn(column.name, column.dtype, np.array(values))
-    return (encode_column(column, raw)[0] - column.loc) / column.scale
-
-
-def apart(
-    z: np.ndarray, spike: np.ndarray, column: Column, toward: float = math.inf
-) -> np.ndarray:
-    """Entries z of which only spikes lie, in 32 bits, where spikes do: others move by a rounding."""
-    near = np.isin(z.astype(np.float32), spike_places(column).astype(np.float32)) & ~spike
-    z[near] = np.nextafter(z[near].astype(np.float32), np.float32(toward))
-    return z
+    array = np.array(values)
+    if column.unit:
+        array = array.astype(f"datetime64[{column.unit}]")
+    raw = RawColumn(column.name, column.dtype, array)
+    found: np.ndarray = (encode_column(column, raw)[0] - column.loc) / column.scale
+    return found
 
 
 def ticks_of(raw: RawColumn, unit: str) -> np.ndarray:
@@ -142,7 +182,8 @@ def _codes(column: Column, raw: RawColumn) -> np.ndarray:
     """Code of every value, -1 where it is no level."""
     if column.unit:
         ticks = ticks_of(raw, column.unit)
-        return np.where(ticks == column.origin, 0, -1)
+        levels = column.levels or (column.origin,)
+        return _lookup(levels, ticks)
     if raw.coded:
         if not raw.levels:
             return np.full(len(raw.values), -1)
@@ -176,6 +217,8 @@ def shorten(values: Iterable[Any], limit: int = 5) -> str:
 
 
 def _level_values(column: Column, codes: np.ndarray) -> np.ndarray:
+    if column.unit:
+        return np.array(column.levels, np.int64)[codes].astype(f"datetime64[{column.unit}]")
     if isinstance(column.levels[0], str):
         return np.array(column.levels, dtype=object)[codes]
     return np.array(column.levels)[codes]
@@ -187,29 +230,68 @@ def constant_values(column: Column, n: int) -> np.ndarray:
     return _level_values(column, np.zeros(n, dtype=int))
 
 
-def decode_column(column: Column, z: np.ndarray) -> np.ndarray:
-    """One column of typed entries to values, before the container casts them to its dtype."""
+Bounds = tuple[Any, Any]
+"""The smallest and the largest value that may be given back; None where there is none."""
+
+
+def decode_column(
+    column: Column,
+    z: np.ndarray,
+    indicator: np.ndarray | None = None,
+    bounds: Bounds = (None, None),
+) -> np.ndarray:
+    """One column of typed entries to values, before the container casts them to its dtype: on the
+    column's grid, off its atoms where the indicator is 0, inside its support and ``bounds``."""
     if column.levels:
         return _level_values(column, np.rint(z).clip(0, len(column.levels) - 1).astype(int))
     with np.errstate(over="ignore"):  # What no float holds is clipped below.
         y = z * column.scale + column.loc
     if column.kind == "datetime":
-        # The lowest int64 is NaT; polars' and Arrow's dates are days in 32 bits.
-        last = 2**31 - 1 if column.dtype in ("Date", "date32[day]") else 2**63 - 1
-        ticks = _plus(y / SECONDS[column.unit], column.origin, -last, last)
-        return ticks.astype(f"datetime64[{column.unit}]")
+        values = _decode_ticks(column, y, bounds)
+    elif column.kind == "integer":
+        values = _decode_integers(column, y, bounds)
+    else:
+        values = _decode_reals(column, y, bounds)
+    if indicator is not None:
+        atoms = np.array(column.atoms)
+        if column.unit:
+            atoms = atoms.astype(f"datetime64[{column.unit}]")
+        on_atom = np.rint(indicator).astype(int).clip(0, len(atoms))
+        values = np.where(on_atom > 0, atoms[(on_atom - 1).clip(0)].astype(values.dtype), values)
+    return values
+
+
+def _decode_ticks(column: Column, y: np.ndarray, bounds: Bounds) -> np.ndarray:
+    # The lowest int64 is NaT; polars' and Arrow's dates are days in 32 bits.
+    last = 2**31 - 1 if column.dtype in _DAYS else 2**63 - 1
+    if not step_of(column):
+        y = from_real(torch.from_numpy(y), column).numpy()
+    ticks = _plus(y / SECONDS[column.unit], column.origin, -last, last)
+    kind = f"datetime64[{column.unit}]"
+    ends = [None if v is None else int(np.datetime64(v).astype(kind).astype(int)) for v in bounds]
+    density = not step_of(column)
+    ticks = on_grid(ticks, column, (ends[0], ends[1]), strict=density, away=density)
+    return ticks.astype(kind)
+
+
+def _decode_integers(column: Column, y: np.ndarray, bounds: Bounds) -> np.ndarray:
     numeric = _numpy_dtype(column.dtype)
-    if column.kind == "integer":
-        whole = np.iinfo(numeric if numeric.kind in "iu" else np.int64)
-        return _plus(y, column.origin, int(whole.min), int(whole.max))
+    whole = np.iinfo(numeric if numeric.kind in "iu" else np.int64)
+    found = _plus(y, column.origin, int(whole.min), int(whole.max))
+    low, high = bounds
+    ends = (None if low is None else math.ceil(low), None if high is None else math.floor(high))
+    return on_grid(found, column, ends)
+
+
+def _decode_reals(column: Column, y: np.ndarray, bounds: Bounds) -> np.ndarray:
+    numeric = _numpy_dtype(column.dtype)
     limits = np.finfo(numeric if numeric.kind == "f" and numeric.itemsize < 8 else np.float64)
     x = from_real(torch.from_numpy(y), column).numpy()
-    for value, place in zip(column.spikes, spike_places(column), strict=True):
-        x = np.where(z.astype(np.float32) == np.float32(place), value, x)
     lowest = limits.tiny if column.support[0] == "positive" else limits.min
     x = x.clip(float(lowest), float(limits.max))
     if column.support[0] == "circle":
-        x = _on_circle(column, x, numeric)
+        return _on_circle(column, x, numeric)
+    x = on_real_grid(x, column, numeric, bounds)
     if numeric.kind in "iu":
         return _plus(x, 0, int(np.iinfo(numeric).min), int(np.iinfo(numeric).max))
     return x
@@ -235,18 +317,25 @@ def _plus(y: np.ndarray, origin: int, low: int, high: int) -> np.ndarray:
     lower = float(below) if float(below) >= below else math.nextafter(float(below), math.inf)
     upper = float(above) if float(above) <= above else math.nextafter(float(above), -math.inf)
     steps = np.rint(y).clip(lower, upper).astype(np.int64)
+    steps = np.where(y <= lower, below, np.where(y >= upper, above, steps))
     # Sums wrap modulo 2**64, so the result is right although origin may exceed int64.
     total = steps.astype(np.uint64) + np.array(origin % 2**64, dtype=np.uint64)
     return total if low == 0 else total.astype(np.int64)
 
 
-def _numpy_dtype(dtype: str) -> np.dtype:
-    """The NumPy dtype that a numeric column's dtype stands for, float64 where it is an object."""
+def _numpy_dtype(dtype: str, like: np.ndarray | None = None) -> np.dtype:
+    """The NumPy dtype that a numeric column's dtype stands for, float64 where it is an object; that of
+    ``like`` where it is not a float."""
+    found = _named_dtype(dtype)
+    return found if like is None or found.kind == "f" else like.dtype
+
+
+def _named_dtype(dtype: str) -> np.dtype:
     match = re.match(r"(?:u?int|float|double|halffloat)\d*", dtype.lower())
     if not match:
         try:
             return np.dtype(dtype) if dtype != "object" else np.dtype(np.float64)
-        except TypeError:
+        except (TypeError, ValueError):
             return np.dtype(np.float64)
     names = {"double": "float64", "float": "float32", "halffloat": "float16"}
     return np.dtype(names.get(match[0], match[0]))

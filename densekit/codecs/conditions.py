@@ -7,27 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from densekit.codecs.columns import (
-    apart,
-    encode_cells,
-    has_density,
-    shorten,
-    spike_places,
-    step_of,
-)
+from densekit.codecs.columns import encode_cells, has_density, places_of, shorten, step_of
 from densekit.codecs.frames import RawColumn
 from densekit.codecs.schema import Column
 from densekit.codecs.table import TableCodec, by_label
 from densekit.codecs.unreadable import wrong_sort
 
+Entry = float | tuple[float, float]
+"""What a column has in a typed event: its value or code, or its indicator and its value."""
+
 
 @dataclass(frozen=True)
 class Condition:
-    """One entry of a typed event is one of some values, or lies between two ends, both included."""
+    """What is asked of one column of a typed event: to have one of some values, or to lie between two
+    ends, both included, or on one of some atoms."""
 
-    values: tuple[float, ...] = ()
+    values: tuple[Entry, ...] = ()
     low: float = -math.inf
     high: float = math.inf
+    atoms: tuple[int, ...] = ()
+    """Numbers of the atoms between the ends, from 1 on."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Conditions:
     """What a context asks of an event, and of the values of the data."""
 
     entries: dict[int, Condition]
-    """By the number of the entry."""
+    """By the number of the column among those that an event has."""
     ends: dict[Any, tuple[Any, Any]]
-    """By the label of a column with a density: between which values its cells lie."""
+    """By the label of a column of numbers or datetimes: between which values its cells lie."""
 
 
 def read_conditions(codec: TableCodec, context: Any) -> Conditions:
@@ -68,11 +67,11 @@ def read_conditions(codec: TableCodec, context: Any) -> Conditions:
         if label in asked:
             what = asked[label]
             condition = _condition(column, label, what)
-            if column.kind != "constant":
+            if column.in_event:
                 entries[j] = condition
-                if has_density(column):
+                if not column.levels:
                     ends[label] = _ends(column, what)
-        j += column.kind != "constant"
+        j += column.in_event
     return Conditions(entries, ends)
 
 
@@ -83,7 +82,7 @@ def _condition(column: Column, label: Any, asked: Any) -> Condition:
     if not values:
         raise ValueError(f"context[{label!r}] is empty: give a value at least")
     typed = _typed(column, label, values)
-    points = has_density(column) and not set(typed) <= set(spike_places(column).tolist())
+    points = has_density(column) and any(not isinstance(t, tuple) or t[0] == 0 for t in typed)
     if points and len(set(typed)) > 1:
         raise ValueError(
             f"context[{label!r}]={asked!r}: column {label!r} has a density, of which several values "
@@ -97,10 +96,9 @@ def _listed(asked: Any) -> list[Any]:
     return list(asked) if several else [asked]
 
 
-def _typed(column: Column, label: Any, values: list[Any], toward: float = math.inf) -> list[float]:
-    """Values of a column as entries of an event; ``toward`` is on which side of a spike one lies that
-    all but is it."""
-    y, term, spike = encode_cells(column, _raw(column, label, values))
+def _typed(column: Column, label: Any, values: list[Any]) -> list[Entry]:
+    """Values of a column as an event has them."""
+    y, term, indicator = encode_cells(column, _raw(column, label, values))
     outside = np.isneginf(term)
     if outside.any():
         bad = [v for v, out in zip(values, outside, strict=True) if out]
@@ -108,13 +106,17 @@ def _typed(column: Column, label: Any, values: list[Any], toward: float = math.i
             f"it has {shorten(column.levels)}" if column.levels else f"support {column.support}"
         )
         if column.kind == "integer":
-            known = "it has integers"
+            known = "it has integers" + f" of the support {column.support}" * (
+                column.ends != (None,) * 2
+            )
         raise ValueError(
             f"context[{label!r}]: column {label!r} has no value {shorten(bad)}, so that there is "
             f"nothing to condition on; {known}"
         )
-    typed: list[float] = apart((y - column.loc) / column.scale, spike, column, toward).tolist()
-    return typed
+    typed: list[float] = ((y - column.loc) / column.scale).tolist()
+    if indicator is None:
+        return list(typed)
+    return list(zip(indicator.tolist(), typed, strict=True))
 
 
 def _raw(column: Column, label: Any, values: list[Any]) -> RawColumn:
@@ -161,10 +163,15 @@ def _between(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
             "nothing between two of them; values to choose from are a list"
         )
     condition = _codes(column, label, asked) if column.levels else _lattice(column, label, asked)
-    one = not column.levels and condition.low == condition.high
+    one = not column.levels and condition.low == condition.high and not condition.atoms
     if one and math.isfinite(condition.low):
-        return Condition((condition.low,))
-    if not condition.values and (column.levels or not condition.low < condition.high):
+        value: Entry = (0.0, condition.low) if column.atoms else condition.low
+        return Condition((value,))
+    if (
+        not condition.values
+        and not condition.atoms
+        and (column.levels or not condition.low < condition.high)
+    ):
         raise ValueError(f"context[{label!r}]={asked!r}: no value of the column lies in between")
     return condition
 
@@ -181,7 +188,7 @@ def _codes(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
         ends = _raw(column, label, [v for v in asked if v is not None]).values.tolist()
         place = list(column.levels)
     else:
-        ends = _typed(column, label, [v for v in asked if v is not None])
+        ends = list(_typed(column, label, [v for v in asked if v is not None]))
         place = list(range(len(column.levels)))
     first = -math.inf if low is None else ends[0]
     last = math.inf if high is None else ends[-1]
@@ -190,45 +197,55 @@ def _codes(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
 
 def _lattice(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
     """Ends in an event: of integers and days those that lie inside, of numbers those of the support."""
-    ends = []
+    ends, edges = [], []
     for value, side in zip(asked, (-1, 1), strict=True):
-        if value is None:
+        edge: Any = None if value is None else _edge(column, label, value, side)
+        edges.append(side * math.inf if edge is None else edge)
+        if edge is None or (isinstance(edge, float) and math.isinf(edge)):
             ends.append(side * math.inf)
             continue
-        raw = _raw(column, label, [value])
-        if column.kind == "integer":
-            number = float(raw.values[0])
-            if math.isinf(number):
-                ends.append(number)
-                continue
-            whole = math.ceil(number) if side < 0 else math.floor(number)
-            raw.values = np.array([whole])
-        elif column.unit and step_of(column):
-            day = _instant(value)
-            raw.values = np.array(
-                [(day.ceil("D") if side < 0 else day.floor("D")).to_datetime64()]
-            )
-        elif column.kind == "real" and (beyond := _beyond(column, float(raw.values[0]))):
-            ends.append(beyond)
-            continue
-        ends += _typed(column, label, [raw.values[0]], -side * math.inf)
-    return Condition(low=ends[0], high=ends[1])
+        ends.append(_beyond(column, edge) or _place(column, edge))
+    if edges[0] == edges[1] and edges[0] in column.atoms:
+        return Condition(((float(column.atoms.index(edges[0]) + 1), 0.0),))
+    atoms = (k for k, a in enumerate(column.atoms, 1) if edges[0] <= a <= edges[1])
+    return Condition(low=ends[0], high=ends[1], atoms=tuple(atoms))
 
 
-def _beyond(column: Column, value: float) -> float:
-    """Minus or plus infinity for a value on or beyond an edge of the support, else 0."""
-    word, *edges = column.support
-    low, high = edges or (0.0 if word == "positive" else -math.inf, math.inf)
-    if value <= float(low):
+def _edge(column: Column, label: Any, value: Any, side: int) -> Any:
+    """An end as the column has it: a number, an integer inside the interval, or ticks inside it."""
+    if column.unit:
+        instant = _instant(value)
+        if step_of(column):
+            instant = instant.ceil("D") if side < 0 else instant.floor("D")
+        return int(instant.to_datetime64().astype(f"datetime64[{column.unit}]").astype(np.int64))
+    raw = _raw(column, label, [value])
+    if column.kind == "integer" and raw.values.dtype.kind in "iu":
+        return int(raw.values[0])
+    number = float(raw.values[0])
+    if column.kind == "integer" and not math.isinf(number):
+        return math.ceil(number) if side < 0 else math.floor(number)
+    return number
+
+
+def _beyond(column: Column, edge: Any) -> float:
+    """Minus or plus infinity for an edge on or beyond an end of the support, else 0."""
+    low, high = column.ends
+    if low is not None and edge <= low:
         return -math.inf
-    return math.inf if value >= float(high) else 0.0
+    return math.inf if high is not None and edge >= high else 0.0
+
+
+def _place(column: Column, edge: Any) -> float:
+    """Where in an event an edge lies, were it no atom."""
+    return float(places_of(column, [edge])[0])
 
 
 def _ends(column: Column, asked: Any) -> tuple[Any, Any]:
-    """Between which values of the data a column lies: two Nones where it is one of several spikes."""
+    """Between which values of the data a column lies: two Nones where it is one of several values."""
     values = asked if isinstance(asked, tuple) else tuple(2 * _listed(asked))
     if len(values) != 2:
         return None, None
     if column.unit:
         return tuple(None if v is None else _instant(v).to_datetime64() for v in values)  # type: ignore[return-value]
-    return tuple(None if v is None else float(v) for v in values)  # type: ignore[return-value]
+    whole = column.kind == "integer" and all(isinstance(v, int | np.integer) for v in values)
+    return tuple(None if v is None else int(v) if whole else float(v) for v in values)  # type: ignore[return-value]

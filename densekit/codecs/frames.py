@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -307,8 +308,9 @@ def _read_array(X: Any, missing: bool) -> Frame:
     columns = []
     for j in range(x.shape[1]):
         values, absent = _present(f"x{j}", x[:, j], missing)
+        name = dtype
         if x.dtype.kind == "O":
-            values = _read_objects(f"x{j}", values)
+            values, name = _read_objects(f"x{j}", values)
         elif x.dtype.kind == "U":
             values = values.astype(object)
             check_unicode(f"Column 'x{j}'", values)
@@ -316,7 +318,7 @@ def _read_array(X: Any, missing: bool) -> Frame:
             with np.errstate(over="ignore"):  # What a float64 cannot hold is infinite to us.
                 values = values.astype(np.float64)
         check_finite(f"x{j}", values)
-        columns.append(RawColumn(j, dtype, values, missing=absent))
+        columns.append(RawColumn(j, name, values, missing=absent))
     return Frame("numpy", columns, dtype)
 
 
@@ -365,26 +367,51 @@ def check_unicode(what: str, texts: Iterable[str]) -> None:
         ) from None
 
 
-def _read_objects(label: str | int, values: np.ndarray) -> np.ndarray:
-    """A column of Python objects as strings or as one numeric type."""
+def _read_objects(label: str | int, values: np.ndarray) -> tuple[np.ndarray, str]:
+    """A column of Python objects as strings, numbers or datetimes, and the name of its dtype."""
     import pandas as pd
 
     check_missing(label, int(pd.isna(values).sum()))
     if not len(values):  # all are missing, where they may be
-        return values
+        return values, "object"
     inferred = pd.api.types.infer_dtype(values, skipna=False)
     if inferred == "string":
         check_unicode(f"Column {label!r}", values)
-        return np.asarray(values, dtype=object)
+        return np.asarray(values, dtype=object), "object"
     if inferred in ("boolean", "integer", "floating", "mixed-integer-float"):
         numbers = np.array(values.tolist())
         if numbers.dtype.kind in "biuf" and numbers.ndim == 1:
-            return numbers
+            return numbers, "object"
+    if inferred == "date":
+        return values.astype("datetime64[D]"), "object[date]"
+    if inferred in ("datetime", "datetime64"):
+        return _read_instants(label, values), "object[datetime]"
+    if inferred == "decimal":
+        numbers = values.astype(np.float64)
+        check_finite(label, numbers)
+        return numbers, "object[decimal]"
+    if inferred == "period":
+        raise TypeError(
+            f"Column {label!r} holds periods: make them the instants at which they begin, "
+            "X[column].dt.to_timestamp()."
+        )
     types = sorted({type(v).__name__ for v in values})
     raise TypeError(
         f"Column {label!r} holds {', '.join(types[:4])}: each argument must be a string or a "
-        "number, and a column only one of the two; convert it (X[column].astype(str), say)."
+        "number, and a column only one of the two; convert it (labels: X[column].astype(str); numbers: "
+        "pandas.to_numeric; durations: to seconds)."
     )
+
+
+def _read_instants(label: str | int, values: np.ndarray) -> np.ndarray:
+    """Objects of datetimes, none of which has a zone, as microseconds."""
+    zones = {str(getattr(v, "tzinfo", None)) for v in values}
+    if zones != {"None"}:
+        raise TypeError(
+            f"Column {label!r} holds instants of the zones {', '.join(sorted(zones)[:4])} as objects: a "
+            "column has one zone, pandas.to_datetime(X[column], utc=True)."
+        )
+    return values.astype("datetime64[us]")
 
 
 def _read_pandas(label: str | int, series: Any, missing: bool) -> RawColumn:
@@ -413,12 +440,23 @@ def _read_whole(label: str | int, series: Any) -> RawColumn:
         return RawColumn(label, name, codes, levels, coded=True, ordered=bool(dtype.ordered))
     if isinstance(dtype, pd.SparseDtype):
         raise TypeError(f"Column {label!r} is sparse ({name}): use X.sparse.to_dense().")
+    if isinstance(dtype, pd.PeriodDtype):
+        raise TypeError(
+            f"Column {label!r} holds periods ({name}): make them the instants at which they begin, "
+            "X[column].dt.to_timestamp()."
+        )
     if isinstance(dtype, (pd.StringDtype, np.dtypes.ObjectDType)) or dtype.kind in "UO":
+        values, read_as = _read_objects(label, series.to_numpy(dtype=object))
         if isinstance(dtype, pd.ArrowDtype):
             name = f"arrow:{dtype.pyarrow_dtype}"
         elif isinstance(dtype, pd.StringDtype) and name == "string":
             name = f"string[{dtype.storage}]"
-        return RawColumn(label, name, _read_objects(label, series.to_numpy(dtype=object)))
+        elif name == "object":
+            name = read_as
+        return RawColumn(label, name, values)
+    if isinstance(dtype, pd.ArrowDtype) and str(dtype.pyarrow_dtype).startswith("date"):
+        days = series.to_numpy(dtype=object).astype("datetime64[D]")
+        return RawColumn(label, f"arrow:{dtype.pyarrow_dtype}", days)
     if dtype.kind == "M":
         if getattr(series.dt, "tz", None) is not None:
             series = series.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -437,7 +475,7 @@ def _unreadable(label: str | int, dtype: str, *, complex_: bool = False) -> Valu
         return ValueError(f"Complex data not supported: column {label!r} is {dtype}.")
     return ValueError(
         f"Column {label!r} has dtype {dtype}, which a table does not take: convert it to numbers, "
-        "strings, categories or datetimes (durations: to seconds; decimals: to float)."
+        "strings, categories or datetimes (durations: to seconds)."
     )
 
 
@@ -484,8 +522,10 @@ def _read_narwhals(X: Any, labels: list[str], missing: bool) -> list[RawColumn]:
             values = np.asarray(series.to_list(), dtype=object)
         elif isinstance(dtype, nw.String):
             values = np.asarray(series.to_list(), dtype=object)
+        elif isinstance(dtype, nw.Decimal):
+            values = np.asarray(series.to_list(), dtype=np.float64)
         elif isinstance(dtype, (nw.Datetime, nw.Date, nw.Boolean)) or (
-            dtype.is_numeric() and not isinstance(dtype, (nw.Decimal, nw.Int128, nw.UInt128))
+            dtype.is_numeric() and not isinstance(dtype, (nw.Int128, nw.UInt128))
         ):
             values = series.to_numpy()
             check_finite(label, values)
@@ -509,7 +549,7 @@ def build(
     if container == "numpy":
         out = np.empty((len(values[0]), len(values)), dtype=dtype)
         for j, v in enumerate(values):
-            out[:, j] = v.tolist() if dtype == "object" else v
+            out[:, j] = _objects(columns[j].dtype, v) if dtype == "object" else v
         return out
     if container == "pandas":
         import pandas as pd
@@ -524,7 +564,7 @@ def build(
         ticks = [v.astype(np.int64) if v.dtype.kind == "M" else v for v in values]
         return pl.DataFrame(
             [
-                pl.Series(c.name, v.tolist() if v.dtype.kind == "O" else v).cast(_polars_dtype(c))
+                pl.Series(c.name, _listed(c.dtype, v)).cast(_polars_dtype(c))
                 for c, v in zip(columns, ticks, strict=True)
             ]
         )
@@ -540,14 +580,44 @@ def _pandas_series(column: Column, values: np.ndarray) -> Any:
         kind = pd.CategoricalDtype(categories, ordered=match[2] is not None)
         return pd.Series(pd.Categorical(values, dtype=kind))
     if dtype.startswith("arrow:"):
+        kind = _arrow_type(dtype[6:])
         import pyarrow as pa
 
-        return pd.Series(values, dtype=pd.ArrowDtype(pa.type_for_alias(dtype[6:])))
+        array = pa.array(_listed(dtype, values), kind)
+        return pd.Series(pd.arrays.ArrowExtensionArray(array))
+    if dtype.startswith("object"):
+        return pd.Series(_objects(dtype, values), dtype=object)
     target = pd.api.types.pandas_dtype(dtype)
     tz = getattr(target, "tz", None) or getattr(getattr(target, "pyarrow_dtype", None), "tz", None)
     if values.dtype.kind == "M" and tz is not None:
         return pd.Series(values).dt.tz_localize("UTC").astype(target)
-    return pd.Series(values.tolist() if dtype == "object" else values, dtype=target)
+    return pd.Series(values, dtype=target)
+
+
+def _objects(dtype: str, values: np.ndarray) -> list[Any]:
+    """Values as the Python objects that they were read from."""
+    if dtype == "object[decimal]":
+        return [Decimal(repr(v)) for v in values.tolist()]
+    if dtype == "object[datetime]":
+        return values.astype("datetime64[us]").tolist()  # type: ignore[no-any-return]
+    return values.tolist()  # type: ignore[no-any-return]
+
+
+def _listed(dtype: str, values: np.ndarray) -> Any:
+    """Values as polars and pyarrow take them: strings and decimals as objects."""
+    scale = re.search(r"[Dd]ecimal\d*\(.*?(\d+)\)$", dtype)
+    if scale:
+        unit = Decimal(1).scaleb(-int(scale[1]))
+        return [Decimal(repr(v)).quantize(unit) for v in values.astype(float).tolist()]
+    return values.tolist() if values.dtype.kind == "O" else values
+
+
+def _arrow_type(name: str) -> Any:
+    import pyarrow as pa
+
+    if decimal := re.fullmatch(r"decimal(32|64|128|256)\((\d+), (-?\d+)\)", name):
+        return getattr(pa, f"decimal{decimal[1]}")(int(decimal[2]), int(decimal[3]))
+    return pa.type_for_alias(name)
 
 
 def _polars_dtype(column: Column) -> Any:
@@ -559,6 +629,9 @@ def _polars_dtype(column: Column) -> Any:
     if name == "Datetime":
         unit, zone = re.findall(r"time_unit='(\w+)', time_zone=(?:None|'([^']*)')", rest)[0]
         return pl.Datetime(unit, zone or None)
+    if name == "Decimal":
+        precision, scale = re.findall(r"(\d+|None)", rest)[:2]
+        return pl.Decimal(None if precision == "None" else int(precision), int(scale))
     return getattr(pl, name)
 
 
@@ -587,5 +660,5 @@ def _build_arrow(schema: Any, columns: Sequence[Column], values: Sequence[np.nda
                 )
             )
         else:
-            arrays.append(pa.array(v.tolist() if v.dtype.kind == "O" else v, field.type))
+            arrays.append(pa.array(_listed(column.dtype, v), field.type))
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,10 +1,14 @@
-"""What a codec learnt of the data, and the two views of an event.
+"""What a codec learned of the data, and the two views of an event.
 
-*Typed*: numbers standardised, discrete entries as integer codes ``0 .. K-1``, integers of a table
-standardised, text as token ids. *Relaxed*: everything continuous. With ``u`` uniform on [0, 1)
+*Typed*: numbers standardized, discrete entries as integer codes ``0 .. K-1``, integers of a table
+standardized, text as token ids. A column with atoms has two entries: an indicator, a code that is 0
+off the atoms and k on atom k, and behind it the value, which is 0 on the atoms. *Relaxed*: everything
+continuous. With ``u`` uniform on [0, 1)
 
-.. math::  z = (\\Phi^{-1}(F_k + u (F_{k+1} - F_k)) - m) / s \\quad\\text{(codes)}, \\qquad
-           z = t + w u \\quad\\text{(integers, w = 1/scale)}, \\qquad z = t \\quad\\text{(numbers)}
+.. math::  z &= (\\Phi^{-1}(F_k + u (F_{k+1} - F_k)) - m) / s && \\text{codes, indicators too} \\\\
+           z &= t + w u && \\text{integers, } w = 1 / \\text{scale} \\\\
+           z &= t && \\text{numbers} \\\\
+           z &= \\Phi^{-1}(u) && \\text{the value of a row that sits on an atom}
 
 so that a density :math:`p(z)` bounds the mass from below,
 :math:`\\log P(x) \\ge E_u[\\log p(z(u)) + \\log |dz/du|]` (Theis et al. 2016; Ho et al. 2019). The
@@ -22,8 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densekit.codecs.measure import ColumnMeasure, Measure
+
 Modality = Literal["table", "image", "text"]
-Kind = Literal["real", "integer", "boolean", "ordinal", "categorical", "datetime", "constant"]
+Kind = Literal[
+    "real", "integer", "boolean", "ordinal", "categorical", "datetime", "constant", "derived"
+]
+Value = str | int | float | bool
+_LATER = {"later": True}
+"""Metadata of a field that came after files had been saved: where it is empty, digests leave it out,
+so that those of older files hold (`densekit.files`)."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +47,52 @@ class Column:
     kind: Kind
     dtype: str
     """The dtype it came with, as the codec needs it to give the column back."""
-    support: tuple[str | float, ...] = ("real",)
-    """``("real",)``, ``("positive",)``, ``("interval", low, high)`` or ``("circle", low, high)``."""
+    support: tuple[str | int | float, ...] = ("real",)
+    """``("real",)``, ``("positive",)``, ``("at_least", low)``, ``("at_most", high)``, ``("interval",
+    low, high)`` or ``("circle", low, high)``; ends of integers are integers, of datetimes ticks."""
     loc: float = 0.0
     scale: float = 1.0
-    levels: tuple[str | int | float | bool, ...] = ()
-    """The values of a discrete column in code order; of a constant column its one value."""
+    levels: tuple[Value, ...] = ()
+    """The values of a discrete column in code order; of a constant column its one value; of a derived
+    column its value for each level of the column that it is derived from."""
     origin: int = 0
     """Integers and datetimes (in ticks of ``unit``): taken away first, in exact arithmetic."""
     unit: str = ""
     """Datetimes: NumPy's unit of a tick, ``"D"``, ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``."""
-    # Digests of files that were written before leave it out where it is empty (densekit.files).
-    spikes: tuple[float, ...] = field(default=(), metadata={"later": True})
-    """Numbers and integers: values that many rows share, and that have a mass of their own."""
-    seen: tuple[int, ...] = field(default=(), metadata={"later": True})
-    seen_rows: tuple[int, ...] = field(default=(), metadata={"later": True})
+    spikes: tuple[float, ...] = field(default=(), metadata=_LATER)
+    """Integers: common values that are not atoms, which typed models may give a mass of their own on
+    top of that of their neighbors."""
+    seen: tuple[int, ...] = field(default=(), metadata=_LATER)
+    seen_rows: tuple[int, ...] = field(default=(), metadata=_LATER)
     """Integers of which values come again and again beside the spikes: all values, in order, and how
     many rows have each."""
+    atoms: tuple[int | float, ...] = field(default=(), metadata=_LATER)
+    """Values with a mass of their own and an indicator, in order; of datetimes ticks."""
+    step: int | float = field(default=0, metadata=_LATER)
+    """The grid on which all values lie, to which decoding rounds; of datetimes in ticks; 0: none."""
+    open_ends: bool = field(default=False, metadata=_LATER)
+    """Whether an end of the support that is no atom lies outside of it."""
+    parent: int | str = field(default="", metadata=_LATER)
+    """Label of the column that a derived one is a function of."""
+
+    @property
+    def in_event(self) -> bool:
+        """Whether an event has an entry of it: a constant or derived column is left out."""
+        return self.kind not in ("constant", "derived")
+
+    @property
+    def ends(self) -> tuple[int | float | None, int | float | None]:
+        """The smallest and the largest value that the support lets it have; None where there is none."""
+        match self.support:
+            case ("positive",):
+                return 0.0, None
+            case ("at_least", low):
+                return low, None  # type: ignore[return-value]
+            case ("at_most", high):
+                return None, high  # type: ignore[return-value]
+            case ("interval" | "circle", low, high):
+                return low, high  # type: ignore[return-value]
+        return None, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +125,8 @@ class Schema:
     """False where a typed event has less mass than the row it stands for (BPE tokens)."""
     constants: bool = False
     """Whether columns were left out because they never vary (a point mass each)."""
+    pairs: tuple[tuple[int, int], ...] = field(default=(), metadata=_LATER)
+    """Of each column with atoms the places of its indicator and of its value."""
 
     @property
     def n_dims(self) -> int:
@@ -97,13 +140,25 @@ class Schema:
 
     @property
     def circles(self) -> dict[int, Column]:
-        """Columns whose support is a circle, by the number of their entry."""
-        return {j: c for j, c in enumerate(self.varying) if c.support[0] == "circle"}
+        """Columns whose support is a circle, by the place of their value."""
+        if not self.columns:
+            return {}
+        pairs = zip(self.varying, self.places, strict=True)
+        return {at[-1]: c for c, at in pairs if c.support[0] == "circle"}
 
     @property
     def varying(self) -> list[Column]:
         """Columns that an event has an entry of, in its order."""
-        return [c for c in self.columns if c.kind != "constant"]
+        return [c for c in self.columns if c.in_event]
+
+    @property
+    def places(self) -> list[tuple[int, ...]]:
+        """Of each varying column the places of its entries: of its indicator, where it has one, and
+        of its value or code."""
+        values = set(dict(self.pairs).values())
+        indicators = dict(self.pairs)
+        singles = (j for j in range(self.n_dims) if j not in values)
+        return [(j, indicators[j]) if j in indicators else (j,) for j in singles]
 
     @property
     def base_measure(self) -> str:
@@ -111,9 +166,18 @@ class Schema:
         if self.modality == "text":
             return "counting"
         if not self.quantised.any():
-            spiked = any(c.spikes for c in self.columns)
-            return "product" if self.constants or spiked else "lebesgue"
+            return "product" if self.constants else "lebesgue"
         return "counting" if self.quantised.all() else "product"
+
+    @property
+    def measure(self) -> Measure:
+        """What a score is a density over, column by column."""
+        if self.modality == "text":
+            return Measure((ColumnMeasure("strings", counting=True),))
+        if self.modality == "image":
+            counting = bool(self.quantised.all())
+            return Measure((ColumnMeasure("pixels", "" if counting else "1", counting),))
+        return Measure(tuple(_measure_of(c) for c in self.columns))
 
     def flat(self) -> "Schema":
         """The same schema with events as vectors, for models that know no shape."""
@@ -145,6 +209,11 @@ class Schema:
         card, width, shift, spread, edges = self._on(typed)
         codes = card > 0
         low, share = self._place(typed, card, edges)
+        if self.pairs:
+            # The value of a row on an atom is as a code that holds all of (0, 1).
+            hidden = self.hidden(typed)
+            codes = codes | hidden
+            low, share = torch.where(hidden, 0.0, low), torch.where(hidden, 1.0, share)
         # Floats inside (0, 1) that the normal quantile maps to finite values.
         tiny = torch.finfo(typed.dtype).eps / 2
         v = (low + share * noise).clamp(tiny, 1 - tiny)
@@ -182,7 +251,15 @@ class Schema:
         codes = torch.minimum(codes.clamp_min(0), (card - 1).clamp_min(0))
         safe = torch.where(width > 0, width, 1.0)
         integers = torch.floor(events / safe) * safe
-        return torch.where(card > 0, codes, torch.where(width > 0, integers, events))
+        typed = torch.where(card > 0, codes, torch.where(width > 0, integers, events))
+        return torch.where(self.hidden(typed), 0.0, typed) if self.pairs else typed
+
+    def hidden(self, typed: Tensor) -> Tensor:
+        """Which entries of typed events (n, D) say nothing: values of rows that sit on an atom."""
+        mask = torch.zeros_like(typed, dtype=torch.bool)
+        for indicator, value in self.pairs:
+            mask[..., value] = typed[..., indicator] > 0
+        return mask
 
     @property
     def n_features(self) -> int:
@@ -206,3 +283,12 @@ class Schema:
             parts += [x[:, start:j], torch.nn.functional.one_hot(codes, int(self.cardinality[j]))]
             start = int(j) + 1
         return torch.cat([p.to(x.dtype) for p in [*parts, x[:, start:]]], 1)
+
+
+def _measure_of(column: Column) -> ColumnMeasure:
+    if not column.in_event or column.levels or column.kind == "integer" or column.unit == "D":
+        return ColumnMeasure(column.name, counting=True)
+    if column.kind != "datetime":
+        return ColumnMeasure(column.name, "1", bool(column.atoms), column.atoms)
+    atoms = tuple(str(np.array(t).astype(f"datetime64[{column.unit}]")) for t in column.atoms)
+    return ColumnMeasure(column.name, "seconds", bool(atoms), atoms)

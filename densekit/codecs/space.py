@@ -1,5 +1,6 @@
 """The fitted density over the user's own columns, as a Pyro distribution."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from densekit.codecs.schema import Column, Schema
-from densekit.codecs.support import from_real, to_real
+from densekit.codecs.support import ends_of, from_real, to_real
 
 
 class EventToData(Transform):
@@ -65,7 +66,7 @@ class DataDistribution(TorchDistribution):
     ) -> TorchDistribution:
         """``events`` over the data space where every column is a number, unchanged otherwise."""
         numbers = schema.modality == "table" and all(
-            c.kind == "real" and not c.spikes for c in schema.columns
+            c.kind == "real" and not c.atoms for c in schema.columns
         )
         return cls(events, EventToData(schema.columns), dtype) if numbers else events
 
@@ -104,8 +105,9 @@ class DataDistribution(TorchDistribution):
 
 
 def _constraint(column: Column) -> Any:
-    if column.support[0] == "positive":
-        return constraints.positive
-    if column.support[0] in ("interval", "circle"):
-        return constraints.interval(float(column.support[1]), float(column.support[2]))
-    return constraints.real
+    low, high = ends_of(column)
+    if math.isinf(low) and math.isinf(high):
+        return constraints.real
+    if math.isinf(high):
+        return constraints.positive if low == 0 else constraints.greater_than(low)
+    return constraints.less_than(high) if math.isinf(low) else constraints.interval(low, high)

@@ -34,8 +34,9 @@ class AnyOrder(TorchDistribution):
     orders : int tensor (S, D)
     given : sequence of int
         G.
-    conditions : mapping from column to object with ``values``, ``low``, ``high``
-        Draws have one of the values, or lie between the ends. One value is known from the start; then
+    conditions : mapping from column to object with ``values``, ``low``, ``high``, ``atoms``
+        Draws have one of the values (of a column with atoms pairs of indicator and value), or lie
+        between the ends or on one of the atoms. One value is known from the start; then
         come columns that are restricted to several, each drawn from its own law, restricted.
 
     Attributes
@@ -52,7 +53,7 @@ class AnyOrder(TorchDistribution):
 
     Examples
     --------
-    >>> laws = SpikedLaws({}, cardinality=[2, 2], ordered=[False] * 2, width=[0.0] * 2)
+    >>> laws = SpikedLaws(cardinality=[2, 2], ordered=[False] * 2, width=[0.0] * 2)
     >>> net = ObservedNet(laws.reads, laws.n_params, (8,))
     >>> rows = torch.tensor([[0.0, 1.0], [0.0, torch.nan]])
     >>> AnyOrder(net, laws, torch.tensor([[0, 1]])).log_prob(rows).exp()
@@ -74,7 +75,7 @@ class AnyOrder(TorchDistribution):
         self.net, self.laws, self.orders = net, laws, orders
         self.given, self.conditions = sorted(given), dict(conditions or {})
         self.effective_sample_size = 0.0
-        super().__init__(torch.Size(), torch.Size([laws.n_dims]), validate_args=False)
+        super().__init__(torch.Size(), torch.Size([laws.n_entries]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: "AnyOrder | None" = None) -> "AnyOrder":
         """The distribution with its batch shape expanded."""
@@ -86,8 +87,8 @@ class AnyOrder(TorchDistribution):
         """Log-density of values (..., D); a missing cell is NaN, and a row without any cell has 0."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         x = to_columns(value.expand(*shape, value.shape[-1]))
-        present = ~x.isnan()
-        x = torch.where(present, x, 0.0)
+        present = self.laws.present(x)
+        x = torch.where(x.isnan(), 0.0, x)
         read = self.laws.read_all(x)
         logp = torch.stack(
             [self._chain(order, x, read, present) for order in self.orders.tolist()]
@@ -114,9 +115,9 @@ class AnyOrder(TorchDistribution):
         """Draws (\\*sample_shape, \\*batch_shape, D): each in one of the orders, at random."""
         shape = torch.Size(sample_shape) + self.batch_shape
         n = shape.numel()
-        x = self.net.net.last.new_empty(self.laws.n_dims, n)
+        x = self.net.net.last.new_empty(self.laws.n_entries, n)
         if not n:
-            return x.t().reshape(*shape, self.laws.n_dims)
+            return x.t().reshape(*shape, self.laws.n_entries)
         several = [d for d, condition in self.conditions.items() if not _is_one(condition)]
         m = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if len(several) > 1 else n
         which = torch.randint(len(self.orders), (m,), device=x.device)
@@ -144,7 +145,7 @@ class AnyOrder(TorchDistribution):
                         rows.put(d, self.laws.sample(d, rows.params(d)))
                 x[:, mine] = rows.x
             first += len(logw)
-        return x.t().reshape(*shape, self.laws.n_dims)
+        return x.t().reshape(*shape, self.laws.n_entries)
 
     def _begin(self, several: list[int], n: int) -> tuple["_Known", Tensor]:
         """Rows of which the columns under conditions are known, those of ``several`` one after another,
@@ -152,7 +153,8 @@ class AnyOrder(TorchDistribution):
         rows = _Known(self.net, self.laws, n)
         for d, condition in self.conditions.items():
             if _is_one(condition):
-                rows.put(d, torch.full_like(rows.x[d], condition.values[0]))
+                value = rows.x.new_tensor(condition.values[0])
+                rows.put(d, value[..., None].expand(*value.shape, n))
         logw = torch.zeros_like(rows.x[0])
         for d in several:
             mass, found = self._restricted(d, rows.params(d))
@@ -163,9 +165,9 @@ class AnyOrder(TorchDistribution):
     def _restricted(self, d: int, params: Tensor) -> tuple[Tensor, Tensor]:
         condition = self.conditions[d]
         if not condition.values:
-            return self.laws.between(d, params, condition.low, condition.high)
+            return self.laws.between(d, params, condition.low, condition.high, condition.atoms)
         values = torch.tensor(condition.values, dtype=params.dtype, device=params.device)
-        return self.laws.among(d, params, values)
+        return self.laws.among(d, params, values.t())
 
 
 def _is_one(condition: Any) -> bool:
@@ -173,12 +175,12 @@ def _is_one(condition: Any) -> bool:
 
 
 class _Known:
-    """Rows of which some columns are known: values (D, n), readings and indicators."""
+    """Rows of which some columns are known: events (E, n), readings and which are known."""
 
     def __init__(self, net: ObservedNet, laws: SpikedLaws, n: int) -> None:
         like = net.net.last
         self.net, self.laws = net, laws
-        self.x = like.new_zeros(laws.n_dims, n)
+        self.x = like.new_zeros(laws.n_entries, n)
         self._read = like.new_zeros(sum(laws.reads), n)
         self._known = torch.zeros(laws.n_dims, n, dtype=torch.bool, device=like.device)
 
@@ -188,10 +190,10 @@ class _Known:
         return found
 
     def put(self, d: int, values: Tensor) -> None:
-        """Column d becomes known, (n,)."""
+        """Column d becomes known: what goes to its entries of an event, (n,) or (2, n)."""
         first = sum(self.laws.reads[:d])
-        self.x[d] = values
-        self._read[first : first + self.laws.reads[d]] = self.laws.read(d, values)
+        self.x[self.laws.entries[d]] = values
+        self._read[first : first + self.laws.reads[d]] = self.laws.read(d, self.x)
         self._known[d] = True
 
     def keep(self, rows: Tensor) -> None:

@@ -34,7 +34,7 @@ class Chain(TorchDistribution):
 
     Notes
     -----
-    Event shape (D,); batch shape that of the context without its last axis, else ().
+    Event shape (E,), that of the laws; batch shape that of the context without its last axis, else ().
 
     Examples
     --------
@@ -59,7 +59,7 @@ class Chain(TorchDistribution):
         self.net, self.laws, self.context = net, laws, context
         self.masks = list(range(net.n_masks)) if masks is None else list(masks)
         batch_shape = torch.Size() if context is None else context.shape[:-1]
-        super().__init__(batch_shape, torch.Size([laws.n_dims]), validate_args=False)
+        super().__init__(batch_shape, torch.Size([laws.n_entries]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: "Chain | None" = None) -> "Chain":
         """The distribution with its batch shape expanded."""
@@ -89,13 +89,23 @@ class Chain(TorchDistribution):
         n, context = shape.numel(), self._context(shape)
         orders = self.net.orders
         like = self.net.net.last
-        x = like.new_empty(self.laws.n_dims, n)
+        x = like.new_empty(self.laws.n_entries, n)
         which = torch.randint(len(self.masks), (n,), device=orders.device)
         for k, mask in enumerate(self.masks):
             mine = (which == k).nonzero()[:, 0]
             if len(mine):
                 given = None if context is None else context[:, mine]
-                x[:, mine] = self.net.solve(
-                    self.laws.sample, len(mine), given, self.laws.read, mask
-                )
-        return x.t().reshape(*shape, self.laws.n_dims)
+                x[:, mine] = self._draw(len(mine), given, mask)
+        return x.t().reshape(*shape, self.laws.n_entries)
+
+    def _draw(self, n: int, context: Tensor | None, mask: int) -> Tensor:
+        """Events (E, n) under one mask."""
+        laws = self.laws
+        x = self.net.net.last.new_empty(laws.n_entries, n)
+
+        def step(d: int, params: Tensor) -> Tensor:
+            x[laws.entries[d]] = laws.sample(d, params)
+            return x[0]  # What the network reads comes of the event.
+
+        self.net.solve(step, n, context, lambda d, _: laws.read(d, x), mask)
+        return x

@@ -79,6 +79,9 @@ class ColumnLaws(nn.Module):
         the likelihood to infinity.
     shares : array (D, greatest K), optional
         Shares of the codes to begin at; equal ones where not given.
+    ends : array (D, 2), optional
+        The smallest and the largest value of integers, infinite where they have none: the outermost
+        bins reach to infinity, so that no mass is lost beyond.
 
     Attributes
     ----------
@@ -86,6 +89,10 @@ class ColumnLaws(nn.Module):
         P: how many numbers the network has to put out for each column.
     reads : list of int
         How many numbers it reads of each.
+    entries : list of int or slice
+        Where in an event each column is.
+    n_entries : int
+        E: entries of an event, one for each column here.
 
     Notes
     -----
@@ -107,6 +114,8 @@ class ColumnLaws(nn.Module):
 
     step: Tensor
     codes: Tensor
+    bin_low: Tensor
+    bin_high: Tensor
     read_slope: Tensor
     read_shift: Tensor
 
@@ -119,10 +128,13 @@ class ColumnLaws(nn.Module):
         component: str = "logistic",
         min_scale: float = 1e-3,
         shares: ArrayLike | None = None,
+        ends: ArrayLike | None = None,
     ) -> None:
         super().__init__()
         card, is_ordered, h = (np.asarray(a) for a in (cardinality, ordered, width))
         self.n_dims, self.n_components, self.component = len(card), n_components, component
+        self.entries: list[int | slice] = list(range(len(card)))
+        self.n_entries = len(card)
         self.min_scale = min_scale
         many = is_ordered.astype(bool) & (card > _FEW)
         self.binary = _where(card == 2)
@@ -137,7 +149,11 @@ class ColumnLaws(nn.Module):
         # float64 until the module is given its dtype: rounded steps would leave gaps.
         K = card[self.bins].astype(float)
         step = np.where(K > 0, 2 * _SPREAD / np.maximum(K, 1), h[self.bins])
-        for name, a in (("step", step), ("codes", K)):
+        reach = np.full((len(card), 2), [-np.inf, np.inf]) if ends is None else np.asarray(ends)
+        low, high = reach[self.bins].reshape(-1, 2).T
+        self._ended = bool(np.isfinite(low).any() or np.isfinite(high).any())
+        bins = (("step", step), ("codes", K), ("bin_low", low), ("bin_high", high))
+        for name, a in bins:
             self.register_buffer(name, torch.tensor(a)[:, None], persistent=False)
         # What a network reads: a * x + b of numbers, ordered and binary codes.
         reads = np.ones(len(card), int)
@@ -201,7 +217,11 @@ class ColumnLaws(nn.Module):
     # What a network reads.
 
     def read(self, d: int, x: Tensor) -> Tensor:
-        """Values (n,) of column d as the network reads them, (reads[d], n)."""
+        """Column d of events (E, N) as the network reads it, (reads[d], N)."""
+        return self._read(d, x[self.entries[d]])
+
+    def _read(self, d: int, x: Tensor) -> Tensor:
+        """The same of its values (n,)."""
         K = self.cardinality[d]
         if str(d) in self.embeddings:
             return self.embeddings[str(d)][:, x.long().clamp(0, K - 1)]
@@ -210,15 +230,19 @@ class ColumnLaws(nn.Module):
         return (self.read_slope[d] * x + self.read_shift[d])[None]
 
     def read_all(self, x: Tensor) -> Tensor:
-        """Values (D, N) as the network reads them, (sum of reads, N)."""
+        """Events (E, N) as the network reads them, (sum of reads, N)."""
         if max(self.reads) == 1:
             return torch.addcmul(self.read_shift, self.read_slope, x)
-        return torch.cat([self.read(d, row) for d, row in enumerate(x)])
+        return torch.cat([self.read(d, x) for d in range(self.n_dims)])
 
     # Scores and draws.
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """Log-mass or density of each entry, (D, N), of values (D, N)."""
+        """Log-mass or density of each column, (D, N), of events (E, N)."""
+        return self._log_prob(params, x)
+
+    def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """The same of values (D, N)."""
         parts: list[tuple[list[int], Tensor]] = []
         if self.binary:
             sign = 2 * _rows(x, self.binary) - 1
@@ -279,6 +303,10 @@ class ColumnLaws(nn.Module):
         codes = self.codes > 0
         low = torch.where(codes, self.step * t - _SPREAD, t)
         first, last = codes & (t <= 0), codes & (t >= self.codes - 1)
+        if self._ended:
+            half = 0.5 * self.step
+            first = first | (t < self.bin_low + half)
+            last = last | (t > self.bin_high - half)
         a, b = (low - loc) / s, (low + self.step - loc) / s
         if self.component == "normal":
             return _normal_between(a, b, self.step / s, first, last)
@@ -286,7 +314,11 @@ class ColumnLaws(nn.Module):
 
     @torch.no_grad()
     def sample(self, d: int, params: Tensor) -> Tensor:
-        """Draws (n,) of column d, from its parameters (P, n)."""
+        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event."""
+        return self._sample(d, params)
+
+    def _sample(self, d: int, params: Tensor) -> Tensor:
+        """Values (n,)."""
         K = self.cardinality[d]
         if K == 2:
             return torch.bernoulli(params[0].sigmoid())
@@ -306,7 +338,8 @@ class ColumnLaws(nn.Module):
         step = self.step[self.bins.index(d), 0]
         if K:
             return ((x + _SPREAD) / step).floor().clamp(0, K - 1)
-        return (x / step).floor() * step
+        low, high = (e[self.bins.index(d), 0] for e in (self.bin_low, self.bin_high))
+        return ((x / step).floor() * step).clamp(low, high)
 
 
 def _normal_between(a: Tensor, b: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> Tensor:

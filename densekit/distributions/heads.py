@@ -6,13 +6,14 @@ Each entry of an event gets the law that suits it:
     p(x) &= t_\nu((x - \mu) / s) / s                     && \text{numbers} \\
     P(t) &= F((t + w - \mu) / s) - F((t - \mu) / s)     && \text{integers, a step } w \text{ apart} \\
     P(k) &= F((e_{k+1} - \mu) / s) - F((e_k - \mu) / s) && \text{ordered codes } 0, \dots, K-1 \\
-    P(k) &= \exp(l_k) / \textstyle\sum_j \exp(l_j)      && \text{other codes}
+    P(k) &= \exp(l_k) / \textstyle\sum_j \exp(l_j)      && \text{other codes, indicators of atoms}
 
 with Student's :math:`t_\nu` (a few wild rows would rule a normal's scale; :math:`\nu > 2` is learnt
 for each column), the logistic :math:`F(x) = 1 / (1 + e^{-x})` and the edges
 :math:`e_k = (\Phi^{-1}(k / K) - m) / v`, so that :math:`e_0 = -\infty`, :math:`e_K = \infty` and the
 masses sum to one, outermost bins included. A code with two values has one logit. Given the
-network's output the entries are independent.
+network's output the entries are independent, but for a value behind the indicator of its atoms: on an
+atom it says nothing and is 0.
 
 References
 ----------
@@ -53,6 +54,8 @@ class TypedHead(nn.Module):
         Step between neighbouring integers, 0 for numbers and codes.
     shift, spread : array (D,)
         m and v above, read for ordered codes.
+    pairs : sequence of (indicator, value)
+        Places of the indicator and of the value of each column with atoms.
     min_scale : float
         Lower bound of s, in event units. Without one, a column that repeats its values would take
         the likelihood to infinity.
@@ -92,6 +95,7 @@ class TypedHead(nn.Module):
         shift: ArrayLike,
         spread: ArrayLike,
         *,
+        pairs: Sequence[tuple[int, int]] = (),
         min_scale: float = 0.01,
     ) -> None:
         super().__init__()
@@ -102,7 +106,7 @@ class TypedHead(nn.Module):
                 f"lengths {[len(a) for a in arrays]}"
             )
         card, is_ordered, step, m, v = arrays
-        self.n_dims, self.min_scale = len(card), min_scale
+        self.n_dims, self.min_scale, self.pairs = len(card), min_scale, list(pairs)
         in_bins = (step > 0) | ((is_ordered > 0) & (card > 2))
         self.numbers = _where((card == 0) & (step <= 0))
         self.bins = _where(in_bins)
@@ -124,6 +128,15 @@ class TypedHead(nn.Module):
         loc, raw, logit, *logits = parameters.split(self.sizes, -1)
         scale = self.min_scale + softplus(raw + _START)
         return Typed(self, loc, scale, 2 + self.raw_df.exp(), logit, logits)
+
+    def hidden(self, value: Tensor) -> Tensor | None:
+        """Which entries of events (..., D) are values of rows that sit on an atom."""
+        if not self.pairs:
+            return None
+        mask = torch.zeros_like(value, dtype=torch.bool)
+        for indicator, place in self.pairs:
+            mask[..., place] = value[..., indicator] > 0
+        return mask
 
     def edges(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Of the bins (..., n_bins) that start at ``t``: both edges and the width, finite everywhere,
@@ -186,7 +199,7 @@ class Typed(TorchDistribution):
         """Log-density of ``value`` (..., D), summed over the entries: shape (...), in nats."""
         head, n = self.head, len(self.head.numbers)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        logp = value.new_zeros(shape)
+        logp, hidden = value.new_zeros(shape), head.hidden(value)
         if head.numbers:
             loc, scale, half = self.loc[..., :n], self.scale[..., :n], 0.5 * self.df
             e = (_take(value, head.numbers) - loc) / scale
@@ -194,10 +207,12 @@ class Typed(TorchDistribution):
                 torch.lgamma(half + 0.5) - torch.lgamma(half) - 0.5 * (torch.pi * self.df).log()
             )
             fall = (half + 0.5) * torch.log1p(e * e / self.df)
-            logp = logp + level.sum() - (fall + scale.log()).sum(-1)
+            each = _shown(level - fall - scale.log(), hidden, head.numbers)
+            logp = logp + each.sum(-1)
         if head.bins:
             t = _take(value, head.bins)
-            logp = logp + self._log_mass(t, self.loc[..., n:], self.scale[..., n:]).sum(-1)
+            masses = self._log_mass(t, self.loc[..., n:], self.scale[..., n:])
+            logp = logp + _shown(masses, hidden, head.bins).sum(-1)
         if head.binary:
             k = _take(value, head.binary)
             # log P(1) = log F(l) and log P(0) = log F(-l).
@@ -249,7 +264,8 @@ class Typed(TorchDistribution):
                 .sample(sample_shape)
                 .to(x.dtype)
             )
-        return x
+        hidden = head.hidden(x)
+        return x if hidden is None else x.masked_fill(hidden, 0.0)
 
 
 def _where(mask: np.ndarray) -> list[int]:
@@ -259,6 +275,11 @@ def _where(mask: np.ndarray) -> list[int]:
 def _take(value: Tensor, columns: list[int]) -> Tensor:
     """The columns of ``value``, without a copy when it is all of them."""
     return value if len(columns) == value.shape[-1] else value[..., columns]
+
+
+def _shown(logp: Tensor, hidden: Tensor | None, columns: list[int]) -> Tensor:
+    """Without the values of rows that sit on an atom."""
+    return logp if hidden is None else torch.where(hidden[..., columns], 0.0, logp)
 
 
 def _only(valid: Tensor, logp: Tensor) -> Tensor:

@@ -5,14 +5,15 @@ r"""Laws of columns some of whose values have a mass of their own, and laws rest
     P(t) &= \sum_k \pi_k [t = v_k] + \pi_{K+1} \frac{n_t}{n} + \pi_0\, F(t)      && \text{integers}
 
 ("spike and slab"): f is the mixture of :mod:`densekit.distributions.columnwise`, F its masses, v the
-spikes. The law of numbers is one over Lebesgue measure and a counting measure on the spikes. Of n rows
-of integers :math:`n_t` had the value t: weights and prices come again without any being common. While
-the law is learnt a row counts for nothing at its own value, :math:`(n_t - 1) / (n - 1)`, or what was
+atoms and spikes. The law of numbers is one over Lebesgue measure and a counting measure on the atoms.
+Atoms are told by their indicator in the event, spikes, which are integers, by their value. Of n rows of
+integers :math:`n_t` had the value t: weights and prices come again without any being common. While
+the law is learned a row counts for nothing at its own value, :math:`(n_t - 1) / (n - 1)`, or what was
 seen once would seem certain to come again.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,40 +30,50 @@ _IN_ORDER = 8
 
 
 class SpikedLaws(ColumnLaws):
-    """Column laws with spikes, which can be restricted to an interval or to some values.
+    """Column laws with atoms and spikes, which can be restricted to an interval or to some values.
 
     Parameters
     ----------
     spikes : mapping from column to (K,)
-        Values of numbers or integers, as they are in an event; compared in 32 bits.
+        Integers with a mass of their own, as they are in an event; compared in 32 bits.
     seen : mapping from column to (values (V,), rows (V,)), optional
         Integers that fit saw, as they are in an event, in order, and how many rows had each.
+    atoms : mapping from column to (K,), optional
+        Where the atoms of numbers and integers would lie in an event, were they none. An event has
+        two entries of such a column: the indicator, 0 or the number k of an atom, and the value,
+        which is 0 on the atoms.
     **laws
-        As of :class:`~densekit.distributions.columnwise.ColumnLaws`; its components are logistic.
+        As of :class:`~densekit.distributions.columnwise.ColumnLaws`; restrictions of numbers and
+        integers need logistic components.
 
     Notes
     -----
-    A network reads a column with K spikes as 1 + K numbers: the value, and which spike it is. The value
-    of one of 8 spikes or fewer is read as 0; that of more is not, since they are in an order. Samples
-    are last: parameters (P, D, N), values (D, N).
+    A network reads a column with K atoms and spikes as 1 + K numbers: the value, and which of them it
+    is. The value of one of 8 or fewer is read as 0; that of more is not, since they are in an order.
+    Samples are last: parameters (P, D, N), events (E, N).
 
     Examples
     --------
-    >>> laws = SpikedLaws({0: [0.0]}, cardinality=[0, 2], ordered=[False] * 2, width=[0.0] * 2)
-    >>> laws.reads, laws.log_prob(torch.zeros(laws.n_params, 2, 1), torch.zeros(2, 1)).exp().tolist()
+    >>> laws = SpikedLaws(atoms={0: [0.0]}, cardinality=[0, 2], ordered=[False] * 2, width=[0.0] * 2)
+    >>> events = torch.tensor([[1.0], [0.0], [1.0]])  # on the atom; no value; the second code
+    >>> laws.reads, laws.log_prob(torch.zeros(laws.n_params, 2, 1), events).exp().tolist()
     ([2, 1], [[0.5], [0.5]])
     """
 
     def __init__(
         self,
-        spikes: Mapping[int, ArrayLike],
+        spikes: Mapping[int, ArrayLike] | None = None,
         seen: Mapping[int, tuple[ArrayLike, ArrayLike]] | None = None,
+        atoms: Mapping[int, ArrayLike] | None = None,
         **laws: Any,
     ) -> None:
         super().__init__(**laws)
-        self.seen = set(seen or ())
+        spikes, seen, atoms = spikes or {}, seen or {}, atoms or {}
+        self.seen = set(seen)
+        self.n_atoms = {d: len(np.asarray(a)) for d, a in atoms.items()}
         self.spiked: dict[int, list[float]] = {
-            d: np.asarray(spikes.get(d, []), float).tolist() for d in sorted({*spikes, *self.seen})
+            d: [*np.asarray(atoms.get(d, []), float), *np.asarray(spikes.get(d, []), float)]
+            for d in sorted({*atoms, *spikes, *self.seen})
         }
         for d, known in self.spiked.items():
             places = torch.tensor(known, dtype=torch.float64)
@@ -70,15 +81,38 @@ class SpikedLaws(ColumnLaws):
             self.reads[d] = 1 + len(places)
             n_masses = 1 + len(places) + (d in self.seen)
             self.n_params = max(self.n_params, 3 * self.n_components + n_masses)
-        for d, (values, rows) in (seen or {}).items():
+        for d, (values, rows) in seen.items():
             for name, a in ((f"seen{d}", values), (f"rows{d}", rows)):
                 self.register_buffer(name, torch.tensor(np.asarray(a, float)), persistent=False)
         more = self.n_params - len(self._start)
         self._start = torch.cat([self._start, self._start.new_zeros(more, self.n_dims)])
+        first, self._values = 0, []
+        for d in range(self.n_dims):
+            pair = d in self.n_atoms
+            self.entries[d] = slice(first, first + 2) if pair else first
+            self._values.append(first + pair)
+            first += 1 + pair
+        self.n_entries = first
+
+    def _value(self, d: int, x: Tensor) -> Tensor:
+        """Values (N,) of column d of events (E, N): of atoms of integers their own."""
+        value = x[self._values[d]]
+        if d not in self.n_atoms or d in self.numbers:
+            return value
+        places = self.get_buffer(f"spikes{d}").to(value.dtype)
+        indicator = x[self._values[d] - 1].long()
+        return torch.where(indicator > 0, places[(indicator - 1).clamp_min(0)], value)
 
     def _hits(self, d: int, x: Tensor) -> Tensor:
-        """Which spike each value (n,) is: (K, n)."""
-        return self.get_buffer(f"spikes{d}").float()[:, None] == x.float()
+        """Which atom or spike each event (E, N) has in column d: (K, N)."""
+        places, k = self.get_buffer(f"spikes{d}"), self.n_atoms.get(d, 0)
+        value = x[self._values[d]]
+        if not k:
+            return places.float()[:, None] == value.float()
+        indicator = x[self._values[d] - 1]
+        of_atoms = torch.arange(1, k + 1, device=x.device)[:, None] == indicator
+        of_spikes = (places[k:].float()[:, None] == value.float()) & (indicator == 0)
+        return torch.cat([of_atoms, of_spikes])
 
     def _shares(self, d: int, params: Tensor) -> Tensor:
         """Logarithms (1 + K, n) of the masses of slab and spikes, and of the values seen where there
@@ -97,25 +131,32 @@ class SpikedLaws(ColumnLaws):
         return torch.where(count > 0, share, 1e-30).log().to(x.dtype)
 
     def read(self, d: int, x: Tensor) -> Tensor:
-        """Values (n,) of column d as the network reads them, (reads[d], n)."""
+        """Column d of events (E, N) as the network reads it, (reads[d], N)."""
         if d not in self.spiked:
             return super().read(d, x)
-        hits = self._hits(d, x)
-        value = x if len(hits) > _IN_ORDER else torch.where(hits.any(0), 0.0, x)
+        hits, value = self._hits(d, x), self._value(d, x)
+        value = value if len(hits) > _IN_ORDER else torch.where(hits.any(0), 0.0, value)
         return torch.cat([value[None], hits.to(x.dtype)])
 
+    def present(self, x: Tensor) -> Tensor:
+        """Which columns of events (E, N) are not missing, (D, N)."""
+        return ~(x[self._values] if self.n_atoms else x).isnan()
+
     def log_prob(self, params: Tensor, x: Tensor, left_out: bool = False) -> Tensor:
-        """Log-mass or density of each entry, (D, N), of values (D, N); with ``left_out``, of rows that
+        """Log-mass or density of each column, (D, N), of events (E, N); with ``left_out``, of rows that
         fit saw, each by what the others have."""
-        slab = super().log_prob(params, x)
+        values = x
+        if self.n_atoms:
+            values = torch.stack([self._value(d, x) for d in range(self.n_dims)])
+        slab = self._log_prob(params, values)
         if not self.spiked:
             return slab
         rows = list(slab)
         for d in self.spiked:
-            hits, shares = self._hits(d, x[d]), self._shares(d, params[:, d])
+            hits, shares = self._hits(d, x), self._shares(d, params[:, d])
             rest = shares[0] + rows[d]
             if d in self.seen:
-                rest = torch.logaddexp(rest, shares[-1] + self._log_seen(d, x[d], left_out))
+                rest = torch.logaddexp(rest, shares[-1] + self._log_seen(d, values[d], left_out))
             rows[d] = rest
             if not len(hits):
                 continue
@@ -126,13 +167,13 @@ class SpikedLaws(ColumnLaws):
 
     @torch.no_grad()
     def sample(self, d: int, params: Tensor) -> Tensor:
-        """Draws (n,) of column d, from its parameters (P, n)."""
-        x = super().sample(d, params)
+        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event."""
+        x = self._sample(d, params)
         return x if d not in self.spiked else self._or_spikes(d, self._shares(d, params), x)
 
     def _or_spikes(self, d: int, logits: Tensor, x: Tensor, seen: slice = slice(None)) -> Tensor:
-        """In the place of x one of the spikes, or of the values seen, of which only a part may be:
-        with these logits (1 + K, n) of x and the spikes, and then of the values."""
+        """In the place of x one of the atoms and spikes, or of the values seen, of which only a part
+        may be: with these logits (1 + K, n) of x and the spikes, and then of the values."""
         which = _draw(logits)
         places = self.get_buffer(f"spikes{d}").to(x.dtype)
         if d in self.seen and len(self.get_buffer(f"rows{d}")[seen]):
@@ -145,13 +186,19 @@ class SpikedLaws(ColumnLaws):
         if d in self.bins:
             # The spike's own integer, rounded elsewhere, is the spike all the same.
             near = (x - places[:, None]).abs() < 0.5 * self.step[self.bins.index(d)].to(x.dtype)
-            x = torch.where(near.any(0), places[near.float().argmax(0)], x)
-        return torch.where(which > 0, places[(which - 1).clamp_min(0)], x)
+            which = torch.where((which == 0) & near.any(0), 1 + near.float().argmax(0), which)
+        k = self.n_atoms.get(d, 0)
+        x = torch.where(which > k, places[(which - 1).clamp_min(0)], x)
+        if not k:
+            return x
+        indicator = which.masked_fill(which > k, 0)
+        return torch.stack([indicator.to(x.dtype), torch.where(indicator > 0, 0.0, x)])
 
     @torch.no_grad()
     def among(self, d: int, params: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Log of the mass (of one number: density) that column d has on these values (V,), and a draw
-        from them: (n,) each, from parameters (P, n)."""
+        """Log of the mass (of one number: density) that column d has on these values (V,), or (2, V)
+        with their indicators first, (n,), and a draw from them for ``entries[d]``, from parameters
+        (P, n)."""
         P, n = params.shape
         if d in self.binary:
             logp = logsigmoid(torch.stack([-params[0], params[0]]))[values.long()]
@@ -160,14 +207,21 @@ class SpikedLaws(ColumnLaws):
             logp = logits.log_softmax(0)[values.long()]
         else:
             every = params[:, None].expand(P, self.n_dims, n)
-            parts = [self.log_prob(every, v.expand(self.n_dims, n))[d] for v in values]
+            events = params.new_zeros(self.n_entries, n)
+            parts = []
+            for v in values.unbind(-1):
+                events[self.entries[d]] = v[..., None].expand(*v.shape, n)
+                parts.append(self.log_prob(every, events)[d])
             logp = torch.stack(parts)
-        return logp.logsumexp(0), values[_draw(logp)]
+        return logp.logsumexp(0), values[..., _draw(logp)]
 
     @torch.no_grad()
-    def between(self, d: int, params: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    def between(
+        self, d: int, params: Tensor, low: float, high: float, atoms: Collection[int] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Log of the mass that column d, a number or integer, has from ``low`` to ``high``, both
-        included, and a draw from there: (n,) each, from parameters (P, n)."""
+        included, and on these of its atoms, by their numbers from 1 on: (n,); and a draw from there
+        for ``entries[d]``, from parameters (P, n)."""
         step = float(self.step[self.bins.index(d), 0]) if d in self.bins else 0.0
         logw, loc, scale = self._mixture(params.double())
         a, b = (low - loc) / scale, (high + step - loc) / scale
@@ -177,9 +231,14 @@ class SpikedLaws(ColumnLaws):
         x = loc + scale * _truncated_logistic(a, b)
         x = (x / step).floor() * step if step else x
         x, mass = x.clamp(low, high), masses.logsumexp(0)
+        if d in self.bins:
+            place = self.bins.index(d)
+            x = x.clamp(self.bin_low[place, 0], self.bin_high[place, 0])
         if d in self.spiked:
             # By the values themselves: those of the buffer are rounded.
-            inside = [low <= v <= high for v in self.spiked[d]]
+            k = self.n_atoms.get(d, 0)
+            inside = [j in atoms for j in range(1, k + 1)]
+            inside += [low <= v <= high for v in self.spiked[d][k:]]
             logits, part = self._shares(d, params.double()), slice(None)
             more = [mass, *(logits.new_tensor(0.0 if i else -math.inf) for i in inside)]
             if d in self.seen:

@@ -137,6 +137,7 @@ class VAE(NeuralDensity):
             schema.width,
             schema.shift,
             schema.spread,
+            pairs=schema.pairs,
             min_scale=self.min_scale,
         )
         sizes, latent = self.hidden_sizes, self.latent_dim or min(16, 2 * schema.n_dims)

@@ -53,6 +53,7 @@ def mixed(n=600, seed=0):
     kind = rng.choice(KINDS, n)
     balance = np.where(rng.random(n) < 0.35, 0.0, rng.normal(5 + 3 * (kind == "oak"), 1, n))
     count = np.where(rng.random(n) < 0.8, 0, rng.poisson(8, n))
+    balance[:3], count[:3] = -2.0, -1  # so that neither ends at 0
     return pd.DataFrame(
         {
             "kind": kind,
@@ -174,7 +175,7 @@ def test_a_row_without_any_cell_has_mass_one(averaged):
 
 
 def test_a_missing_number_takes_its_units_along(on_mixed):
-    rows = mixed(50, 1)
+    rows = mixed(53, 1)[3:]
     marginal = on_mixed.score_samples(rows.assign(balance=np.nan))
     without = on_mixed.score_samples(rows, given=["balance"])
     assert np.isfinite(marginal).all()

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from densekit.codecs import TableCodec
-from densekit.codecs.columns import spike_places
 
 RNG = np.random.default_rng(0)
 N = 300
@@ -73,10 +72,10 @@ def spiked(n=400, seed=0):
     return np.column_stack([values, np.where(rng.random(n) < 0.9, 3, rng.integers(0, 99, n))])
 
 
-def test_spikes_are_found_come_back_exactly_and_have_no_jacobian():
+def test_atoms_are_found_come_back_exactly_and_have_no_jacobian():
     rows = spiked()
-    codec = TableCodec(kinds={2: "integer"}, spike_share=0.05).fit(rows)
-    assert [c.spikes for c in codec.schema.columns] == [(0.0,), (7.0,), (3,)]
+    codec = TableCodec(kinds={2: "integer"}, atom_share=0.05).fit(rows)
+    assert [c.atoms for c in codec.schema.columns] == [(0.0,), (7.0,), (3,)]
     assert codec.schema.base_measure == "product"
     z, ladj = codec.encode(rows)
     np.testing.assert_array_equal(codec.decode(z.float())[:, :2] == [0, 7], rows[:, :2] == [0, 7])
@@ -84,40 +83,41 @@ def test_spikes_are_found_come_back_exactly_and_have_no_jacobian():
     np.testing.assert_allclose(ladj, -((rows[:, :2] != [0, 7]) * scales).sum(1))
 
 
-def test_values_beside_a_spike_do_not_round_to_it():
-    """The second column's slab lies within 1e-9 of its spike."""
+def test_values_beside_an_atom_are_told_from_it_by_their_indicator():
+    """The second column's other values lie within 1e-9 of its atom, and set its scale."""
     rows = spiked()
-    codec = TableCodec(spike_share=0.05).fit(rows)
+    codec = TableCodec(atom_share=0.05).fit(rows)
     z = codec.encode(rows)[0].float().numpy()
-    for j in range(2):
-        place = spike_places(codec.schema.columns[j]).astype(np.float32)
-        np.testing.assert_array_equal(z[:, j] == place, rows[:, j] == [0, 7][j])
+    for j, (indicator, value) in enumerate(codec.schema.pairs[:2]):
+        np.testing.assert_array_equal(z[:, indicator] == 1, rows[:, j] == [0, 7][j])
+        rest = z[z[:, indicator] == 0, value]
+        assert 0.9 < rest.std() < 1.1
 
 
-def test_a_value_of_few_rows_is_no_spike():
+def test_a_value_of_few_rows_is_no_atom():
     x = RNG.normal(size=(1000, 1))
     x[:9] = 1.0
-    assert TableCodec(spike_share=0.005).fit(x).schema.columns[0].spikes == ()
+    assert TableCodec(atom_share=0.005).fit(x).schema.columns[0].atoms == ()
     x[:10] = 1.0
-    assert TableCodec(spike_share=0.005).fit(x).schema.columns[0].spikes == (1.0,)
-    assert TableCodec(spike_share=0.02).fit(x).schema.columns[0].spikes == ()
-    assert TableCodec().fit(x).schema.columns[0].spikes == ()
+    assert TableCodec(atom_share=0.005).fit(x).schema.columns[0].atoms == (1.0,)
+    assert TableCodec(atom_share=0.02).fit(x).schema.columns[0].atoms == ()
+    assert TableCodec().fit(x).schema.columns[0].atoms == ()
 
 
 def test_common_integers_are_spikes_at_a_hundredth_of_the_share():
     x = np.arange(4000)
     x[:30], x[30:59] = 7777, 8888
-    column = TableCodec(spike_share=0.05).fit(x[:, None]).schema.columns[0]
+    column = TableCodec(atom_share=0.05).fit(x[:, None]).schema.columns[0]
     assert column.kind == "integer"
     assert column.spikes == (7777,)
     few = np.repeat(np.arange(200), 40)
-    assert len(TableCodec(spike_share=0.05).fit(few[:, None]).schema.columns[0].spikes) == 128
+    assert len(TableCodec(atom_share=0.05).fit(few[:, None]).schema.columns[0].spikes) == 128
     assert TableCodec().fit(few[:, None]).schema.columns[0].spikes == ()
 
 
 def test_integers_that_come_again_are_kept_with_their_rows_and_others_are_not():
     again = np.repeat(np.arange(0, 3000, 3), 2)
-    column = TableCodec(spike_share=0.05).fit(again[:, None]).schema.columns[0]
+    column = TableCodec(atom_share=0.05).fit(again[:, None]).schema.columns[0]
     assert column.spikes == ()
     assert column.seen == tuple(range(0, 3000, 3))
     assert set(column.seen_rows) == {2}
@@ -128,5 +128,5 @@ def test_integers_that_come_again_are_kept_with_their_rows_and_others_are_not():
         2**54 + again,
         2**13 * again,
     ):
-        assert TableCodec(spike_share=0.05).fit(x[:, None]).schema.columns[0].seen == ()
+        assert TableCodec(atom_share=0.05).fit(x[:, None]).schema.columns[0].seen == ()
     assert TableCodec().fit(again[:, None]).schema.columns[0].seen == ()

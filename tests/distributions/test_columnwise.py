@@ -176,7 +176,7 @@ def test_a_network_reads_codes_as_vectors_and_the_rest_as_numbers():
     assert got.shape == (23, 1)
     assert got[:7, 0].tolist() == pytest.approx([0.3, 1.0, math.sqrt(3), 0, 0, 1, 0])
     assert torch.equal(got[7:, 0], law.embeddings["4"][:, 999])
-    torch.testing.assert_close(got, torch.cat([law.read(d, row) for d, row in enumerate(x)]))
+    torch.testing.assert_close(got, torch.cat([law.read(d, x) for d in range(len(x))]))
 
 
 def test_fifty_thousand_codes_cost_what_they_need_alone():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from densekit.bench.floors import losers
 from densekit.bench.records import Record
 from densekit.bench.table import amount, pm
 
@@ -48,6 +49,9 @@ class Part:
 
     kind: str
     measure: str = ""
+    columns: str = ""
+    """The measure of each column, where records say it."""
+    brief: str = ""
 
     @classmethod
     def of(cls, record: Record) -> "Part":
@@ -56,14 +60,16 @@ class Part:
             return cls("failed")
         if record.score is None:
             return cls("none")
-        return cls(record.score["kind"], record.score["base_measure"])
+        score = record.score
+        columns, brief = score.get("measure", ""), score.get("measure_in_brief", "")
+        return cls(score["kind"], score["base_measure"], columns, brief)
 
     @property
-    def place(self) -> tuple[int, str, str]:
+    def place(self) -> tuple[int, str, str, str]:
         """Sorts parts: what is best known comes first."""
         known = list(KINDS)
         place = known.index(self.kind) if self.kind in known else known.index("unstated")
-        return place, self.kind, self.measure
+        return place, self.kind, self.measure, self.columns
 
     @property
     def heading(self) -> str:
@@ -75,6 +81,8 @@ class Part:
         'Exact: probability mass (counting)'
         """
         measure = _MEASURES.get(self.measure, self.measure)
+        if ", atoms in" in self.brief:
+            measure += self.brief.removeprefix(self.measure)
         says = "; ".join(text for text in (measure, _SAYS.get(self.kind, "")) if text)
         name = KINDS.get(self.kind, self.kind)
         return f"{name}: {says}" if says else name
@@ -139,6 +147,8 @@ class Row:
     cells: list[Cell] = field(default_factory=list)
     rank: int | None = None
     is_truth: bool = False
+    below: str = ""
+    """The baseline that it loses to."""
 
     @property
     def baseline(self) -> bool:
@@ -208,8 +218,10 @@ def parts(records: Iterable[Record], into: list[Column]) -> list[tuple[Part, lis
         same = f"{record.run['model']} {settings} {record.run['budget']}"
         groups.setdefault((Part.of(record), record.run["label"], same), []).append(record)
     found: dict[Part, list[Row]] = {}
+    below = losers(records)
     for (part, label, _), group in groups.items():
-        row = Row(label, group, part, group[0].family)
+        lost = [below[r.id] for r in group if r.id in below]
+        row = Row(label, group, part, group[0].family, below=lost[0] if lost else "")
         row.cells = [_cell(column, group) for column in into]
         found.setdefault(part, []).append(row)
     for part, rows in found.items():
@@ -218,6 +230,8 @@ def parts(records: Iterable[Record], into: list[Column]) -> list[tuple[Part, lis
     truth = next((record.truth for record in records if record.truth), None)
     if truth:
         part = Part(truth["kind"], truth["base_measure"])
+        # Records of models say the measure of each column; that of the truth is the same.
+        part = next((p for p in found if (p.kind, p.measure) == (part.kind, part.measure)), part)
         found.setdefault(part, []).insert(0, _true_row(truth, part, len(into)))
     return sorted(found.items(), key=lambda item: item[0].place)
 
