@@ -161,7 +161,7 @@ def _evidence(cells: Cells, atom_share: float) -> _Evidence:
     if kind == "f" and 1 < len(values) <= _MOST_LEVELS and counts.min() >= _FEWEST_ROWS:
         return _Evidence(only=values)
     atom = counts >= max(atom_share * rows, _FEWEST_ROWS)
-    flags = kind in "iu" and len(values) == 2 and values[1] - values[0] == 1
+    flags = kind in "iu" and len(values) == 2 and int(values[1]) - int(values[0]) == 1
     if len(values) == 1 or flags:
         atom[:] = True
     low, high = (values[k] if atom[k] else None for k in (0, -1))
@@ -177,7 +177,7 @@ def _evidence(cells: Cells, atom_share: float) -> _Evidence:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as Python's, and datetimes as they are."""
+    """Numbers as Python's, which are compared in the precision of the samples; datetimes as they are."""
     return value.item() if isinstance(value, np.number) else value
 
 
@@ -197,13 +197,11 @@ def _float_step(values: np.ndarray) -> float | None:
 
 
 def _beyond(values: np.ndarray, evidence: _Evidence) -> np.ndarray:
-    """Ends are compared in the dtype of the values, in which they may be rounded."""
     found = np.zeros(len(values), bool)
-    exact = values.dtype.kind != "f"
-    for end, less in ((evidence.low, True), (evidence.high, False)):
-        if end is not None:
-            end = end if exact else values.dtype.type(end)
-            found |= values < end if less else values > end
+    if evidence.low is not None:
+        found |= values < evidence.low
+    if evidence.high is not None:
+        found |= values > evidence.high
     return found
 
 

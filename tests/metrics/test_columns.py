@@ -183,6 +183,9 @@ def test_correlations_of_numbers_far_from_zero_are_exact():
     assert far == pytest.approx(near, abs=1e-12)
     huge = trend_errors(x * 1e300, y * 1e300).mean.value
     assert huge == pytest.approx(near, abs=1e-12)
+    k = np.arange(50)
+    x = pd.DataFrame({"t": np.datetime64("2024-05-17", "ns") + k, "k": k})
+    assert trend_errors(x, x.assign(k=-k)).mean.value == pytest.approx(1)
 
 
 # ------------------------------------------------------------------------------------ containers
@@ -231,6 +234,10 @@ def test_dates_decimals_and_enums_are_read_as_what_they_are():
         found = shape_errors(a, b)
         assert found.table["metric"].tolist() == ["KSComplement"] * 2
         assert found.table["error"].tolist() == [0, 0]
+    flags = pd.DataFrame({"f": [True, False, False]})
+    assert shape_errors(flags, flags.astype("category")).mean.value == 0
+    holes = pa.table({"n": pa.array([1.0, math.nan, None])})
+    assert shape_errors(holes, pl.DataFrame({"n": [math.nan, 1.0]})).mean.value == 0
     a = pl.DataFrame({"e": pl.Series(["low"] * 3 + ["high"], dtype=kinds)})
     assert shape_errors(a, pl.DataFrame({"e": ["high"] * 2 + ["low"] * 2})).mean.value == 0.25
 
@@ -291,6 +298,18 @@ def test_the_mean_of_copies_is_as_uncertain_as_each():
     found = shape_errors(rng.normal(size=(4000, 2)), rng.normal(0.5, size=(4000, 2)))
     each = found.table["standard_error"].mean()
     assert found.mean.standard_error == pytest.approx(each / math.sqrt(2), rel=0.1)
+
+
+def test_standard_error_of_correlations_is_that_of_normals():
+    # The variance of r is (1 - r^2)^2 / n.
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 20_000, 2))
+    x[:, 1], y[:, 1] = 0.8 * x[:, 0] + 0.6 * x[:, 1], 0.6 * y[:, 0] + 0.8 * y[:, 1]
+    truth = math.hypot(1 - 0.8**2, 1 - 0.6**2) / 2 / math.sqrt(20_000)
+    assert trend_errors(x, y).mean.standard_error == pytest.approx(truth, rel=0.05)
+    # A column and its negative err alike, and their errors do not cancel.
+    mirrored = trend_errors(np.c_[x, -x[:, 1]], np.c_[y, -y[:, 1]])
+    assert mirrored.mean.standard_error == pytest.approx(truth * 2 / 3, rel=0.05)
 
 
 def test_standard_error_of_a_share_is_binomial():

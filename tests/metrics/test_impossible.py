@@ -36,6 +36,10 @@ def test_a_column_ends_at_its_smallest_or_largest_value_if_that_is_an_atom():
     y = np.array([0.0, -1e-9, 0.5, 99.0])
     assert reasons(x, y) == only(beyond_end=0.25)
     assert reasons(-x, -y) == only(beyond_end=0.25)
+    tenth = np.minimum(
+        x, 0.1
+    )  # in half the precision it is above 0.1, and is the end all the same
+    assert reasons(tenth, np.array([0.1, 0.2], np.float32)) == only(beyond_end=0.5)
     # Positive as it happens is no evidence, and nor is an atom inside.
     assert reasons(np.abs(SMOOTH), y) == only()
     assert reasons(np.where(np.arange(400) % 4 == 0, 0.0, SMOOTH), y - 50) == only()
@@ -119,6 +123,8 @@ def test_datetimes_lie_on_days_and_minutes(unit):
         f"datetime64[{unit}]"
     )
     assert reasons(minutes, y) == only(off_grid=0.25)
+    finer = x[:2].astype("datetime64[ns]") + np.array([0, 10**6])
+    assert reasons(x, finer.astype("datetime64[ms]")) == only(off_grid=0.5)
 
 
 def test_a_sentinel_in_the_year_9999_is_an_end():
@@ -126,6 +132,7 @@ def test_a_sentinel_in_the_year_9999_is_an_end():
     x[::10] = np.datetime64("9999-12-31")
     y = np.array(["9999-12-31", "10000-01-01", "1543-01-01", "2020-01-01"], "datetime64[s]")
     assert reasons(x, y) == only(beyond_end=0.25)
+    assert reasons(x, y[3:].astype("datetime64[ns]")) == only()  # whose last year is 2262
 
 
 def test_few_floats_are_all_there_are():
