@@ -169,8 +169,10 @@ class NeuralDensity(DensityEstimator):
         self, module: Any, rows: Tensor, context: Tensor | None, weights: Tensor | None
     ) -> None:
         """Set what a module takes from training rows (n, D) with weights (n,) before its first step: a
-        flow of a table of fewer than 5,000 rows begins as their shrunken Gaussian."""
-        if self._is_table_flow(module) and len(rows) < _STARTED_FROM:
+        flow of a table of fewer than 5,000 rows begins as their shrunken Gaussian, unless a context
+        leaves far less spread than their covariance says."""
+        few = len(rows) < _STARTED_FROM and context is None
+        if few and self._is_table_flow(module):
             module.start(rows, context, tuple(self.schema_.circles), weights)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:

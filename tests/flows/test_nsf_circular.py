@@ -131,7 +131,8 @@ def test_an_angle_follows_its_context():
 def test_matrices_leave_angles_out():
     g = np.random.default_rng(0)
     X = np.column_stack([g.normal(size=(300, 2)) @ [[1, 1], [0, 0.1]], g.uniform(0, TURN, 300)])
-    flow = NeuralSplineFlow(linear=True, support={2: ("circle", 0, TURN)}, **SMALL).fit(X)
+    settings = SMALL | {"validation_fraction": 0.0}  # the last weights, and not the best
+    flow = NeuralSplineFlow(linear=True, support={2: ("circle", 0, TURN)}, **settings).fit(X)
     seam = (
         np.column_stack([X[:5, :2], np.zeros(5)]),
         np.column_stack([X[:5, :2], np.full(5, TURN)]),
