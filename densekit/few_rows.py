@@ -20,8 +20,9 @@ _NOISE = (0.6, 0.06)
 """Standard deviations of the noise at the beginning and at the end of a run on few rows."""
 _LEAST_NOISE = 0.05
 
-Noise = Callable[[Tensor, float], Tensor]
-"""Events of a batch and the share of the budget that is spent, to the events with noise."""
+Noise = Callable[[Tensor, float, Tensor], Tensor]
+"""Events of a batch, the share of the budget that is spent, and standard normal draws of the shape of the
+events, to the events with noise."""
 
 
 class Curve(Protocol):
@@ -86,8 +87,8 @@ def noise_for(n_rows: int, rows: Tensor) -> Noise | None:
     _, (values, vectors), _ = shrunken(rows.double())
     color = (vectors * values.sqrt() @ vectors.T).to(rows)
 
-    def add(events: Tensor, done: float) -> Tensor:
+    def add(events: Tensor, done: float, draws: Tensor) -> Tensor:
         h = first * (last / first) ** done
-        return events + h * (torch.randn_like(events) @ color)
+        return events + h * (draws @ color)
 
     return add

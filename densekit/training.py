@@ -473,7 +473,7 @@ class _Run:
         share = self.group.share(index)
         events, context = self.batches.take(share)
         if self.noise is not None:
-            events = self.noise(events, self._done())
+            events = self.noise(events, self._done(), self._draws(index, events))
         for player, optimiser, loss_of in zip(
             self.players, self.optimisers, self.losses, strict=True
         ):
@@ -505,6 +505,13 @@ class _Run:
         decay = min(self.options.ema_decay, self.state.step / (self.state.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.shadow, self.detached, 1 - decay)
+
+    def _draws(self, index: Tensor, events: Tensor) -> Tensor:
+        """Standard normal draws for this process' part of a batch, the same however many share it."""
+        seed = (self.seed + 1_000_003 * (self.state.step + 1)) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        whole = torch.randn(len(index), *events.shape[1:], generator=generator)
+        return whole[self.group.share(torch.arange(len(index)))].to(events)
 
     def _mean(
         self, player: Player, losses: Tensor, events: Tensor, index: Tensor

@@ -198,7 +198,7 @@ def test_noise_has_the_covariance_of_the_rows_times_its_variance(done, h):
     )
     noise = noise_for(500, rows)
     at = torch.zeros(40_000, 2, dtype=torch.float64)
-    found = torch.cov(noise(at, done).T)
+    found = torch.cov(noise(at, done, torch.randn_like(at)).T)
     assert torch.allclose(found, h**2 * torch.cov(rows.T), rtol=0.05, atol=0.01 * h**2)
 
 

@@ -41,6 +41,10 @@ def shrunken(
     parts = zip(x.tensor_split(n_folds), w.tensor_split(n_folds), strict=True)
     folds = [_moments(*part) for part in parts]
     mean, covariance = _covariance(_total(folds))
+    if len(x) < 2 or not (covariance.isfinite().all() and mean.isfinite().all()):
+        # One row, or values whose squares no float holds: independent columns are all that is left.
+        n, eye = x.shape[1], torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        return x.new_zeros(n), (x.new_ones(n), eye), 1.0
     s = _choose(folds) if shrinkage == "auto" else float(shrinkage)
     values, vectors = torch.linalg.eigh(covariance)
     return mean, (((1 - s) * values + s).clamp_min(_LEAST), vectors), s

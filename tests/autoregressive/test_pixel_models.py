@@ -36,7 +36,7 @@ def test_masses_of_all_images_sum_to_one(kind, likelihood, shape, top):
     X = levels(shape, top)
     model = fitted(
         kind, X, support=("interval", 0, top), likelihood=likelihood, dtype="float64",
-        learning_rate=0.05,
+        learning_rate=0.05, validation_fraction=0.0,
     )  # fmt: skip
     logp = model.score_samples(every_image(shape, top))
     assert np.exp(logp).sum() == pytest.approx(1, abs=1e-10)

@@ -418,11 +418,6 @@ def test_a_constant_outside_the_support_until_the_last_row_counts(tmp_path):
 NESTED = {
     "list": ([[1, 2], [3]] * 5, TypeError, "Column 'c' holds ndarray"),
     "struct": ([{"a": 1}, {"a": 2}] * 5, TypeError, "Column 'c' holds dict"),
-    "decimal": (
-        pa.array(range(10)).cast(pa.decimal128(21)),
-        TypeError,
-        "Column 'c' holds Decimal",
-    ),
     "binary": ([b"a", b"b"] * 5, TypeError, "Column 'c' holds bytes"),
     "duration": (pa.array(range(10), pa.duration("s")), ValueError, "durations: to seconds"),
     "time": (pa.array(range(10), pa.time32("s")), TypeError, "Column 'c' holds time"),

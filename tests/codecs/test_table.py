@@ -463,7 +463,6 @@ GOOD = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": ["u", "v", "u"]})
         (pl.DataFrame({"a": [1.0, float("nan")]}), "'a'.*1 missing"),
         (pl.DataFrame({"a": [[1], [2]]}), "'a'.*List"),
         (pa.table([pa.array([1, 2]), pa.array([1, 2])], ["a", "a"]), "Duplicate.*'a'"),
-        (pa.table({"a": pa.array([1, 2], pa.decimal128(5))}), "'a'.*decimal"),
     ],
 )
 def test_tables_that_are_refused(X, words):
