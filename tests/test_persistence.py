@@ -23,6 +23,7 @@ import densekit
 from densekit import (
     GAN,
     Gaussian,
+    MaskedAutoregressiveFlow,
     NeuralSplineFlow,
     NGram,
     NoiseConditionalScore,
@@ -31,6 +32,7 @@ from densekit import (
     guard,
     probes,
 )
+from densekit.runtime import seeded
 
 
 @pytest.fixture
@@ -480,16 +482,19 @@ def test_saving_and_loading_leave_global_generators_alone(tmp_path, frame):
 GOLDEN = sorted((pathlib.Path(__file__).parent / "golden").glob("*.json"))
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
-def test_files_of_earlier_releases_score_as_they_did(path):
+def golden(path):
+    """What the file of a model says, the model, and its rows."""
     said = json.loads(path.read_text())
     est = densekit.load(path.with_suffix(".densekit"))
     if "frame" in said:
-        rows = pd.DataFrame(said["frame"])
-    else:
-        rows = np.array(said["array"])
-        if est.schema_.modality == "text":
-            rows = rows.tolist()
+        return said, est, pd.DataFrame(said["frame"])
+    rows = np.array(said["array"])
+    return said, est, rows.tolist() if est.schema_.modality == "text" else rows
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_files_of_earlier_releases_score_as_they_did(path):
+    said, est, rows = golden(path)
     if "scores" not in said:
         assert not hasattr(est, "score_samples")
         drawn = est.sample(8, context=rows[list(est.context_names_)], random_state=0)
@@ -499,6 +504,30 @@ def test_files_of_earlier_releases_score_as_they_did(path):
     assert str(scores.dtype) == said["dtype"]
     rtol = {"float32": 1e-4, "float64": 1e-8}[said["dtype"]]
     np.testing.assert_allclose(scores, said["scores"], rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_log_prob_is_the_same_with_gradients_and_without(path):
+    """To the last bit where one compiled pass computes it."""
+    said, est, rows = golden(path)
+    if "scores" not in said or not hasattr(est, "module_"):
+        return
+    X, context = est._check_rows(rows[:7], None, reset=False)
+    events = est._events(est.codec_.encode(X)[0])
+    given = est._encode_context(context, len(events))
+
+    def log_prob():
+        with seeded(0):
+            return est._over_typed(given).log_prob(events)
+
+    est.module_.requires_grad_(True)
+    loud = log_prob()
+    assert loud.requires_grad
+    with torch.no_grad():
+        quiet = log_prob()
+    compiled = isinstance(est, NeuralSplineFlow | RealNVP | MaskedAutoregressiveFlow)
+    within = (0, 0) if compiled else (2e-4, 2e-5)
+    torch.testing.assert_close(quiet, loud, atol=within[0], rtol=within[1])
 
 
 def test_there_is_a_golden_file_of_every_model():

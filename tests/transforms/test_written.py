@@ -14,7 +14,7 @@ from densekit.transforms.linear import Diagonal, LULinear, Reverse
 from densekit.transforms.spline import SplineElement
 from densekit.transforms.written import Written, together
 
-pytest.importorskip("numba", reason="numba is not installed")
+machine = pytest.importorskip("densekit.kernels.machine", reason="numba is not installed")
 
 C = 3
 
@@ -108,6 +108,41 @@ def test_the_way_to_data_is_that_of_float64(D, n, element, kind, context, thread
         torch.testing.assert_close(ours.double() / scale, theirs / scale, atol=1e-4, rtol=0)
     torch.testing.assert_close(back, z, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(there, -ladj, atol=1e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("n", [1, 5, 7, 10, 33])
+@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling", "both"])
+@pytest.mark.parametrize("element", [AffineElement(), SplineElement(4)], ids=["affine", "spline"])
+def test_with_gradients_and_without_the_bits_are_the_same(element, kind, context, n):
+    flow = stack(kind, element, 5, context)
+    given = columns(5, n, context)
+    noise, ladj = flow.to_noise(*given)
+    assert noise.requires_grad
+    with torch.no_grad():
+        quiet = flow.to_noise(*given)
+    assert torch.equal(quiet[0], noise)
+    assert torch.equal(quiet[1], ladj)
+
+
+def test_operands_lie_alike_with_gradients_and_without(monkeypatch):
+    """What some processors' products round by: the places of operands within a line of the cache."""
+    products, run = [], machine.run
+
+    def spy(ops, first, stop, at, *rest):
+        pushes = ops[first:stop][ops[first:stop, 0] == machine.PUSH]
+        products.append(at[pushes[:, [1, 6, 7]]] % 64)  # the matrix, what it multiplies, the sum
+        run(ops, first, stop, at, *rest)
+
+    monkeypatch.setattr(machine, "run", spy)
+    flow, given = stack("both", SplineElement(4), 5, True), columns(5, 7, True)
+    flow.to_noise(*given)
+    half = len(products)
+    with torch.no_grad():
+        flow.to_noise(*given)
+    assert sum(map(len, products)) > 20
+    for loud, quiet in zip(products[:half], products[half:], strict=True):
+        assert (loud == quiet).all()
 
 
 def test_draws_with_gradients_are_the_same_draws():
