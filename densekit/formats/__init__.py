@@ -26,9 +26,9 @@ images keeps pixels: booleans as one bit, floats in [0, 1] rounded to 256 levels
 Nothing that a file holds is executed: pickles are refused.
 """
 
-from densekit.formats.places import FORMATS
+from densekit.formats.places import FORMATS, SUFFIXES
 from densekit.formats.reading import read
 from densekit.formats.room import check_room
 from densekit.formats.writing import check_target, write, write_pieces
 
-__all__ = ["FORMATS", "check_room", "check_target", "read", "write", "write_pieces"]
+__all__ = ["FORMATS", "SUFFIXES", "check_room", "check_target", "read", "write", "write_pieces"]
