@@ -18,7 +18,12 @@ _CODECS: dict[str, Any] = {
     "table": codecs.TableCodec, "image": codecs.ImageCodec, "text": codecs.TextCodec
 }  # fmt: skip
 OPTIONS = tuple(
-    dict.fromkeys(o for m in ("table", "image") for o in _CODECS[m].options if o != "missing")
+    dict.fromkeys(
+        option
+        for modality in ("table", "image")
+        for option in _CODECS[modality].options
+        if option not in ("columns", "missing")
+    )
 )
 """What may be said of the entries: options of the codecs."""
 KEYS = ("target", "split", "sep", "decimal", "drop_missing", *OPTIONS)
@@ -38,7 +43,7 @@ class DataFile:
     """Of what is in it, and in the file of the test part."""
     modality: str
     target: str | None = None
-    """A column whose values are alike often in all parts."""
+    """A column whose values are equally frequent in all parts."""
     split: Mapping[str, Any] = field(default_factory=dict)
     """Shares ``test`` and ``valid``, ``seed`` and ``shuffle``; or a ``column`` that has the words train,
     valid and test; or a ``file`` with the test part."""
@@ -75,10 +80,11 @@ class DataFile:
                 sha,
                 "",
                 split=split,
-                options={k: frozen(given.pop(k)) for k in OPTIONS if k in given},
+                options={k: _option(k, given.pop(k)) for k in OPTIONS if k in given},
                 **given,
             )
             data = file.load()
+            file._check_options(data)
             return dataclasses.replace(file, modality=data.modality)
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"{where}: {error}") from error
@@ -117,7 +123,6 @@ class DataFile:
                     f"{self.name}: {len(found)} rows in the part {part}, which needs 2 at least; "
                     "divide it otherwise by split"
                 )
-        self._check_options(modality, parts[0])
         train, valid, test = parts
         return Dataset(
             train, valid, HeldOut(test, self.name), self.name, modality,
@@ -193,14 +198,23 @@ class DataFile:
             raise ValueError(f"{self.name}: {key}={name!r} is no column of the file{hint}")
         return name
 
-    def _check_options(self, modality: str, train: Any) -> None:
+    def _check_options(self, data: Dataset) -> None:
         """Let the codec say what it cannot take, before anything runs."""
-        if modality != "text":
-            missing = {"missing": True} if modality == "table" else {}
-            try:
-                _CODECS[modality](**self.options, **missing).fit(train)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{self.name}: {error}") from error
+        try:
+            if data.modality == "table":
+                codecs.describe(data.train, **self.options)
+            elif data.modality == "image":
+                codecs.ImageCodec(**self.options).fit(data.train)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
+
+def _option(name: str, value: Any) -> Any:
+    """An option as the codec takes it: arrays are tuples, and a step may be the word none."""
+    value = frozen(value)
+    if name == "step" and isinstance(value, Mapping):
+        return {k: None if v == "none" else v for k, v in value.items()}
+    return value
 
 
 def _checked(where: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ A file of one's own is data as well, its path seen from the folder of the suite:
     [[runs]]
     data = "shop.csv"
     model = "NeuralSplineFlow"
-    target = "Revenue"                               # its values are alike often in all parts
+    target = "Revenue"                               # its values are equally frequent in all parts
     split = { test = 0.2, valid = 0.1, seed = 0 }    # or "part", a column; or { test = "held-out.csv" }
     kinds = { Month = "categorical" }                # and other options of the codec: support, ...
     sep = ";"                                        # where it is not found out

@@ -9,6 +9,7 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
+from densekit.codecs.description import value_of
 from densekit.codecs.schema import Column
 
 _NAMES = 20
@@ -80,7 +81,10 @@ def conditions_of(estimator: Any, file: Path, given: Sequence[str]) -> dict[Any,
         try:
             asked[label] = _asked(column, text) if anything else _value(column, text)
         except ValueError as error:
-            raise ValueError(f"--context {pair}: column {name!r} {error}") from error
+            only = ""
+            if not anything and (".." in text or "," in text):
+                only = f"; a model fitted with a context takes one value of {name}"
+            raise ValueError(f"--context {pair}: column {name!r} {error}{only}") from error
     if not anything and (missing := [name for name in columns if columns[name][0] not in asked]):
         raise ValueError(
             f"{file} was fitted given {', '.join(columns)}: {missing[0]} is missing; give --context "
@@ -228,7 +232,8 @@ def _instant(text: str, end_of_day: bool = False) -> Any:
 
 def _held(column: Column) -> str:
     if column.levels:
-        words = [repr(v) if isinstance(v, str) else str(v) for v in column.levels]
+        levels = dict.fromkeys(value_of(column, level) for level in column.levels)
+        words = [repr(v) if isinstance(v, str) else str(v) for v in levels]
         return f"it has {_listed(words)}"
     if column.unit:
         return "it holds dates and times"

@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +74,7 @@ def fit(
     """
     import densekit
     from densekit.cli.conditions import names_of
+    from densekit.cli.describing import columns_of, described, kind_of, table_of
     from densekit.params import nearest, parse_settings
 
     shared: Shared = context_.obj
@@ -106,11 +108,14 @@ def fit(
         estimator.fit(rows, context=columns)
     seconds = time.perf_counter() - start
     estimator.save(out)
-    score = _described(estimator)
+    columns_ = columns_of(estimator)
+    if columns_:
+        shared.tell(table_of(columns_))
+    score = described(estimator)
     shared.say(f"fitted {model} to {len(rows)} rows in {seconds:.1f} s; {score}; saved to {out}")
     if shared.json:
         plain = {"model": model, "rows": len(rows), "seconds": seconds, "file": str(out)}
-        shared.show(None, plain | _kind_of(estimator))
+        shared.show(None, plain | kind_of(estimator) | {"columns": columns_})
 
 
 @app.command()
@@ -203,6 +208,8 @@ def score(
     import densekit
     from densekit import formats
     from densekit.cli.conditions import given_columns
+    from densekit.cli.describing import described, kind_of
+    from densekit.cli.measuring import scores_of
 
     shared: Shared = context_.obj
     written = "jsonl" if shared.json and out == "-" else None
@@ -211,13 +218,13 @@ def score(
     columns = {} if given is None else {"given": given_columns(estimator, file, given)}
     rows = _read(data, "test", format, sep, decimal)[0]
     with _naming(data):
-        scores, errors = _scores(estimator, rows, **columns)
+        scores, errors = scores_of(estimator, rows, **columns)
     table = pd.DataFrame({"score": scores, "standard_error": errors})
     formats.write(table, out, format=written)
     where = "" if out == "-" else f"; wrote them to {out}"
-    shared.say(f"scored {len(scores)} rows; {_described(estimator)}{where}")
+    shared.say(f"scored {len(scores)} rows; {described(estimator)}{where}")
     if shared.json and out != "-":
-        shared.show(None, {"rows": len(scores), "file": out} | _kind_of(estimator))
+        shared.show(None, {"rows": len(scores), "file": out} | kind_of(estimator))
 
 
 @app.command()
@@ -252,23 +259,25 @@ def evaluate(
     from rich.table import Table
 
     import densekit
+    from densekit.cli.describing import described, kind_of
+    from densekit.cli.measuring import compared, likelihood, metrics_of
 
-    wanted = _metrics_of(compare)
+    wanted = metrics_of(compare)
     estimator = densekit.load(file)
     rows, _, figures = _read(data, "test", format, sep, decimal)
     units = {figure.unit for figure in figures}
-    found = _likelihood(estimator, rows, units) if hasattr(estimator, "score_samples") else {}
+    found = likelihood(estimator, rows, units) if hasattr(estimator, "score_samples") else {}
     outside = found.pop("outside", 0)
-    found |= _compared(estimator, rows, samples, wanted, seed)
+    found |= compared(estimator, rows, samples, wanted, seed)
     table = Table("measure", "value", "standard error", "unit")
     for name, value in found.items():
         error = f"{value.standard_error:.2g}"
         table.add_row(name.replace("_", " "), f"{value.value:.6g}", error, value.unit)
     name = type(estimator).__name__
-    said = f"{name} on {len(rows)} rows; {_described(estimator)}"
+    said = f"{name} on {len(rows)} rows; {described(estimator)}"
     if outside:
         said += f"; {outside} rows lie outside its support and score -inf"
-    plain = {"model": name, "rows": len(rows), "rows_outside": outside, **_kind_of(estimator)}
+    plain = {"model": name, "rows": len(rows), "rows_outside": outside, **kind_of(estimator)}
     plain["measures"] = {k: vars(v) for k, v in found.items()}
     plain["published"] = [asdict(figure) for figure in figures]
     context_.obj.show(Group(table, *([published(figures)] if figures else []), said), plain)
@@ -352,92 +361,15 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
 
 @contextlib.contextmanager
 def _naming(data: str) -> Iterator[None]:
-    """Errors about rows say which file they came from: a user of files has no X."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{data}: {error}") from error
+    """Errors and warnings about rows say which file they came from: a user of files has no X."""
+    with warnings.catch_warnings():
+        outer = warnings.showwarning
 
+        def named(message: Warning | str, *args: Any, **options: Any) -> None:
+            outer(f"{data}: {message}", *args, **options)  # type: ignore[arg-type]
 
-def _scores(estimator: Any, rows: Any, **given: Any) -> Any:
-    """Scores and standard errors; a ValueError, with the estimator's reason, where it has none."""
-    try:
-        score_samples: Callable[..., Any] = estimator.score_samples
-    except AttributeError as error:
-        raise ValueError(str(error.__cause__ or error)) from error
-    return score_samples(rows, return_std=True, **given)
-
-
-def _likelihood(estimator: Any, rows: Any, units: Collection[str]) -> dict[str, Any]:
-    """Mean score, and in the units of such rows; the number of rows scored -inf."""
-    import numpy as np
-
-    from densekit import metrics
-
-    scores, errors = _scores(estimator, rows)
-    found: dict[str, Any] = {"outside": int(np.isneginf(scores).sum())}
-    found["mean_score"] = metrics.held_out_nats(scores, errors)
-    modality = estimator.schema_.modality
-    return found | metrics.likelihood_units(
-        scores,
-        errors,
-        modality=modality,
-        base_measure=estimator.base_measure_,
-        n_dims=None if modality == "text" else int(np.prod(rows.shape[1:])),
-        texts=list(rows) if modality == "text" else None,
-        units=units,
-    )
-
-
-def _metrics_of(names: str) -> list[str]:
-    """Names of sample metrics, separated by commas."""
-    from densekit.metrics import SAMPLE_METRICS
-    from densekit.params import nearest
-
-    listed = [name.strip() for name in names.split(",") if name.strip()]
-    for name in listed:
-        if name not in SAMPLE_METRICS and name != "all":
-            hint = nearest(name, SAMPLE_METRICS)
-            raise ValueError(f"--metrics {names}: there is no metric {name!r}{hint}")
-    return list(SAMPLE_METRICS) if "all" in listed else listed
-
-
-def _compared(
-    estimator: Any, rows: Any, n: int, wanted: Sequence[str], seed: int
-) -> dict[str, Any]:
-    """How near draws are to rows; nothing for text, or for few rows."""
-    from densekit import metrics
-
-    given = None
-    if estimator.context_names_:
-        # Draws given the contexts of other rows: of the same, they would come in pairs with them.
-        half = len(rows) // 2
-        given, rows = rows[list(estimator.context_names_)][half:], rows[:half]
-    n = min(n, len(rows))
-    if estimator.schema_.modality == "text" or n < 10:
-        return {}
-    given = None if given is None else given[:n]
-    drawn = estimator.sample(n, context=given, random_state=seed)
-    return {
-        name: metrics.SAMPLE_METRICS[name](rows[:n], drawn, random_state=seed) for name in wanted
-    }
-
-
-def _kind_of(estimator: Any) -> dict[str, str]:
-    return {
-        "density_kind": estimator.density_kind_,
-        "base_measure": estimator.base_measure_,
-        "measure": str(estimator.measure_),
-    }
-
-
-def _described(estimator: Any) -> str:
-    """What its scores are, in words."""
-    if estimator.density_kind_ == "none":
-        return "it has no density, so no score"
-    what = {
-        "exact": "exact log-densities",
-        "lower_bound": "lower bounds of log-densities",
-        "estimate": "estimates of log-densities",
-    }[estimator.density_kind_]
-    return f"scores are {what} over {estimator.measure_.in_brief} measure, in nats"
+        warnings.showwarning = named
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{data}: {error}") from error

@@ -33,6 +33,15 @@ class Shared:
         if not self.quiet:
             sys.stderr.write(f"{text}\n")
 
+    def tell(self, table: Any) -> None:
+        """A table for the user, where :meth:`say` says a line."""
+        if not self.quiet:
+            from rich.console import Console
+
+            console = Console(stderr=True)
+            console.width = max(console.width, _WIDTH)
+            console.print(table)
+
     def show(self, table: Any, plain: Any) -> None:
         """The result on standard output: ``plain`` as JSON where asked for, else the table."""
         if self.json:

@@ -19,6 +19,24 @@ class Repeat(enum.StrEnum):
     ALL = "all"
 
 
+_OF_FILES = (".html", ".json", ".toml", ".zip", ".pkl", ".densekit")
+
+
+def _check_folder(out: Path) -> None:
+    """Raise, before any run, if no folder of records can be made there."""
+    from densekit.formats import SUFFIXES
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(
+            f"--out {out}: a file is there; records go to a folder, give another name"
+        )
+    if not out.exists() and out.suffix.lower() in (*SUFFIXES, *_OF_FILES):
+        raise ValueError(
+            f"--out {out}: records and the report go to a folder, whose name does not end in "
+            f"{out.suffix}"
+        )
+
+
 def _import_from_here() -> None:
     """A user's module:Class lies where the user stands, as with ``python -m``."""
     if "" not in sys.path:
@@ -69,6 +87,7 @@ def bench(
     start = time.perf_counter()
     loaded = room.load_suite(suite)
     folder = out if out is not None else Path("densekit-results") / loaded.name
+    _check_folder(folder)
     _import_from_here()
     start_server()
     try:

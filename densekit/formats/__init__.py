@@ -47,9 +47,9 @@ streams       ``-`` and pipes: a quarter of the memory that is free
 ============  =======================================================================================
 """
 
-from densekit.formats.places import FORMATS
+from densekit.formats.places import FORMATS, SUFFIXES
 from densekit.formats.reading import read
 from densekit.formats.room import check_room
 from densekit.formats.writing import check_target, write, write_pieces
 
-__all__ = ["FORMATS", "check_room", "check_target", "read", "write", "write_pieces"]
+__all__ = ["FORMATS", "SUFFIXES", "check_room", "check_target", "read", "write", "write_pieces"]

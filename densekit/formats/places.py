@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_SUFFIXES = {
+SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
@@ -66,7 +66,7 @@ class Place:
         bare = file[:-3] if file.lower().endswith(".gz") else file
         suffix = Path(bare).suffix.lower()
         folder = not suffix or file.endswith("/") or Path(file).is_dir()
-        found = format or _SUFFIXES.get(suffix) or ("images" if folder else None)
+        found = format or SUFFIXES.get(suffix) or ("images" if folder else None)
         if found is None and suffix in _ARROW:
             raise ValueError(
                 f"{name}: files of Arrow are not read or written, since nothing tells what they unpack "
@@ -74,7 +74,7 @@ class Place:
             )
         if found is None:
             raise ValueError(
-                f"{name}: {suffix!r} names no format; known are {', '.join(_SUFFIXES)}, the text "
+                f"{name}: {suffix!r} names no format; known are {', '.join(SUFFIXES)}, the text "
                 "formats with .gz behind, and a folder of images"
             )
         if bare != file and found not in TEXTUAL:
@@ -83,7 +83,7 @@ class Place:
 
     def check_suffix(self) -> None:
         """Raise where the name ends otherwise than those of files of the format do."""
-        own = [suffix for suffix, format in _SUFFIXES.items() if format == self.format]
+        own = [suffix for suffix, format in SUFFIXES.items() if format == self.format]
         bare = Path(self.path.stem if self.zipped else self.path) if self.path else Path()
         if not own or not bare.suffix or bare.suffix.lower() in own:
             return

@@ -46,6 +46,27 @@ def test_bench_prints_a_table_and_says_what_failed(tmp_path, monkeypatch):
     assert statuses == {"two_moons--Gaussian--0": "ok", "two_moons--Broken--0": "failed"}
 
 
+def test_bench_of_a_file(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i % 7 / 2};{'ab'[i % 2]}\n" for i in range(60))
+    (tmp_path / "shop.csv").write_text("amount;kind\n" + rows)
+    suite = SUITE.replace("two_moons", "shop.csv").replace("cli_stub:Broken", "GaussianMixture")
+    (tmp_path / "mine.toml").write_text("split = { test = 0.25 }\n" + suite)
+    status, out, err = call("bench", "mine.toml", "--out", "out")
+    assert status == 0, err
+    assert "shop.csv: table, 40 rows to fit, 15 held out, 2 dimensions" in out
+    digests = {record.data["digest"] for record in bench.read(tmp_path / "out")}
+    assert len(digests) == 1
+    # The same content, elsewhere, is not run again; another is.
+    (tmp_path / "b").mkdir()
+    for name in ("shop.csv", "mine.toml"):
+        (tmp_path / name).rename(tmp_path / "b" / name)
+    assert "2 of 2 runs stand unchanged" in call("bench", "b/mine.toml", "--out", "out")[2]
+    with open(tmp_path / "b" / "shop.csv", "a") as file:
+        file.write("3.5;a\n")
+    assert "stand unchanged" not in call("bench", "b/mine.toml", "--out", "out")[2]
+
+
 def test_bench_as_json(tmp_path, monkeypatch, call):
     (tmp_path / "cli_stub.py").write_text(STUB)
     (tmp_path / "tiny.toml").write_text(SUITE)
@@ -177,6 +198,15 @@ def test_check_finds_a_density_that_is_none(tmp_path, monkeypatch, call):
         (["bench", "quik"], "no suite is called 'quik'; did you mean 'quick'?"),
         (["bench", "none.toml"], "cannot read the suite none.toml"),
         (["bench", "quick", "--jobs", "0"], "jobs"),
+        (
+            ["bench", "quick", "--out", "{tmp}/o.parquet"],
+            "go to a folder, whose name does not end in",
+        ),
+        (
+            ["bench", "quick", "--out", "{tmp}/o.html"],
+            "go to a folder, whose name does not end in .html",
+        ),
+        (["bench", "quick", "--out", "{tmp}/there"], "--out {tmp}/there: a file is there"),
         (["list", "--modality", "images"], "modality='images'"),
         (["datasets", "powr"], "no data set is called 'powr'; did you mean 'power'?"),
         (["datasets", "--modality", "images"], "modality='images'"),
@@ -186,5 +216,6 @@ def test_check_finds_a_density_that_is_none(tmp_path, monkeypatch, call):
     ],
 )
 def test_errors_are_one_line(tmp_path, refused, words, message):
+    (tmp_path / "there").touch()
     said = refused(*(word.format(tmp=tmp_path) for word in words))
     assert message.format(tmp=tmp_path) in said
