@@ -164,7 +164,7 @@ def _column(name: str, label: Any, series: Any) -> Cells:
         plain = getattr(dtype, "numpy_dtype", dtype)
         values = series.fillna(0).to_numpy(plain) if missing.any() else series.to_numpy(plain)
         if dtype.kind == "f":
-            missing = missing | np.isnan(values)  # in a column of Arrow's NaN is a value
+            missing = missing | np.isnan(values)  # a value to Arrow
         return Cells(label, given, "number", values, missing)
     raise TypeError(
         f"{name}: column {label!r} has dtype {given}: convert it to numbers, strings, categories or "

@@ -237,7 +237,8 @@ def test_dates_decimals_and_enums_are_read_as_what_they_are():
     flags = pd.DataFrame({"f": [True, False, False]})
     assert shape_errors(flags, flags.astype("category")).mean.value == 0
     holes = pa.table({"n": pa.array([1.0, math.nan, None])})
-    assert shape_errors(holes, pl.DataFrame({"n": [math.nan, 1.0]})).mean.value == 0
+    nans = pl.DataFrame({"n": [math.nan, math.nan, 1.0]})
+    assert shape_errors(holes, nans).mean.value == 0
     a = pl.DataFrame({"e": pl.Series(["low"] * 3 + ["high"], dtype=kinds)})
     assert shape_errors(a, pl.DataFrame({"e": ["high"] * 2 + ["low"] * 2})).mean.value == 0.25
 

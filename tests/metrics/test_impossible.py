@@ -132,7 +132,8 @@ def test_a_sentinel_in_the_year_9999_is_an_end():
     x[::10] = np.datetime64("9999-12-31")
     y = np.array(["9999-12-31", "10000-01-01", "1543-01-01", "2020-01-01"], "datetime64[s]")
     assert reasons(x, y) == only(beyond_end=0.25)
-    assert reasons(x, y[3:].astype("datetime64[ns]")) == only()  # whose last year is 2262
+    # Nanoseconds end in 2262, where 9999 would come out as 1816, an end.
+    assert reasons(x, np.array(["1700-01-01"], "datetime64[ns]")) == only()
 
 
 def test_few_floats_are_all_there_are():
