@@ -401,13 +401,13 @@ class _Run:
         return self.group.broadcast(self.clock.elapsed())
 
     def _timed_step(self, engine: Any, index: Tensor) -> None:
-        """A step, and the end of the run or of the round where the time is over. The first one may
-        compile what it runs: it counts as much as the second."""
-        first, start = self.pace == 0, clock.now()
-        with self.clock.paused() if first else contextlib.nullcontext():
+        """A step, and the end of the run or of the round where the time is over. Where the loss is
+        compiled the first one compiles it: it counts as much as the second."""
+        compiles, start = self.options.compile and self.pace == 0, clock.now()
+        with self.clock.paused() if compiles else contextlib.nullcontext():
             self._step(engine, index)
         self.pace = max(clock.now() - start, 1e-9)
-        if first:
+        if compiles:
             self.uncounted = self.pace
         elif self.uncounted is not None:
             self.clock.advance(min(self.uncounted, self.pace))
