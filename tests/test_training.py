@@ -246,7 +246,10 @@ def test_a_given_time_replaces_the_default_steps(fake):
 
 
 def test_without_a_budget_there_are_default_steps():
-    assert run(max_steps=None, learning_rate=1e-30, default_steps=25)[1].stop_reason == "all 25 steps are done"
+    assert (
+        run(max_steps=None, learning_rate=1e-30, default_steps=25)[1].stop_reason
+        == "all 25 steps are done"
+    )
 
 
 @pytest.mark.parametrize(
@@ -400,6 +403,29 @@ def test_weights_train_as_repeated_rows_do():
         train(module, [Player("model", [module.loc], squared)], batches, o, seed=5)
         both.append(module.loc.detach())
     assert torch.allclose(*both, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sized", [False, True])
+def test_the_held_out_loss_is_weighted_and_divided_by_sizes(sized):
+    events, w = rows(60), torch.arange(60, dtype=torch.float64) % 5 + 1
+    sizes = torch.arange(60) % 3 + 1
+    place = {tuple(e): i for i, e in enumerate(events.tolist())}
+
+    def size(batch):
+        return torch.stack([sizes[place[tuple(e)]] for e in batch.tolist()])
+
+    module, o = Mean(), options(max_steps=1, learning_rate=1e-30, batch_size=1000)
+    batches = Batches(events, None, lambda t: t, validation_fraction=0.4, seed=5, weights=w)
+    player = Player("model", [module.loc], squared, size=size if sized else None)
+    history = train(module, [player], batches, o, seed=5)
+    held = torch.cat(list(batches.held_out(batches.n_valid, 7)))
+    rest = torch.tensor([i for i in range(60) if i not in held.tolist()])
+    for found, of in ((history.valid_loss[-1], held), (history.train_loss[-1], rest)):
+        losses, total = (
+            squared(module, events[of], None).detach(),
+            w[of] * (sizes[of] if sized else 1),
+        )
+        assert found == pytest.approx(float((w[of] * losses).sum() / total.sum()), rel=1e-6)
 
 
 def test_a_loss_that_is_no_number_per_row_is_named():
