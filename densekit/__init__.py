@@ -4,11 +4,58 @@ Names are loaded on first use, so that importing densekit costs next to nothing 
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # What __getattr__ finds, for type checkers and editors; a test holds the two lists together.
+    from densekit import bench as bench
+    from densekit import checks as checks
+    from densekit import datasets as datasets
+    from densekit import formats as formats
+    from densekit import metrics as metrics
+    from densekit.autoregressive.image_transformer import ImageTransformer as ImageTransformer
+    from densekit.autoregressive.made import MADE as MADE
+    from densekit.autoregressive.masked_diffusion import MaskedDiffusion as MaskedDiffusion
+    from densekit.autoregressive.ngram import NGram as NGram
+    from densekit.autoregressive.pixelcnn import PixelCNN as PixelCNN
+    from densekit.autoregressive.recurrent import RecurrentLanguageModel as RecurrentLanguageModel
+    from densekit.autoregressive.seq2seq import Seq2Seq as Seq2Seq
+    from densekit.autoregressive.tabular import TabularAutoregressive as TabularAutoregressive
+    from densekit.autoregressive.transformer import (
+        TransformerLanguageModel as TransformerLanguageModel,
+    )
+    from densekit.base import DensityEstimator as DensityEstimator
+    from densekit.classical.gaussian import Gaussian as Gaussian
+    from densekit.classical.kde import KernelDensity as KernelDensity
+    from densekit.classical.mixture import GaussianMixture as GaussianMixture
+    from densekit.codecs.description import Description as Description
+    from densekit.codecs.findings import ColumnWarning as ColumnWarning
+    from densekit.codecs.table import describe as describe
+    from densekit.compose.distillation import distill as distill
+    from densekit.discovery import all_estimators as all_estimators
+    from densekit.discovery import capabilities as capabilities
+    from densekit.flows.continuous import ContinuousFlow as ContinuousFlow
+    from densekit.flows.gaussianization import GaussianizationFlow as GaussianizationFlow
+    from densekit.flows.glow import Glow as Glow
+    from densekit.flows.maf import MaskedAutoregressiveFlow as MaskedAutoregressiveFlow
+    from densekit.flows.naf import NeuralAutoregressiveFlow as NeuralAutoregressiveFlow
+    from densekit.flows.nsf import NeuralSplineFlow as NeuralSplineFlow
+    from densekit.flows.planar import PlanarFlow as PlanarFlow
+    from densekit.flows.radial import RadialFlow as RadialFlow
+    from densekit.flows.realnvp import RealNVP as RealNVP
+    from densekit.flows.sylvester import SylvesterFlow as SylvesterFlow
+    from densekit.flows.tarflow import TarFlow as TarFlow
+    from densekit.flows.transform_flow import TransformFlow as TransformFlow
+    from densekit.gans.gan import GAN as GAN
+    from densekit.neural import NeuralDensity as NeuralDensity
+    from densekit.persistence import load as load
+    from densekit.score.ncsn import NoiseConditionalScore as NoiseConditionalScore
+    from densekit.tags import Capabilities as Capabilities
+    from densekit.vaes.vae import VAE as VAE
 
 __version__ = "0.1.0"
 
-# One line for each public name: where it lives. A test fails if an estimator is missing here.
+# One line for each public name: where it is. A test fails if an estimator is missing here.
 _EXPORTS = {
     "Capabilities": "densekit.tags",
     "DensityEstimator": "densekit.base",
@@ -56,10 +103,14 @@ _EXPORTS = {
     # compose
     "distill": "densekit.compose.distillation",
 }
-__all__ = ["__version__", *_EXPORTS]
+_MODULES = ("bench", "checks", "datasets", "formats", "metrics")
+"""Modules that users call by name, as in ``densekit.datasets.load``; others are imported in full."""
+__all__ = ["__version__", *_EXPORTS, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"densekit.{name}")
     if name in _EXPORTS:
         value = getattr(importlib.import_module(_EXPORTS[name]), name)
         globals()[name] = value
@@ -68,4 +119,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_EXPORTS})
+    return sorted(__all__)

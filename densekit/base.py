@@ -20,12 +20,13 @@ from torch import Tensor
 
 from densekit import clock, codecs, saving
 from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
-from densekit.codecs.dequantised import Dequantised, log_prob_and_error, within_reach
+from densekit.codecs.dequantised import Dequantised, within_reach
 from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
 from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.codecs.weights import read_weights, with_weight
+from densekit.distributions.montecarlo import Scores, scores_of
 from densekit.params import Interval, OneOf, check_integer, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 from densekit.tags import Capabilities as Capabilities
@@ -80,7 +81,7 @@ class DensityEstimator(BaseEstimator, ABC):
         ``"datetime"`` or ``"date"``, where the dtype does not say it.
     atom_share : float, optional
         A value of a column of numbers or datetimes that at least this share of the rows have, and ten
-        rows, is an atom: it has a mass of its own. None looks for none.
+        rows, is an atom: it has a mass of its own. None looks for none, and for no ends.
     step : mapping, optional
         Column to its step, or to None for no rounding: draws are rounded to the grid on which all rows
         of ``fit`` lie.
@@ -195,8 +196,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     @available_if(_has_density)
     def score_samples(
-        self, X: Any, *, context: Any = None, return_std: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        self, X: Any, *, context: Any = None, return_std: bool = False, return_info: bool = False
+    ) -> Any:
         """Log-density of each row: nats, natural logarithm, in the units of X.
 
         Returns
@@ -205,28 +206,52 @@ class DensityEstimator(BaseEstimator, ABC):
             ``density_kind_`` says whether exact, a bound or an estimate; -inf outside the support.
         std : (n,), only with ``return_std``
             Standard error of each score; zeros where exact.
+        info : DataFrame, only with ``return_info``, in place of ``std``
+            ``std``, ``kind`` and ``effective_sample_size`` of each row: what its score is, where that
+            differs from row to row, and how many equal weights the draws behind it are worth. NaN
+            where there are none, or they have no weights.
         """
         X = codecs.for_scoring(X)
         if (pieces := ParquetRows.of(X)) is not None:
-            return self._score_pieces(pieces, context, return_std)
-        X, context = self._check_rows(X, context, reset=False)
-        encoded = self._encode_context(context, codecs.n_rows(X))
+            found = self._score_pieces(pieces, context, return_info)
+        else:
+            X, context = self._check_rows(X, context, reset=False)
+            encoded = self._encode_context(context, codecs.n_rows(X))
+            found = self._score_rows(X, encoded, return_info)
+        scores, std, *more = found
+        if not return_info:
+            return (scores, std) if return_std else scores
+        import pandas as pd
+
+        kind = np.full(len(scores), self.density_kind_, dtype=object)
+        sizes, exact = more
+        kind[exact == 1], kind[exact == 0] = "exact", self._kind_if_inexact
+        return scores, pd.DataFrame(
+            {"std": std, "kind": kind, "effective_sample_size": sizes.astype(np.float64)}
+        )
+
+    def _score_rows(self, X: Any, context: Tensor | None, info: bool) -> list[np.ndarray]:
+        """Scores and errors of rows that have been checked; with ``info`` effective sample sizes, and
+        whether exact: 1, 0, or -1 where that is the same for all rows."""
         n, rows = codecs.n_rows(X), max(1, _ENCODE_ENTRIES // max(1, self.schema_.n_dims))
-        scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
+        out = [np.zeros(n, self.dtype_) for _ in range(4 if info else 2)]
         with torch.no_grad():
             for start in range(0, n, rows):
                 typed, ladj = self.codec_.encode(codecs.take(X, start, min(n, start + rows)))
-                given = None if encoded is None else encoded[start : start + rows]
+                given = None if context is None else context[start : start + rows]
                 events = self._events(typed)
                 near = within_reach(events)
                 batches = self._score_events(torch.where(near, events, 0), given)
-                logp, error = (torch.cat(parts) for parts in zip(*batches, strict=True))
+                logp, *others = (torch.cat(p) for p in zip(*map(_columns, batches), strict=True))
                 # A row outside the support has ladj = -inf, whatever its stand-in event scores.
                 total = logp.double().cpu() + ladj
                 total[~near.flatten(1).all(1).cpu()] = -torch.inf
-                piece = slice(start, start + len(logp))
-                scores[piece], errors[piece] = total.numpy(), error.cpu().numpy()
-        return (scores, errors) if return_std else scores
+                for column, part in zip(out, [total, *others], strict=False):
+                    column[start : start + len(logp)] = part.cpu().numpy()
+        return out
+
+    _kind_if_inexact: ClassVar[DensityKind] = "lower_bound"
+    """Kind of the rows of which a distribution says that their score is not exact."""
 
     @available_if(_has_density)
     def score(
@@ -505,12 +530,7 @@ class DensityEstimator(BaseEstimator, ABC):
                     "pass context= to fit and to every later call, or to none"
                 )
         if reset and codecs.n_rows(X) < 2:
-            raise ValueError(
-                f"X has n_samples={codecs.n_rows(X)}: a density needs at least 2 rows, "
-                "found 1 sample"
-                if codecs.n_rows(X)
-                else "X is empty: it has 0 rows"
-            )
+            raise ValueError(codecs.frames.too_few_rows(X))
         return X, context
 
     def _with_context(self, X: Any, context: Any) -> Any:
@@ -561,6 +581,8 @@ class DensityEstimator(BaseEstimator, ABC):
                 f"{type(self).__name__} models p(x) only and takes no context; "
                 f"{self._instead_of_context}"
             )
+        if isinstance(context, Mapping) and kind == "features":
+            _check_values(context)
         return texts_of(context) if context is not None and kind in ("prompt", "text") else context
 
     def _check_sample_context(self, context: Any) -> Any:
@@ -613,29 +635,30 @@ class DensityEstimator(BaseEstimator, ABC):
             return Dequantised(dist, self.schema_, self.dequantisation_draws)
         return dist
 
-    def _score_events(
-        self, typed: Tensor, context: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Scores and standard errors of successive batches."""
+    def _score_events(self, typed: Tensor, context: Tensor | None) -> Iterator[Scores]:
+        """Scores of successive batches."""
         batch = self._capabilities.score_batch
         shared = self._over_typed(None) if context is None else None
         for i in range(0, len(typed), batch):
             n = len(typed[i : i + batch])
             given = None if context is None else padded(context[i : i + batch])
             dist = self._over_typed(given) if shared is None else shared
-            logp, error = log_prob_and_error(dist, padded(typed[i : i + batch]))
-            yield logp[:n], error[:n]
+            found = scores_of(dist, padded(typed[i : i + batch]))
+            yield Scores(*(None if v is None else v[:n] for v in found))  # type: ignore[arg-type]
 
-    def _score_pieces(self, pieces: RowsInPieces, context: Any, return_std: bool) -> Any:
-        """Scores of rows that are read a few at a time."""
+    def _score_pieces(self, pieces: RowsInPieces, context: Any, info: bool) -> list[np.ndarray]:
+        """The same of rows that are read a few at a time."""
         check_is_fitted(self)
         context, n, done = in_memory(context), len(pieces), 0
-        scores, errors = np.empty(n, self.dtype_), np.zeros(n, self.dtype_)
+        out = [np.zeros(n, self.dtype_) for _ in range(4 if info else 2)]
         for X in pieces.pieces():
             piece = slice(done, done := done + len(X))
             given = part_of(context, n, piece.start, piece.stop)
-            scores[piece], errors[piece] = self.score_samples(X, context=given, return_std=True)
-        return (scores, errors) if return_std else scores
+            X, given = self._check_rows(X, given, reset=False)
+            found = self._score_rows(X, self._encode_context(given, len(X)), info)
+            for column, part in zip(out, found, strict=True):
+                column[piece] = part
+        return out
 
     def _sample_events(self, n: int, context: Tensor | None) -> Iterator[Tensor]:
         batch = self._capabilities.sample_batch
@@ -672,3 +695,24 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def __sklearn_tags__(self) -> DensityTags:
         return DensityTags.beside(super().__sklearn_tags__(), self._capabilities)
+
+
+def _columns(found: Scores) -> tuple[Tensor, ...]:
+    """A batch of scores; of ``exact``, -1 where it does not differ from row to row."""
+    exact = found.score.new_full(found.score.shape, -1) if found.exact is None else found.exact
+    return (*found[:3], exact)
+
+
+def _check_values(context: Mapping[Any, Any]) -> None:
+    """Raise ValueError where a mapping gives a column anything but one value."""
+    for column, value in context.items():
+        if isinstance(value, tuple):
+            raise ValueError(
+                f"context[{column!r}]={value!r} is an interval, and this model conditions on values: "
+                "give one, or take TabularAutoregressive, which draws under intervals"
+            )
+        if not isinstance(value, str | bytes) and np.ndim(value) == 1 and len(value) != 1:
+            raise ValueError(
+                f"context[{column!r}] is a set of {len(value)} values, and this model conditions on "
+                "one: a context of one row for each row of X or each draw is a DataFrame"
+            )

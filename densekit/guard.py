@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from densekit.codecs import Codec, Column, ImageCodec, Schema, TableCodec, TextCodec
 from densekit.codecs.columns import SECONDS
 from densekit.codecs.context import ContextCodec
+from densekit.codecs.layout import layout
 from densekit.codecs.schema import Kind
-from densekit.codecs.table import layout
 
 _FREE_ENTRIES = 2**22
 """Entries that may be allocated whatever the size of the file: 32 MB in float64."""

@@ -21,11 +21,13 @@ from densekit.base import DensityEstimator
 from densekit.checkpoints import Checkpoint, digest, plain
 from densekit.codecs.ondisk import EncodedRows
 from densekit.codecs.schema import Schema
+from densekit.distributions.flow import FlowModule
+from densekit.few_rows import FOLDS, Noise, Plan, divides, noise_for
 from densekit.kernels.compiled import load_for
 from densekit.params import Interval, check_parameters
 from densekit.processes import Group, together
 from densekit.runtime import resolve_device, resolve_seed, seeded
-from densekit.training import Batches, History, Player, TrainingState, train
+from densekit.training import Batches, Budget, History, Player, TrainingState, train
 
 _FREE = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
 """Parameters that may differ between a checkpoint and the fit that goes on from it: they leave the
@@ -38,7 +40,11 @@ _ONE_PASS = {
     "patience": None,
     "callbacks": (),
 }
-
+_STARTED_FROM = 5000
+"""Training rows that a start looks at, at most. A flow of as many or more begins as the standard normal:
+the covariance of 13,000 rows of California cost MaskedAutoregressiveFlow 0.1 nats in 600 steps."""
+_MOST_WHITENED = 1000
+"""Columns of a table whose covariance a flow starts with: an eigendecomposition takes their cube."""
 
 Events: TypeAlias = Tensor | EncodedRows
 
@@ -65,9 +71,15 @@ class NeuralDensity(DensityEstimator):
     ema_decay : float
         Decay of the running average of the weights, which is what is evaluated and kept.
     validation_fraction : float
-        Rows held out (4,096 at most) to tell when to stop; 0 trains on all rows to the end.
+        Rows held out (4,096 at most) to tell when to stop; 0 trains on all rows to the end. A flow of
+        a table of 500 rows or fewer holds out each fifth of them in turn instead: five runs tell
+        when to stop, and a sixth trains on all rows until then. They share ``max_steps``,
+        ``max_epochs`` or ``max_time`` evenly, and a budget that leaves each fewer than 200 steps is
+        not shared.
     patience : int, optional
-        Evaluations without a better held-out loss before the fit stops; None never stops early.
+        Evaluations without a better held-out loss before the fit stops; None never stops early. The
+        weights before the first step are a candidate too: a fit that improves on nothing keeps
+        them, and ``best_step`` is 0.
     mixed_precision : bool
         Run the loss under bfloat16 autocast while training.
     compile : bool
@@ -102,7 +114,9 @@ class NeuralDensity(DensityEstimator):
         Its call (with the encoded context or None) is a Pyro distribution over events.
     history_ : dict
         ``step, epoch, seconds, train_loss, valid_loss, learning_rate`` per evaluation (losses are
-        over events: objectives, not scores), ``stop_reason`` and ``best_step``.
+        over events: objectives, not scores), ``stop_reason``, ``best_step`` and ``start_loss``, the
+        held-out loss before the first step. Where rows are held out in turn, ``valid_loss`` is the
+        mean over the five runs.
     n_iter_ : int
         Optimiser steps made.
     built_with_ : dict
@@ -151,6 +165,14 @@ class NeuralDensity(DensityEstimator):
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         """The module; all that is random or learnt in it is a parameter or a buffer."""
 
+    def _begin_as(
+        self, module: Any, rows: Tensor, context: Tensor | None, weights: Tensor | None
+    ) -> None:
+        """Set what a module takes from training rows (n, D) with weights (n,) before its first step: a
+        flow of a table of fewer than 5,000 rows begins as their shrunken Gaussian."""
+        if self._is_table_flow(module) and len(rows) < _STARTED_FROM:
+            module.start(rows, context, tuple(self.schema_.circles), weights)
+
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """What training minimises the mean of, one number per row, (n,): the negative log-density."""
         loss: Tensor = -module(context).log_prob(events)
@@ -159,9 +181,6 @@ class NeuralDensity(DensityEstimator):
     def _size(self, events: Tensor) -> Tensor | None:
         """What the sum of losses is divided by, a number per row, (n,); None divides by the rows."""
         return None
-
-    def _look(self, module: Any, events: Tensor, weights: Tensor | None) -> None:
-        """Set buffers of the module by the first batch, before the first step."""
 
     def _players(self, module: Any) -> list[Player]:
         """Who trains what: one player with ``_loss``, unless a model plays against itself."""
@@ -325,30 +344,105 @@ class NeuralDensity(DensityEstimator):
         checkpoint = group.broadcast(checkpoint)
         if checkpoint is not None:
             seed = checkpoint.seed(seed)
+        plan = None
+        if start is None and self._cross_fits(module, events):
+            plan = self._cross_fit(group, events, context, weights, seed)
+        batches = self._batches(events, context, weights, seed, held_out=plan is None)
+        noise = None if start is not None else self._start(module, batches)
         group.equalise(module)
-        batches = Batches(
-            events,
-            context,
-            self._view,
-            validation_fraction=self.validation_fraction,
-            seed=seed,
-            in_order=self._in_order,
-            weights=weights,
-        )
+        options = self
+        if plan is not None:
+            steps = Budget.of(self, len(events), self._default_steps).steps
+            options = self._sharing(steps, 1)
         history = train(
             module,
             self._players(module),
             batches,
-            self,
+            options,
             seed=seed % 2**63,
             progress=self._is_verbose and group.rank == 0,
             constant=self._constant,
             checkpoint=checkpoint,
             group=group,
-            look=self._look,
+            plan=plan,
+            noise=noise,
             default_steps=self._default_steps,
         )
         return module, history
+
+    def _batches(
+        self,
+        events: Events,
+        context: Tensor | None,
+        weights: Tensor | None,
+        seed: int,
+        held_out: bool = True,
+        fold: tuple[int, int] | None = None,
+    ) -> Batches:
+        return Batches(
+            events,
+            context,
+            self._view,
+            validation_fraction=self.validation_fraction if held_out else 0.0,
+            seed=seed,
+            in_order=self._in_order,
+            fold=fold,
+            weights=weights,
+        )
+
+    def _start(self, module: nn.Module, batches: Batches) -> Noise | None:
+        """Set what the module takes from the rows before its first step; the noise to train with."""
+        rows, context, weights = batches.first(_STARTED_FROM)
+        self._begin_as(module, rows, context, weights)
+        # A context may leave far less spread than the covariance says, and an angle has none.
+        if not self._is_table_flow(module) or context is not None or self.schema_.circles:
+            return None
+        return noise_for(batches.n_train, rows)
+
+    def _is_table_flow(self, module: nn.Module) -> bool:
+        """Whether it is a flow of columns whose covariance can be had: pixels are too many."""
+        table = self.schema_.modality == "table" and self.schema_.n_dims <= _MOST_WHITENED
+        return table and isinstance(module, FlowModule)
+
+    def _cross_fits(self, module: nn.Module, events: Events) -> bool:
+        """Whether folds of the rows tell when to stop, and all rows are trained on then. So it is for
+        flows, which overfit within a hundred steps; typed models take their time, and a tenth of the
+        rows suffices them."""
+        steps = Budget.of(self, len(events), self._default_steps).steps
+        selects = self.validation_fraction > 0 and self.patience is not None
+        return selects and self._is_table_flow(module) and divides(len(events), steps)
+
+    def _sharing(self, steps: float, n_runs: int) -> Self:
+        """The options of the next of so many runs that share what is left of the time, and the steps."""
+        options = copy.copy(self)
+        options.max_epochs = None
+        options.max_steps = None if math.isinf(steps) else math.ceil(steps / (FOLDS + 1))
+        if self.max_time is not None:
+            begun = clock.current().elapsed()
+            options.max_time = begun + max(self.max_time - begun, 1e-9) / n_runs
+        return options
+
+    def _cross_fit(
+        self,
+        group: Group,
+        events: Events,
+        context: Tensor | None,
+        weights: Tensor | None,
+        seed: int,
+    ) -> Plan:
+        """Runs that hold out a part of the rows each: when to stop one that holds out none."""
+        histories, steps = [], Budget.of(self, len(events), self._default_steps).steps
+        for k in range(FOLDS):
+            options = self._sharing(steps, FOLDS + 1 - k)
+            options.callbacks = ()
+            module = self._build(self.schema_, self._context_schema)
+            module.to(self.device_, self._torch_dtype)
+            batches = self._batches(events, context, weights, seed, fold=(k, FOLDS))
+            noise = self._start(module, batches)
+            group.equalise(module)
+            given = (module, self._players(module), batches, options)
+            histories.append(train(*given, seed=seed % 2**63, group=group, noise=noise))
+        return Plan.of(histories)
 
     def _check_same_rows(
         self, group: Group, events: Events, context: Tensor | None, weights: Tensor | None

@@ -239,15 +239,15 @@ def parse_value(text: str) -> Any:
             raise ValueError(f"no TOML value ({str(error).split(' (')[0]})") from error
         table = {}
     if list(table) == ["value"]:
-        return _frozen(table["value"])
+        return frozen(table["value"])
     try:
         return float(text)
     except ValueError:
         return text
 
 
-def _frozen(value: Any) -> Any:
-    """Arrays as tuples, inside tables too."""
+def frozen(value: Any) -> Any:
+    """What TOML reads, with its arrays as tuples, inside tables too."""
     if isinstance(value, list):
-        return tuple(map(_frozen, value))
-    return {k: _frozen(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return tuple(map(frozen, value))
+    return {k: frozen(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from densekit import clock
 from densekit.checkpoints import Checkpoint, Saved
+from densekit.few_rows import Noise, Plan
 from densekit.processes import Group
 from densekit.runtime import generator_states, reseed, seeded, set_generator_states
 
@@ -104,6 +105,9 @@ class History:
     learning_rate: list[float] = field(default_factory=list)
     stop_reason: str = ""
     best_step: int = 0
+    """0 where nothing was better than the start."""
+    start_loss: float = math.nan
+    """Held-out loss before the first step."""
 
 
 class Batches:
@@ -122,6 +126,8 @@ class Batches:
     in_order : bool
         Rows follow each other: each place of a batch goes through a part of them from its beginning,
         and the held-out rows are the last.
+    fold : (int, int), optional
+        (k, K): hold out part k of K parts of the rows instead of ``validation_fraction`` of them.
     """
 
     def __init__(
@@ -133,6 +139,7 @@ class Batches:
         validation_fraction: float,
         seed: int,
         in_order: bool = False,
+        fold: tuple[int, int] | None = None,
         weights: Tensor | None = None,
     ):
         n = len(events)
@@ -142,6 +149,10 @@ class Batches:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         if in_order:
             order = torch.arange(n).roll(held)
+        if fold is not None:
+            cuts = [n * k // fold[1] for k in range(fold[1] + 1)]
+            held = cuts[fold[0] + 1] - cuts[fold[0]]
+            order = order.roll(-cuts[fold[0]])
         self._in_order = in_order
         self._valid = order[:held].to(events.device)
         self._train = order[held:].to(events.device)
@@ -162,6 +173,12 @@ class Batches:
         """The rows of ``index``, as the model takes them."""
         context = None if self._context is None else self._context[index]
         return self._view(self._events[index]), context
+
+    def first(self, n: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """At most ``n`` of the rows that are trained on, in random order, as the model takes them, with
+        their contexts and weights."""
+        index = self._train[:n]
+        return *self.take(index), self.weights(index)
 
     def weights(self, index: Tensor) -> Tensor | None:
         """The weights of the rows of ``index``; None where all are alike."""
@@ -222,7 +239,8 @@ def train(
     constant: bool = False,
     checkpoint: Checkpoint | None = None,
     group: Group | None = None,
-    look: Callable[[Any, Tensor, Tensor | None], Any] | None = None,
+    plan: Plan | None = None,
+    noise: Noise | None = None,
     default_steps: int = 2000,
 ) -> History:
     """Train ``module`` in place; it ends with its best (one player) or last averaged weights.
@@ -240,6 +258,9 @@ def train(
     With ``constant`` the learning rate stays as it is, without warm-up and decay. With a
     ``checkpoint`` the run goes on from what is saved there, saves itself after its rounds, and
     removes the checkpoint when it is done.
+
+    With a ``plan`` the run ends at its step, and its held-out losses stand for those of rows that this
+    run, which holds out none, does not have. ``noise`` is added to the rows that are trained on.
 
     With a ``group`` of several processes all call this alike, with equal modules and batches: each
     takes its share of every batch and of the held-out rows, and all make the same steps. Rank 0
@@ -264,9 +285,19 @@ def train(
     group = group or Group()
     budget = Budget.of(options, batches.n_train, default_steps)
     run = _Run(
-        module, players, batches, options, budget, seed, progress, constant, checkpoint, group
+        module,
+        players,
+        batches,
+        options,
+        budget,
+        seed,
+        progress,
+        constant,
+        checkpoint,
+        group,
+        plan,
+        noise,
     )
-    run.look = look
     return run.run()
 
 
@@ -302,8 +333,6 @@ class Budget:
 class _Run:
     """State of one call of :func:`train`."""
 
-    look: Callable[[Any, Tensor, Tensor | None], Any] | None = None
-
     def __init__(
         self,
         module: nn.Module,
@@ -316,12 +345,14 @@ class _Run:
         constant: bool,
         checkpoint: Checkpoint | None,
         group: Group,
+        plan: Plan | None,
+        noise: Noise | None,
     ):
         self.clock, self.budget = clock.current(), budget
         self.begun = self.clock.elapsed()
         self.module, self.players, self.batches, self.options = module, players, batches, options
         self.seed, self.constant, self.checkpoint = seed, constant, checkpoint
-        self.group = group
+        self.group, self.plan, self.noise = group, plan, noise
         self.parameters = [p for player in players for p in player.parameters]
         self.device = self.parameters[0].device
         self.size = min(options.batch_size, batches.n_train)
@@ -348,10 +379,17 @@ class _Run:
         self.detached = [p.detach() for p in self.parameters]
         self.shadow = [p.clone() for p in self.detached]
         self.evaluated: int | None = None
-        self.pace, self.look_seconds = 0.0, 0.0
+        self.pace = 0.0
+        self.look_seconds: float | None = None
         self.uncounted: float | None = None
         self.best: list[Tensor] | None = None
         self.best_loss = math.inf
+        # With many columns and few rows the best weights come before the first round ends. With max_time
+        # it is not known yet how many held-out rows the time is enough for.
+        doubled = (_SHORTEST_ROUND * 2**k for k in range(4))
+        early = {k for k in doubled if self.least <= k < self.round}
+        self.early = early if budget.seconds is None and len(players) == 1 else set()
+        self.unmoved: list[Tensor] | None = [s.clone() for s in self.shadow]
         self.best_held_out: Tensor | None = None
         self.improving = 0.0, 0.0
         self.history = History()
@@ -382,12 +420,15 @@ class _Run:
         """Share of the full learning rate: linear warm-up, then half a cosine over the budget."""
         if self.constant:
             return 1.0
-        done = max(self.state.step / self.total, self._share_of_time())
-        warm = self.options.warmup
+        done, warm = self._done(), self.options.warmup
         if done < warm:
             # The first step already moves: it counts as one.
             return min(1.0, max(done, 1 / min(self.total, _MANY)) / warm)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm) / max(1e-9, 1 - warm))))
+
+    def _done(self) -> float:
+        """Share of the budget that is spent."""
+        return max(self.state.step / self.total, self._share_of_time())
 
     def _share_of_time(self) -> float:
         """How much of the time that was left when the run began is over."""
@@ -414,22 +455,26 @@ class _Run:
             self.uncounted = None
         if self.failure:
             return
-        if self.state.step == self.total:
+        if self.state.step in self.early and self.batches.n_valid:
+            self._consider_early()
+        if self.plan is not None and self.state.step >= self.plan.stop:
+            self._stop(engine, self.plan.reason)
+        elif self.state.step == self.total:
             engine.terminate()
         elif self.budget.seconds is not None:
-            elapsed, look = self.group.broadcast((self.clock.elapsed(), self.look_seconds))
+            elapsed, look = self.group.broadcast((self.clock.elapsed(), self._last_look()))
             # What is left must do for the last look at the held-out rows.
             if elapsed + look >= self.budget.seconds:
-                self._stop(engine, f"max_time={self.budget.seconds:g} seconds are over")
+                self._stop(engine, self._over())
             elif self._due(elapsed, self.budget.seconds):
                 engine.terminate_epoch()
 
     def _step(self, engine: Any, index: Tensor) -> None:
         rate = self._rate()
         share = self.group.share(index)
-        if self.state.step == 0 and self.look is not None:
-            self._look(index)
         events, context = self.batches.take(share)
+        if self.noise is not None:
+            events = self.noise(events, self._done())
         for player, optimiser, loss_of in zip(
             self.players, self.optimisers, self.losses, strict=True
         ):
@@ -462,12 +507,6 @@ class _Run:
         with torch.no_grad():
             torch._foreach_lerp_(self.shadow, self.detached, 1 - decay)
 
-    def _look(self, index: Tensor) -> None:
-        """Show the first batch to the model, all of it to every rank."""
-        assert self.look is not None
-        self.look(self.module, self.batches.take(index)[0], self.batches.weights(index))
-        self.group.equalise(self.module)
-
     def _mean(
         self, player: Player, losses: Tensor, events: Tensor, index: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -479,6 +518,18 @@ class _Run:
             )
         size = None if player.size is None else player.size(events)
         return average(losses, self.batches.weights(index), size)
+
+    def _over(self) -> str:
+        return f"max_time={self.budget.seconds:g} seconds are over"
+
+    def _last_look(self) -> float:
+        """Seconds that the evaluation at the end will take: one look, two if it is the first."""
+        if not self.batches.n_valid or len(self.players) > 1:
+            return 0.0
+        if self.look_seconds is not None:
+            return self.look_seconds
+        rows = self.batches.n_valid if self.evaluated is None else self.evaluated
+        return 2 * min(self.pace * rows / (3 * self.size), 0.05 * (self.budget.seconds or 0.0))
 
     def _due(self, elapsed: float, budget: float) -> bool:
         """Whether a round has had its share of the time: ``max_steps`` may be out of reach, and rounds
@@ -565,6 +616,27 @@ class _Run:
         self.look_seconds = clock.now() - start
         return float(average(*found)[0]), found
 
+    def _score_start(self, start: list[Tensor]) -> None:
+        """The weights before the first step are the first candidate. Scored with the first round, when
+        it is known how many held-out rows the time is enough for."""
+        shadow, self.shadow = self.shadow, start
+        loss, held_out = self._look_at_held_out()
+        self.shadow = shadow
+        if math.isfinite(loss):
+            self.best_loss, self.best, self.history.start_loss = loss, start, loss
+            self.best_held_out = held_out
+
+    def _consider_early(self) -> None:
+        """Keep the weights within the first round if they are the best so far."""
+        if self.unmoved is not None:
+            self._score_start(self.unmoved)
+            self.unmoved = None
+        loss, held_out = self._look_at_held_out()
+        if loss < self.best_loss:
+            self.best_held_out = held_out
+            self.best_loss, self.best = loss, [s.clone() for s in self.shadow]
+            self.history.best_step = self.state.step
+
     def _end_round(self, engine: Any) -> None:
         state, history = self.state, self.history
         steps = state.step - (history.step[-1] if history.step else 0)
@@ -579,9 +651,14 @@ class _Run:
             self._stop_unfinite(engine, self.players[0])
             return
         ranks = len(self.players) == 1 and self.batches.n_valid > 0
+        if ranks and self.unmoved is not None:
+            self._score_start(self.unmoved)
+        self.unmoved = None
         state.valid_loss, held_out = math.nan, None
         if ranks:
             state.valid_loss, held_out = self._look_at_held_out()
+        if self.plan is not None:
+            state.valid_loss = self.plan.losses.get(state.step, math.nan)
         state.epoch = state.step / self.per_epoch
         state.seconds = self._elapsed()
         state.learning_rate = self._rate() * self.options.learning_rate
@@ -601,6 +678,11 @@ class _Run:
         if self.bar is not None:
             self.bar.update(state.step - self.bar.n)
             self.bar.set_postfix(train=f"{state.train_loss:.4g}", valid=f"{state.valid_loss:.4g}")
+        if self.budget.seconds is not None:
+            further = self.clock.elapsed() + self.pace + self._last_look()
+            # Another step, and the look that would follow it, would take longer than there is.
+            if self.group.broadcast(further) > self.budget.seconds:
+                self._stop(engine, self._over())
         callbacks = self.options.callbacks if self.group.rank == 0 else ()
         if self.group.broadcast(any(callback(state) is True for callback in callbacks)):
             self._stop(engine, "a callback asked to stop")
@@ -633,6 +715,9 @@ class _Run:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save, self.checkpoint, stopper)
         self.failure = ""
         self.module.train()
+        if self.plan is not None and self.plan.stop == 0:
+            self.history.stop_reason = self.plan.reason
+            return self._finish()
         stream = self.batches.epochs(self.size, self.state.step)
         shortest = self.round if self.budget.seconds is None else self.least
         rounds = _UNENDING
@@ -706,6 +791,7 @@ class _Run:
             self.best = [
                 torch.empty_like(s).copy_(b) for s, b in zip(self.shadow, best, strict=True)
             ]
+        self.unmoved = None
         self.best_loss, self.history = float(values["best_loss"]), History(**values["history"])
         self.state.step = int(values["step"])
         self.clock.advance(float(values["seconds"]))

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -37,6 +38,29 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
         if "gpu" in item.keywords and not on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a GPU: run with --device cuda"))
+
+
+class Clock:
+    """Seconds that pass when a test says so, and at no other time: a shared machine may stop a test for
+    as long as it likes."""
+
+    def __init__(self, now=1000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What ``time.perf_counter()`` and ``time.monotonic()`` return in this process."""
+    clock = Clock()
+    for name in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(time, name, clock)
+    return clock
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Bad input through the public entries: each error names what was wrong and what to do about it,
 and leaves nothing half-fitted behind."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
-from densekit import Gaussian, NGram, RealNVP
+from densekit import Gaussian, NGram, RealNVP, TabularAutoregressive
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 2)) * [1.0, 5.0]
@@ -66,9 +67,27 @@ TABLES = {
     "1-d": (X[:, 0], ["2D", "1D", "reshape"]),
     "3-d, no image": (X[None], ["two dimensions", r"\(1, 30, 2\)"]),
     "5-d": (X[None, None, None], ["two dimensions", r"\(1, 1, 1, 30, 2\)"]),
-    "one string": ("abc", ["string"]),
+    "one string": ("abc", ["one string of 3 characters, 'abc'", "list of strings"]),
+    "a long string": ("to be " * 9000, ["one string of 54,000 characters", r"X\.splitlines\(\)"]),
+    "the name of a file": ("shop.csv", [r"'shop\.csv'", r"densekit\.formats\.read\(X\)"]),
+    "a path": (pathlib.Path("shop.csv"), ["a path", r"densekit\.formats\.read\(X\)"]),
+    "bytes": (b"a\nb", ["3 bytes", r"decode\(\)"]),
+    "records": (
+        FRAME.to_dict("records"),
+        ["dicts", "'age', 'city'", r"pd\.DataFrame\(list\(X\)\)"],
+    ),
+    "a Series of records": (
+        pd.Series(FRAME.to_dict("records")),
+        ["dicts", "'age', 'city'", r"pd\.DataFrame\(list\(X\)\)"],
+    ),
+    "a dict of columns": (
+        FRAME.to_dict("list"),
+        ["a dict", "'age', 'city'", r"pd\.DataFrame\(X\)"],
+    ),
+    "a generator": ((row for row in X.tolist()), ["iterator", "read only once", r"list\(X\)"]),
+    "a set": ({1.0, 2.0}, ["a set", "no order"]),
     "ragged": ([[1.0, 2.0], [3.0]], ["differ in length|inhomogeneous"]),
-    "None": (None, ["None|NoneType|scalar|0D"]),
+    "None": (None, ["X is None"]),
 }
 
 
@@ -99,6 +118,9 @@ ROWS = {
     "complex": (with_value(1j), ["[Cc]omplex"]),
     "sparse": (sparse.csr_matrix(X), ["[Ss]parse"]),
     "strings": (np.full((2, 2), "a"), ["string|numeric|'a'"]),
+    "records": ([{"a": 1.0, "b": 2.0}] * 3, ["dicts", "'a', 'b'"]),
+    "one row as a dict": ({"a": 1.0, "b": 2.0}, ["a dict", r"pd\.DataFrame\(\[X\]\)"]),
+    "one string": ("abc", ["one string of 3 characters"]),
 }
 
 
@@ -179,7 +201,11 @@ def test_text():
         (["a", None, "b"], ["None"]),
         (["a", 3], ["int|3"]),
         ([b"ab", b"\xff\xfe"], ["UTF-8|utf-8|decode"]),
-        ("one string", ["list of strings"]),
+        ("one string", ["one string of 10 characters", "list of strings"]),
+        (["to be " * 9000], ["2 rows", "54,000 characters", "splitlines", "pieces of one length"]),
+        (pathlib.Path("corpus.txt"), ["a path", r"densekit\.formats\.read"]),
+        ((word for word in WORDS), ["iterator", r"list\(X\)"]),
+        ([{"text": word} for word in WORDS], ["dicts", "'text'", "DataFrame"]),
         ([["a", "b"], ["b", "a"]], ["table|text"]),
     ):
         estimator = NGram(order=2)
@@ -190,6 +216,50 @@ def test_text():
     refuses(lambda: NGram(order=2, max_length=3).fit(WORDS), "max_length", "3", "4")
     assert np.isfinite(estimator.score_samples(["", "ab"])).all()
     assert NGram(order=2).fit(["", *WORDS]).sample(3)
+
+
+MEMBERS = pd.DataFrame({"age": X[:, 0], "member": [True, False] * 15})
+
+
+def asks_model_of_all_columns(context):
+    TabularAutoregressive(max_steps=1).fit(MEMBERS).sample(2, context=context)
+
+
+def asks_model_fitted_with_a_context(context):
+    RealNVP(max_steps=1).fit(MEMBERS, context=["member"]).sample(2, context=context)
+
+
+@pytest.mark.parametrize("ask", [asks_model_of_all_columns, asks_model_fitted_with_a_context])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("True", ["'True' is a string", "give True, without quotes"]),
+        ("false", ["'false' is a string", "give False, without quotes"]),
+        ("yes", ["'yes' is a string", "give True or False"]),
+        (["x", True], ["'x' is a string"]),
+        (None, ["None is a missing value"]),
+        (pd.Timestamp("2024-01-31"), ["is a Timestamp", "give True or False"]),
+    ],
+)
+def test_a_context_of_booleans_calls_them_booleans(ask, value, words):
+    refuses(lambda: ask({"member": value}), r"context\['member'\]", "holds booleans", *words)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("city", True, ["holds strings, and True is a boolean"]),
+        ("city", 3, ["holds strings, and 3 is a number"]),
+        ("age", "30", ["holds numbers, and '30' is a string", "a number, without quotes"]),
+        ("since", "soon", ["holds datetimes, and 'soon' is a string", r"pd\.Timestamp"]),
+    ],
+)
+def test_a_context_of_another_sort_is_named_by_column_and_value(column, value, words):
+    frame = FRAME.assign(since=pd.date_range("2024-01-01", periods=30), x=X[:, 1])
+    flow = RealNVP(max_steps=1).fit(frame, context=["age", "city", "since"])
+    good = {"age": 1.0, "city": "Bern", "since": pd.Timestamp("2024-01-05")}
+    assert len(flow.sample(2, context=good)) == 2
+    refuses(lambda: flow.sample(2, context={**good, column: value}), rf"\['{column}'\]", *words)
 
 
 def test_a_model_refuses_what_it_does_not_take():

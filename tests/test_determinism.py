@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -14,7 +12,7 @@ import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-from densekit import GAN, VAE, Gaussian, NeuralSplineFlow, NGram
+from densekit import GAN, VAE, Gaussian, NeuralSplineFlow, NGram, runtime
 from densekit.runtime import seeded
 
 X = np.random.default_rng(0).normal([1, 20], [1, 3], (96, 2))
@@ -109,20 +107,17 @@ def test_a_fresh_process_repeats_this_one(name, here, elsewhere):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_process_forked_during_a_fit_can_fit():
-    # The lock of the thread that fits is held for ever in the child, unless it gets a new one.
+    # The lock of the thread that fits is held for ever in the child, unless it gets a new one. The
+    # child looks whether it would wait before it does.
     def fit_in_child():
         pid = os.fork()
         if pid == 0:
+            if not runtime._GENERATOR.acquire(blocking=False):
+                os._exit(1)
+            runtime._GENERATOR.release()
             with seeded(1):
                 os._exit(0)
-        for _ in range(100):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return status
-            time.sleep(0.1)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return "stuck"
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     with seeded(0), ThreadPoolExecutor(1) as pool:
         assert pool.submit(fit_in_child).result() == 0

@@ -1,5 +1,6 @@
 """Several processes train one model: the result of one, told deaths, and no script that runs twice."""
 
+import contextlib
 import json
 import os
 import re
@@ -50,9 +51,7 @@ def script(text, tmp_path, *launcher, **kwargs):
     path.write_text(text)
     command = [sys.executable, "-W", "error::ResourceWarning", *launcher, str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, timeout=200
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 # One process and two.
@@ -131,16 +130,19 @@ def test_a_worker_that_is_killed_is_named_and_the_fit_goes_on_from_its_checkpoin
     killed = []
 
     def kill(state):
-        if state.step >= 20 and not killed:
+        if killed:
+            killed.append("a round")
+        elif state.step >= 20:
             (worker,) = children()
             worker.kill()
-            killed.append((worker.pid, time.monotonic()))
+            killed.append(worker.pid)
 
     folder = str(tmp_path)
     with pytest.raises(RuntimeError) as caught:
         RealNVP(**settings, callbacks=(kill,), checkpoint_dir=folder).fit(X)
-    ((pid, moment),) = killed
-    assert time.monotonic() - moment < 10
+    (pid,) = killed
+    # The lost connection ends the fit, and no time limit on one.
+    assert "imed out" not in str(caught.value.__cause__)
     assert f"rank 1 (process {pid}) was killed by SIGKILL" in str(caught.value)
     assert (tmp_path / "fit.safetensors").exists()
     assert not torch.distributed.is_initialized()
@@ -194,12 +196,16 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     (tmp_path / "long.py").write_text(LONG)
     command = [sys.executable, str(tmp_path / "long.py")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
-        deadline = time.monotonic() + 60
         while not (workers := psutil.Process(parent.pid).children()):
-            assert time.monotonic() < deadline
+            assert parent.poll() is None
             time.sleep(0.05)
         parent.kill()
-    assert not psutil.wait_procs(workers, timeout=15)[1]
+    for worker in workers:
+        # A fit that goes on computes, for as long as it is let.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while worker.status() != psutil.STATUS_ZOMBIE:
+                assert worker.cpu_times().user < 60
+                time.sleep(0.05)
 
 
 # Under torchrun.

@@ -204,12 +204,20 @@ def test_a_loss_that_is_never_finite_is_an_error_with_a_remedy():
         run(lambda module, events, context: squared(module, events, context) * torch.nan)
 
 
-class FakeClock:
-    """A clock that losses and evaluations move, so that no test goes by the machine's."""
+class Fake:
+    """A clock that losses and evaluations move."""
 
-    def __init__(self, monkeypatch):
-        self.time = 0.0
-        monkeypatch.setattr(clock, "now", lambda: self.time)
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.seconds.now = 0.0
+
+    @property
+    def time(self):
+        return self.seconds.now
+
+    @time.setter
+    def time(self, now):
+        self.seconds.now = now
 
     def loss(self, step=1.0, row=0.0, first=0.0):
         """The squared loss; a step takes ``step`` seconds, the first one ``first`` more, and each row
@@ -226,8 +234,8 @@ class FakeClock:
 
 
 @pytest.fixture
-def fake(monkeypatch):
-    return FakeClock(monkeypatch)
+def fake(request):
+    return Fake(request.getfixturevalue("clock"))
 
 
 def test_a_time_budget_ends_the_run(fake):

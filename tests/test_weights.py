@@ -94,7 +94,7 @@ def test_contexts_of_weight_zero_are_left_out(rows):
     frame = pd.DataFrame(rows, columns=list("abc")).assign(g=list("uvuvwuvu"))
     few = frame[WEIGHTS > 0]
     split = Means().fit(frame, context=["g"], sample_weight=WEIGHTS)
-    apart = Means().fit(frame[list("abc")], context={"g": list(frame.g)}, sample_weight=WEIGHTS)
+    apart = Means().fit(frame[list("abc")], context=frame[["g"]], sample_weight=WEIGHTS)
     wanted = Means().fit(few, context=["g"])
     for est in (split, apart):
         assert torch.equal(est.contexts_, wanted.contexts_)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from densekit import codecs
 from densekit.base import DensityEstimator
+from densekit.distributions.montecarlo import Scores
 from densekit.distributions.sequence import END, PADDING, TokenSequence
 from densekit.distributions.tempered import Tempered
 from densekit.distributions.windows import score_in_windows
@@ -220,9 +221,7 @@ class LanguageModel(TokenModel):
             ]
         return (torch.stack(logp).double() + ladj).numpy().astype(self.dtype_)
 
-    def _score_events(
-        self, typed: Tensor, context: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _score_events(self, typed: Tensor, context: Tensor | None) -> Iterator[Scores]:
         """Scores; too long with its prompt is an error, as too long without one is."""
         most = self.schema_.event_shape[0] - 1
         if context is not None:

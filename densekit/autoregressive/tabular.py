@@ -1,26 +1,39 @@
 """Mixed tables in any order of their columns."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from densekit import codecs
 from densekit.base import Capabilities
-from densekit.codecs.conditions import read_conditions
+from densekit.codecs.conditions import read_conditions, settle
+from densekit.codecs.filling import combine, fill, read_rows, repeat_row
+from densekit.codecs.labels import by_label
 from densekit.codecs.laws import laws_of
 from densekit.codecs.schema import Schema
 from densekit.distributions.anyorder import AnyOrder
 from densekit.distributions.columnwise import warn_of_many_categories
 from densekit.distributions.spiked import SpikedLaws
+from densekit.distributions.tabular import TabularModule
 from densekit.nets.mlp import ACTIVATIONS
 from densekit.nets.observed import ObservedNet
 from densekit.nets.orders import draw_orders
 from densekit.neural import Events, NeuralDensity
-from densekit.params import Interval, OneOf
+from densekit.params import Interval, OneOf, check_integer
+from densekit.runtime import resolve_seed, seeded
+from densekit.tags import DensityKind
+
+_UNLIKELY = math.log(1e-6)
+"""Log-probability of what a context asks for, below which it is warned of."""
+_PIECE = 2**16
+"""Rows looked at together."""
 
 
 class TabularAutoregressive(NeuralDensity):
@@ -36,16 +49,18 @@ class TabularAutoregressive(NeuralDensity):
               = E_\sigma[-\log p_\sigma(x)]
 
     and a score is :math:`\log \frac{1}{S} \sum_s p_{\sigma_s}(x)` over ``n_orders`` = S fixed orders. It
-    is exact, in nats per row in the units of X: a mass over categories, integers and atoms, a density
-    over other numbers. Integers that a hundredth of ``atom_share`` of the rows share (thirty at least)
-    have a mass of their own on top of that of their neighbors; of integers that come again and again,
-    though none is common, all values that ``fit`` saw have one.
+    is exact for a full row, in nats in the units of X: a mass over categories, integers and atoms, a
+    density over other numbers. Integers that a hundredth of ``atom_share`` of the rows share (thirty at
+    least) have a mass of their own on top of that of their neighbors; of integers that come again and
+    again, though none is common, all values that ``fit`` saw have one.
 
-    A missing cell (NaN, None, NaT) is marginalised: it is neither known to the network nor scored, in
-    ``fit`` and in ``score_samples``. With ``given`` columns the others are scored given these, and
-    ``sample`` takes any columns as a context: they come first in every order. The conditionals of
-    different orders come from one network and agree only as far as it has learnt: the score of some
-    cells is the density of the same order with the others at its end.
+    A missing cell (NaN, None, NaT) is neither known to the network nor scored in ``fit``. In a score it
+    is integrated out of the density of full rows, and columns that are ``given`` make it
+    :math:`\log p(x) - \log p(x_{given})`: exactly where only one cell is missing, or only a few
+    categories, else by importance sampling with a standard error (``return_info=True``). The
+    network's own law of some cells given others would be another one, since its conditional laws agree
+    only as far as it has learned: ``method="network"`` scores and draws by it, faster. ``sample`` takes
+    any columns as a context, and :meth:`impute` fills what is missing.
 
     Parameters
     ----------
@@ -62,6 +77,15 @@ class TabularAutoregressive(NeuralDensity):
         Probability with which a hidden unit is left out while training.
     min_scale : float
         Smallest scale of a component, in standard deviations of the column.
+    n_draws : int
+        Draws behind the score of a row with several missing cells, in each order.
+
+    Attributes
+    ----------
+    event_range_ : array (2, D)
+        Least and greatest entry of each column of an event, atoms aside.
+    exact_rows_ : bool
+        Whether the density of all rows of ``fit`` is a product or a sum.
 
     Notes
     -----
@@ -94,6 +118,7 @@ class TabularAutoregressive(NeuralDensity):
     activation: Annotated[str, OneOf(*sorted(ACTIVATIONS))] = "silu"
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     min_scale: Annotated[float, Interval(gt=0)] = 1e-3
+    n_draws: Annotated[int, Interval(ge=2)] = 64
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="typed", modalities=("table",), missing=True, weights=True
@@ -126,13 +151,41 @@ class TabularAutoregressive(NeuralDensity):
         warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
         super()._fit(events, context, weights)
 
+    def _learn(
+        self,
+        events: Events,
+        context: Tensor | None,
+        weights: Tensor | None = None,
+        *,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super()._learn(events, context, weights, start=start)
+        pieces = events.split(_PIECE) if isinstance(events, Tensor) else events.pieces()
+        found = [self.module_.summary(piece) for piece in pieces]
+        before: Any = vars(self).get("event_range_") if start is not None else None
+        if before is not None:  # A warm start goes on from other rows.
+            found.append((before[0], before[1], vars(self)["exact_rows_"]))
+        low, high = (np.stack([f[side] for f in found]) for side in (0, 1))
+        self.event_range_: np.ndarray = np.stack([np.fmin.reduce(low), np.fmax.reduce(high)])
+        self.exact_rows_ = all(f[2] for f in found)
+
+    def _restore(self, weights: dict[str, np.ndarray]) -> None:
+        seen = vars(self).get("event_range_")
+        shape = (2, len(self.schema_.varying))
+        if seen is not None and (not isinstance(seen, np.ndarray) or seen.shape != shape):
+            raise ValueError(f"event_range_ is no array of shape {shape}")
+        super()._restore(weights)
+
+    def _kind_of_scores(self, schema: Schema) -> DensityKind:
+        return "exact" if vars(self).get("exact_rows_", True) else "lower_bound"
+
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         """An estimate of minus the mean log-density under a random order, from one pass."""
         loss: Tensor = -module.weighed(events)
         return loss
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        return self._seen_as or super()._distribution(context)
+        return self._seen_as or self.module_(draws=self.n_draws)
 
     def _as(self, distribution: AnyOrder, codec: Any) -> Self:
         """This estimator with another distribution and codec: light, and for one call."""
@@ -146,20 +199,36 @@ class TabularAutoregressive(NeuralDensity):
         *,
         context: Any = None,
         given: Sequence[Any] | None = None,
+        method: str = "marginal",
         return_std: bool = False,
+        return_info: bool = False,
     ) -> Any:
-        """Log-density of each row, or of the rest of it given some columns.
+        r"""Log-density of each row, of the cells that it has, or of the rest of it given some columns.
 
         Parameters
         ----------
         X : rows
-            Missing cells (NaN, None, NaT) are marginalised, given ones too.
+            Missing cells (NaN, None, NaT) are integrated out, given ones too.
         context : None
             There is none; see ``given``.
         given : list of column names, or of column numbers of an array, optional
-            Score the other columns given these: log p(others | given), in the units of the others.
+            Score the other columns given these: :math:`\log p(x) - \log p(x_{given})`, in the units of
+            the others.
+        method : {"marginal", "network"}
+            What is scored where cells are missing, or columns given. ``"marginal"``: marginals of the
+            density of full rows, as :mod:`densekit.distributions.marginal` finds them. ``"network"``:
+            what the network says of the cells of a row from each other, in the orders of the columns,
+            given ones first. That costs what a full row costs, and agrees with the marginals as far as
+            the network's conditional laws agree with each other.
         return_std : bool
-            Also return the standard errors, which are zero.
+            Also return the standard errors.
+        return_info : bool
+            Return ``(scores, info)``; of each row ``info`` has ``std``, ``effective_sample_size`` and
+            ``kind``: ``"exact"`` where nothing is missing before a cell that is known, in all orders;
+            where what is missing there is summed over; and where it is one number whose integral
+            changes by less than 1e-4 nats on half the grid (``std`` is that change). Else
+            ``"lower_bound"``, the log of a mean whose expectation is the density, and with ``given``
+            ``"estimate"``. With ``"network"``, ``"estimate"`` wherever it is not the marginal.
 
         Raises
         ------
@@ -167,22 +236,29 @@ class TabularAutoregressive(NeuralDensity):
             ``given`` names a column that is not there, or all of them; or a row's value in a given
             column is one that ``fit`` did not see, so that there is nothing to condition on.
         """
-        if given is None or context is not None:
-            return super().score_samples(X, context=context, return_std=return_std)
+        _check_method(method)
+        wanted = {"return_std": return_std, "return_info": return_info}
+        if context is not None or (given is None and method == "marginal"):
+            return super().score_samples(X, context=context, **wanted)
         check_is_fitted(self)
+        given = [] if given is None else given
         numbers = self.codec_.numbers(given, "given")
         if len(numbers) == len(self.schema_.varying):
             raise ValueError(
                 f"given={list(given)!r} has all columns that vary: nothing is left to score"
             )
-        twin = self._as(self.module_(given=numbers), self.codec_.given(given))
-        return twin.score_samples(X, return_std=return_std)
+        distribution = self.module_(given=numbers, method=method, draws=self.n_draws)
+        twin = self._as(distribution, self.codec_.given(given))
+        if numbers or method == "network":
+            twin._kind_if_inexact = "estimate"  # type: ignore[misc]
+        return super(TabularAutoregressive, twin).score_samples(X, **wanted)
 
     def sample(
         self,
         n_samples: int = 1,
         *,
         context: Any = None,
+        method: str = "marginal",
         random_state: Any = None,
         return_info: bool = False,
     ) -> Any:
@@ -191,15 +267,25 @@ class TabularAutoregressive(NeuralDensity):
         Parameters
         ----------
         n_samples : int
-        context : mapping, optional
-            What columns are: ``{"sex": "Female", "age": (30, 40), "race": ["Black", "White"]}``. A value
-            is fixed, and a tuple is an interval, both ends included (None: open); a list is some
-            values to choose from. Rows are exact draws under all values and one interval or list.
-            Further ones go by importance weighting (`densekit.distributions.anyorder`).
+        context : mapping or DataFrame, optional
+            A mapping says what columns are in all draws: ``{"sex": "Female", "age": (30, 40), "race":
+            ["Black", "White"]}``. A scalar is a value, a tuple an interval, both ends included (None:
+            open), and a list a set of values to choose from. A DataFrame has a row of values for each
+            draw (or one for all): missing cells and columns are drawn.
+        method : {"marginal", "network"}
+            The law that draws under a context are of. ``"marginal"``: the density of full rows, given
+            the context. Candidates of the network's law are chosen by weight, among four for each
+            draw (sixteen where four are worth less than one), or of a DataFrame among sixteen for each
+            row: exact as the candidates get many, and nearly where their effective sample size
+            is many times the number of draws. ``"network"``: what the network says of the other
+            columns, the context's first, as it stands; exact draws of that law under values and one
+            interval or list, of further ones by weight among sixteen candidates.
         random_state : int, RandomState, Generator or None
             Its own seed: None draws anew at every call.
         return_info : bool
-            Also return ``{"effective_sample_size": ...}``.
+            Also return a dict: ``effective_sample_size`` of the candidates, of a DataFrame one for each
+            row; and, of a mapping, ``log_probability``: of what it asks for, in nats, a density in the
+            units of X over the numbers that it fixes.
 
         Raises
         ------
@@ -209,60 +295,136 @@ class TabularAutoregressive(NeuralDensity):
         Warns
         -----
         UserWarning
-            The effective sample size is below ``n_samples``: the intervals and lists hardly ever come
-            together, and draws repeat each other in these columns.
+            The intervals and lists have a probability below 1e-6, given the values; a column, given the
+            values of the others, has what the context asks of it with a probability (of a value of a
+            column of numbers: density per standard deviation) below 1e-6; or what is asked
+            lies beyond all rows of ``fit``. Or the effective sample size is below ``n_samples``: draws
+            repeat each other.
         """
+        _check_method(method)
         if context is None:
             rows = super().sample(n_samples, random_state=random_state)
-            return (rows, {"effective_sample_size": float(n_samples)}) if return_info else rows
+            info = {"effective_sample_size": float(n_samples), "log_probability": 0.0}
+            return (rows, info) if return_info else rows
         check_is_fitted(self)
+        check_integer("n_samples", n_samples, 1)
+        seed = resolve_seed(random_state)
+        if codecs.is_frame(context):
+            rows, size = self._sample_each(n_samples, context, method, seed)
+            return (rows, {"effective_sample_size": size}) if return_info else rows
+        rows, info = self._sample_under(n_samples, context, method, seed)
+        return (rows, info) if return_info else rows
+
+    def _sample_under(
+        self, n_samples: int, context: Any, method: str, seed: int
+    ) -> tuple[Any, dict[str, float]]:
+        """Draws under one mapping, and what is known of them."""
         asked = read_conditions(self.codec_, context)
-        distribution = self.module_(conditions=asked.entries)
+        distribution = self.module_(conditions=asked.entries, method=method)
         twin = self._as(distribution, self.codec_.given((), asked.ends))
-        rows = super(TabularAutoregressive, twin).sample(n_samples, random_state=random_state)
-        size = distribution.effective_sample_size
+        rows = super(TabularAutoregressive, twin).sample(n_samples, random_state=seed)
+        exact = settle(self.codec_, asked, rows, np.random.default_rng(seed))
+        if exact:
+            all_ = np.zeros(n_samples, bool)
+            rows = combine(rows, exact, dict.fromkeys(exact, all_), {k: k for k in exact})
+        log_p, size = distribution.log_probability, distribution.effective_sample_size
+        reason = distribution.improbable(vars(self).get("event_range_"), _UNLIKELY)
+        if reason:
+            names = [c.name for c in self.schema_.varying]
+            warnings.warn(
+                f"the context {context!r} asks for what is next to impossible: "
+                f"{reason if isinstance(reason, str) else f'column {names[reason[0]]!r} {reason[1]}'}; "
+                "draws follow the tails of the model, which no row has shaped",
+                UserWarning,
+                stacklevel=3,
+            )
         if size < n_samples:
             warnings.warn(
                 f"the conditions {context!r} hardly ever come together: {n_samples} draws have an "
                 f"effective sample size of {size:.1f}; draw under fewer or wider ones",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return (rows, {"effective_sample_size": size}) if return_info else rows
+        return rows, {
+            "effective_sample_size": size,
+            "log_probability": log_p + asked.log_jacobian,
+        }
+
+    def _sample_each(
+        self, n_samples: int, context: Any, method: str, seed: int
+    ) -> tuple[Any, np.ndarray]:
+        """One draw for each row of a DataFrame, or all of them for its only row."""
+        events, missing = read_rows(self.codec_, context, "context")
+        n = len(events)
+        n_samples = n if n_samples == 1 else n_samples
+        if n not in (1, n_samples):
+            raise ValueError(
+                f"context has {n} rows and n_samples is {n_samples}: give one context row for all "
+                "draws, or one per draw"
+            )
+        if n < n_samples:
+            context = repeat_row(context, n_samples)
+            events = events.expand(n_samples, -1)
+            missing = {k: np.repeat(v, n_samples) for k, v in missing.items()}
+        rows, size = self._complete(events, method, seed)
+        labels = getattr(context, "column_names", None) or list(context.columns)
+        names = by_label({v: v for v in labels}, self.codec_.labels, "context")
+        return combine(rows, context, missing, names), size
+
+    def _complete(self, events: Tensor, method: str, seed: int) -> tuple[Any, np.ndarray]:
+        """Rows of which the missing entries are drawn, and effective sample sizes."""
+        with seeded(seed, torch.device(self.device_)):
+            found, size = self.module_(method=method).complete(events.to(self.device_))
+        return self.codec_.decode(found), size.cpu().numpy()
+
+    def impute(self, X: Any, *, method: str = "marginal", random_state: Any = None) -> Any:
+        """Fill each missing cell with a draw given the cells that its row has.
+
+        Parameters
+        ----------
+        X : array or DataFrame
+            Rows like those of ``fit``, with missing cells (NaN, None, NaT).
+        method : {"marginal", "network"}
+            As of :meth:`sample`: for each row one of sixteen candidates is chosen by weight, or there is
+            one.
+        random_state : int, RandomState, Generator or None
+
+        Returns
+        -------
+        rows
+            As X: the same container, and every cell that was there as it was. Columns with missing
+            cells have the dtype that ``fit`` saw; an array has its own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            X is of another container than the rows of ``fit``; a value that ``fit`` did not see, or
+            beyond the support of its column.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from densekit import TabularAutoregressive
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> est = TabularAutoregressive(hidden_sizes=(16,), max_steps=5, random_state=0).fit(X)
+        >>> X[:5, 1] = np.nan
+        >>> filled = est.impute(X, random_state=0)
+        >>> bool(np.isnan(filled).any()), bool((filled[5:] == X[5:]).all())
+        (False, True)
+        """
+        _check_method(method)
+        check_is_fitted(self)
+        X, _ = self._check_rows(codecs.for_scoring(X), None, reset=False)
+        if codecs.frames.container_of(X) != self.codec_.container:
+            raise TypeError(
+                f"X is of {codecs.frames.container_of(X)}, and fit saw rows of "
+                f"{self.codec_.container}: convert one of them"
+            )
+        events, missing = read_rows(self.codec_, X, "X")
+        rows, _ = self._complete(events, method, resolve_seed(random_state))
+        return fill(X, rows, missing)
 
 
-class TabularModule(nn.Module):
-    """A network, what its numbers mean, and the orders in which rows are scored."""
-
-    orders: Tensor
-
-    def __init__(self, net: ObservedNet, laws: SpikedLaws, orders: Tensor) -> None:
-        super().__init__()
-        self.net, self.laws = net, laws
-        self.register_buffer("orders", orders)
-
-    def forward(
-        self,
-        context: Tensor | None = None,
-        given: Sequence[int] = (),
-        conditions: dict[int, Any] | None = None,
-    ) -> AnyOrder:
-        """Event shape that of the laws, batch shape ()."""
-        return AnyOrder(self.net, self.laws, self.orders, given, conditions)
-
-    def weighed(self, events: Tensor) -> Tensor:
-        """For each event (N, D) an unbiased estimate of its log-density under a random order, (N,): the
-        cells after a random place of the order, each given those before the place."""
-        x = events.t().contiguous()
-        present = self.laws.present(x)
-        x = torch.where(x.isnan(), 0.0, x)
-        n_cells = present.sum(0)
-        u = torch.rand_like(present, dtype=x.dtype)
-        place = u.masked_fill(~present, 2.0).argsort(0).argsort(0)
-        # Places are spread evenly over the batch, whose rows are shuffled.
-        spread = (torch.arange(x.shape[1], device=x.device) + torch.rand_like(x[0])) / x.shape[1]
-        k = (spread * n_cells).long().clamp_max(n_cells - 1)
-        known = present & (place < k)
-        logp = self.laws.log_prob(self.net(self.laws.read_all(x), known), x, left_out=True)
-        rest = torch.where(present & ~known, logp, 0.0).sum(0)
-        return rest * n_cells / (n_cells - k).clamp_min(1)
+def _check_method(method: Any) -> None:
+    if method not in ("marginal", "network"):
+        raise ValueError(f"method={method!r} must be 'marginal' or 'network'")

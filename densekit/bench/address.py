@@ -27,7 +27,8 @@ _NOT_COUNTED = ("label", "baseline", "time_limit", "memory_limit")
 def address(run: Run) -> str:
     """Sixteen hexadecimal digits of SHA-256 over all that the result of ``run`` depends on.
 
-    That is what the suite says of it (but not its label), the source of its model and of every
+    That is what the suite says of it (but not its label), the content of its data where they are a file
+    (but not where that lies), the source of its model and of every
     module of densekit that the model or the benchmark's worker imports, and the versions of
     Python and of the libraries below. The source stands for the data too: recipes and checksums
     are part of it. A model that is not ours counts by its module, by what that imports of its own
@@ -44,6 +45,8 @@ def address(run: Run) -> str:
     said = {
         name: value for name, value in dataclasses.asdict(run).items() if name not in _NOT_COUNTED
     }
+    if run.file is not None:
+        said["file"] = run.file.counted()
     parts = [json.dumps(said, sort_keys=True, default=repr), *_versions(), _source(run.model)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

@@ -244,7 +244,10 @@ def write_table(records: Iterable[Record], folder: Path) -> Path:
 def _flat(record: Record) -> Iterator[tuple[str, Any]]:
     run = plain(record.run)
     yield from {"id": record.id, "suite": record.suite}.items()
-    yield from ((name, value) for name, value in run.items() if not isinstance(value, dict | list))
+    plain_values = (
+        (k, v) for k, v in run.items() if not isinstance(v, dict | list) and k != "file"
+    )
+    yield from plain_values
     yield "settings", json.dumps(run["settings"])
     for name in ("family", "status", "reason", "n_parameters", "started", "samples"):
         yield name, getattr(record, name)

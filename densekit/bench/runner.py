@@ -142,7 +142,7 @@ def run_suite(
 
 def _download(suite: Suite) -> None:
     """What is not on the machine, before any clock runs. What cannot be had is each run's to say."""
-    for name in dict.fromkeys(run.data for run in suite.runs):
+    for name in dict.fromkeys(run.data for run in suite.runs if run.file is None):
         if datasets.info(name).needs_download:
             with contextlib.suppress(OSError):
                 datasets.load(name)
@@ -170,7 +170,7 @@ class _Live:
     process: Any
     connection: multiprocessing.connection.Connection
     log: Path
-    begun: float = field(default_factory=time.perf_counter)
+    begun: float = field(default_factory=lambda: time.perf_counter())
 
     @property
     def time_left(self) -> float:

@@ -19,6 +19,19 @@
     settings = { n_transforms = 4 }
 
 Every data set meets a baseline of its modality too, unless the suite says ``baselines = false``.
+
+A file of one's own is data as well, its path seen from the folder of the suite:
+
+.. code-block:: toml
+
+    [[runs]]
+    data = "shop.csv"
+    model = "NeuralSplineFlow"
+    target = "Revenue"                               # its values are alike often in all parts
+    split = { test = 0.2, valid = 0.1, seed = 0 }    # or "part", a column; or { test = "held-out.csv" }
+    kinds = { Month = "categorical" }                # and other options of the codec: support, ...
+    sep = ";"                                        # where it is not found out
+    drop_missing = true                              # rows that lack a cell
 """
 
 import dataclasses
@@ -34,8 +47,9 @@ from pathlib import Path
 from typing import Any
 
 from densekit import datasets
+from densekit.bench import files
 from densekit.metrics import SAMPLE_METRICS
-from densekit.params import nearest
+from densekit.params import frozen, nearest
 
 _DEFAULTS: dict[str, Any] = {
     "budget": 30.0,
@@ -54,8 +68,8 @@ _BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "text": ("NGram", {"order": 1}),
 }
 _METRICS = (*SAMPLE_METRICS, "hpd")
-_SUITE_KEYS = ("description", "runs", "baselines", *_DEFAULTS)
-_RUN_KEYS = ("data", "model", "label", "settings", *_DEFAULTS)
+_SUITE_KEYS = ("description", "runs", "baselines", *_DEFAULTS, *files.KEYS)
+_RUN_KEYS = ("data", "model", "label", "settings", *_DEFAULTS, *files.KEYS)
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,17 @@ class Run:
     """Of samples: names of :data:`densekit.metrics.SAMPLE_METRICS`, and ``"hpd"``."""
     baseline: bool = False
     """The suite did not ask for it: every data set meets it."""
+    file: files.DataFile | None = None
+    """Where the data are, if they are no data set of ours."""
+
+    @property
+    def modality(self) -> str:
+        """ "table", "image" or "text"."""
+        return datasets.info(self.data).modality if self.file is None else self.file.modality
+
+    def load(self) -> datasets.Dataset:
+        """The data, in their parts."""
+        return datasets.load(self.data) if self.file is None else self.file.load()
 
     @property
     def key(self) -> str:
@@ -140,7 +165,7 @@ def load_suite(name: str) -> Suite:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"the suite {name} is not TOML: {error}") from error
-    return _suite(Path(name).stem, table)
+    return _suite(Path(name).stem, table, Path(name).parent)
 
 
 def resolve(model: str) -> Callable[..., Any]:
@@ -196,7 +221,7 @@ def check(suite: Suite) -> None:
                 )
 
 
-def _suite(name: str, table: dict[str, Any]) -> Suite:
+def _suite(name: str, table: dict[str, Any], folder: Path) -> Suite:
     where = f"suite {name}"
     _check_keys(where, table, _SUITE_KEYS)
     entries = table.get("runs", [])
@@ -207,11 +232,16 @@ def _suite(name: str, table: dict[str, Any]) -> Suite:
     ):
         raise ValueError(f"{where}: it needs at least one [[runs]] entry")
     defaults = _values(where, {key: table.get(key, value) for key, value in _DEFAULTS.items()})
-    runs = [
-        run
-        for i, entry in enumerate(entries, 1)
-        for run in _runs(f"{where}, run {i}", entry, defaults)
-    ]
+    about_files = {key: table[key] for key in files.KEYS if key in table}
+    known: dict[str, files.DataFile] = {}
+    runs: list[Run] = []
+    for i, entry in enumerate(entries, 1):
+        place = f"{where}, run {i}"
+        _check_keys(place, entry, _RUN_KEYS)
+        named = entry.get("data")
+        named = named if isinstance(named, list) else [named]
+        own = _own_files(place, named, folder, entry, about_files, known)
+        runs += _runs(place, named, entry, defaults, own)
     baselines = table.get("baselines", True)
     if not isinstance(baselines, bool):
         raise ValueError(f"{where}: baselines={baselines!r} must be true or false")
@@ -232,18 +262,64 @@ def _suite(name: str, table: dict[str, Any]) -> Suite:
     return Suite(name, str(table.get("description", "")), tuple(runs))
 
 
-def _runs(where: str, entry: dict[str, Any], defaults: dict[str, Any]) -> Iterator[Run]:
-    """One run for each data set and seed of an entry."""
-    _check_keys(where, entry, _RUN_KEYS)
-    names = entry.get("data")
-    names = names if isinstance(names, list) else [names]
-    for key, value in (*(("data", name) for name in names), ("model", entry.get("model"))):
-        if not isinstance(value, str):
-            raise ValueError(f"{where}: {key} must be a string, got {value!r}")
+def _own_files(
+    where: str,
+    names: list[Any],
+    folder: Path,
+    entry: dict[str, Any],
+    defaults: dict[str, Any],
+    known: dict[str, files.DataFile],
+) -> dict[str, files.DataFile]:
+    """The files among an entry's data, by what the entry calls them; ``known`` are those of earlier
+    entries, by their names."""
     for name in names:
-        if name not in datasets.names():
+        if not isinstance(name, str):
+            raise ValueError(f"{where}: data must be a string, got {name!r}")
+        if name not in datasets.names() and not files.is_file(name):
             hint = nearest(name, datasets.names())
-            raise ValueError(f"{where}: no data set is called {name!r}{hint}")
+            raise ValueError(
+                f"{where}: no data set is called {name!r}{hint}; the path of a file ends in "
+                "its suffix"
+            )
+    own = [name for name in names if name not in datasets.names()]
+    given = {key: entry[key] for key in files.KEYS if key in entry}
+    if given and not own:
+        raise ValueError(
+            f"{where}: {next(iter(given))} is for data from files, and {names[0]} is a data set, which "
+            "has its own parts and columns"
+        )
+    found = {}
+    for name in own:
+        file = files.DataFile.of(where, name, folder, {**defaults, **given})
+        if (other := known.setdefault(file.name, file)) != file:
+            raise ValueError(f"{where}: {_differ(file, other)}")
+        found[name] = file
+    return found
+
+
+def _differ(file: files.DataFile, other: files.DataFile) -> str:
+    """Why two runs cannot both have data of one name."""
+    if file.path != other.path:
+        return f"two files are called {file.name}: {other.path} and {file.path}; rename one"
+    key = next(
+        f.name for f in dataclasses.fields(file) if getattr(file, f.name) != getattr(other, f.name)
+    )
+    return (
+        f"runs of {file.name} differ in {key}: {getattr(other, key)!r} and {getattr(file, key)!r}; "
+        "scores of different rows or columns are not comparable, give them one"
+    )
+
+
+def _runs(
+    where: str,
+    names: list[str],
+    entry: dict[str, Any],
+    defaults: dict[str, Any],
+    own: dict[str, files.DataFile],
+) -> Iterator[Run]:
+    """One run for each data set and seed of an entry."""
+    if not isinstance(entry.get("model"), str):
+        raise ValueError(f"{where}: model must be a string, got {entry.get('model')!r}")
     values = {**defaults, **_values(where, {k: entry[k] for k in _DEFAULTS if k in entry})}
     settings = entry.get("settings", {})
     if not isinstance(settings, dict):
@@ -252,18 +328,20 @@ def _runs(where: str, entry: dict[str, Any], defaults: dict[str, Any]) -> Iterat
     if not isinstance(label, str) or not re.search(r"\w", label):
         raise ValueError(f"{where}: label must be a name, got {label!r}")
     # Fields of estimators are tuples where TOML has arrays.
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    settings = {k: frozen(v) for k, v in settings.items()}
     seeds = values.pop("seeds")
     for name in names:
+        file = own.get(name)
         for seed in seeds:
-            yield Run(name, entry["model"], label, settings, seed=seed, **values)
+            data = name if file is None else file.name
+            yield Run(data, entry["model"], label, settings, seed=seed, file=file, **values)
 
 
 def _baselines(runs: list[Run]) -> Iterator[Run]:
     """For each data set that has none, its modality's baseline under the terms of its first run."""
     for name in dict.fromkeys(run.data for run in runs):
         others = [run for run in runs if run.data == name]
-        model, settings = _BASELINES[datasets.info(name).modality]
+        model, settings = _BASELINES[others[0].modality]
         if not any(run.model == model and run.settings == settings for run in others):
             yield dataclasses.replace(
                 others[0],

@@ -120,7 +120,7 @@ def environment(model: str) -> dict[str, Any]:
 
 def _measure(run: Run, record: Record, folder: Path, report: Report) -> None:
     report("load")
-    data = datasets.load(run.data)
+    data = run.load()
     test = codecs.take(data.test.for_scoring(), 0, run.n_test)
     record.data = {
         "name": data.name,
@@ -131,6 +131,8 @@ def _measure(run: Run, record: Record, folder: Path, report: Report) -> None:
         "n_test": len(test),
         "n_dims": data.n_dims,
     }
+    if run.file is not None:
+        record.data |= {"file": run.file.path, "target": run.file.target}
     _show_data(data, folder / "data")
     if data.truth is not None:
         true = metrics.held_out_nats(data.truth.log_prob(test))

@@ -168,7 +168,7 @@ class Subject:
         if "max_steps" not in self.params:
             wanted.pop("max_epochs", None)
         elif self.params.get("max_epochs") is None and steps:
-            wanted["max_steps"] = min(steps, self.params["max_steps"])
+            wanted["max_steps"] = min(steps, self.params["max_steps"] or steps)
         return made.set_params(**{k: v for k, v in wanted.items() if k in self.params})
 
     def fit(self, X: Any, context: Any = None, **settings: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from densekit.distributions.mixture import (
+    MOST_PRODUCTS,
     NormalScores,
     block_length,
     is_wide,
@@ -24,16 +25,22 @@ from densekit.distributions.mixture import (
 
 _SEED_ROWS = 10_000
 _LLOYD_STEPS = 50
+_NARROWEST = 1e-3
+_TINY = 1e-12
+"""Least variance that counts in a geometric mean."""
 
 
 @dataclass
 class Penalty:
     """What keeps covariances away from zero: ``floor`` is added to every variance, and each
-    covariance is averaged with ``rows`` imagined rows of covariance ``spread`` I."""
+    covariance is averaged with that of ``rows`` imagined rows, whose columns are independent.
+
+    The variances of these are the component's own, averaged in turn with one row of the components'
+    geometric mean: a component of few rows cannot collapse, and a small one of many rows stays small.
+    """
 
     floor: float = 1e-6
     rows: float = 0.0
-    spread: float = 1.0
 
 
 @dataclass
@@ -69,32 +76,34 @@ class Fitted:
         return cls(mixtures[i], float(bound[i]), int(n_iter[i]), bool(converged[i]))
 
 
-def plus_plus(x: Tensor, n_components: int, n_init: int) -> Tensor:
-    """Starting centres (R, K, D) by greedy k-means++ (Arthur and Vassilvitskii 2007): each is the
-    best of several rows drawn in proportion to their squared distance from the centres so far."""
-    n, trials = len(x), 2 + n_components.bit_length()
+def plus_plus(x: Tensor, weights: Tensor, n_components: int, n_init: int) -> Tensor:
+    """Starting centers (R, K, D) by greedy k-means++ (Arthur and Vassilvitskii 2007): each is the
+    best of several rows drawn in proportion to their squared distance from the centers so far, times
+    their weights (n,)."""
+    trials = 2 + n_components.bit_length()
     norm = x.square().sum(1)
     centres = x.new_empty(n_init, n_components, x.shape[1])
-    centres[:, 0] = x[torch.randint(n, (n_init,), device=x.device)]
+    centres[:, 0] = x[torch.multinomial(weights, n_init, replacement=True)]
     distance = torch.cdist(centres[:, 0], x).square()
     for k in range(1, n_components):
-        # The tiny term keeps the draw possible when every row is a centre already.
-        drawn = torch.multinomial(distance + torch.finfo(x.dtype).tiny, trials, replacement=True)
+        # The tiny term keeps the draw possible when every row is a center already.
+        chances = distance * weights + torch.finfo(x.dtype).tiny
+        drawn = torch.multinomial(chances, trials, replacement=True)
         candidate = x[drawn]
         away = candidate.square().sum(-1, keepdim=True) + norm - 2 * (candidate @ x.T)
         nearer = torch.minimum(away.clamp_min_(0), distance[:, None])
-        best = nearer.sum(-1).argmin(1)
+        best = (nearer @ weights).argmin(1)
         restart = torch.arange(n_init, device=x.device)
         centres[:, k], distance = candidate[restart, best], nearer[restart, best]
     return centres
 
 
-def lloyd(x: Tensor, centres: Tensor) -> Tensor:
-    """Labels (R, n) of k-means from the given centres; a centre left without rows stays."""
+def lloyd(x: Tensor, weights: Tensor, centres: Tensor) -> Tensor:
+    """Labels (R, n) of k-means from the given centers; a center left without rows stays."""
     n_init, k, n_dims = centres.shape
     offset = k * torch.arange(n_init, device=x.device)[:, None]
     labels = offset.new_full((n_init, len(x)), -1)
-    rows = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    rows = torch.cat([x, torch.ones_like(x[:, :1])], 1) * weights[:, None]
     for _ in range(_LLOYD_STEPS):
         flat = centres.reshape(n_init * k, n_dims)
         score = torch.addmm(-0.5 * flat.square().sum(1, keepdim=True), flat, x.T)
@@ -105,29 +114,72 @@ def lloyd(x: Tensor, centres: Tensor) -> Tensor:
         sums = x.new_zeros(n_init * k, n_dims + 1)
         for restart in range(n_init):
             sums.index_add_(0, (labels + offset)[restart], rows)
-        mean = sums[:, :-1] / sums[:, -1:].clamp_min(1)
-        centres = torch.where(sums[:, -1:] > 0, mean, flat).view(n_init, k, n_dims)
+        count = sums[:, -1:]
+        mean = sums[:, :-1] / torch.where(count > 0, count, 1)
+        centres = torch.where(count > 0, mean, flat).view(n_init, k, n_dims)
     return labels
 
 
+def widths(x: Tensor, weights: Tensor) -> Tensor:
+    r"""How wide the columns of x (n, D) are where their rows are, (D,): one for a normal.
+
+    .. math::  w_j = \exp(h(x_j) - h(N(0, 1)))
+
+    with the entropy h estimated from spacings (Vasicek 1976). A column of narrow clusters far apart
+    has a large standard deviation and a small width: measured in widths, clusters stand out among
+    columns of noise, which their standard deviations would not let them.
+    """
+    n = len(x)
+    m = max(1, math.isqrt(n) // 2)
+    if n <= 4 * m:
+        return torch.ones_like(x[0])
+    z, order = x.sort(0)
+    mass = weights[order].cumsum(0) / weights.sum()
+    gap, share = z[m:] - z[:-m], (mass[m:] - mass[:-m]).clamp_min(_TINY)
+    weight = weights[order][m // 2 : m // 2 + n - m]
+    entropy = (weight * (gap.clamp_min(_TINY) / share).log()).sum(0) / weight.sum(0)
+    return (entropy - 0.5 * math.log(2 * math.pi * math.e)).exp().clamp_min(_NARROWEST)
+
+
 def start(
-    x: Tensor, n_components: int, n_init: int, covariance_type: str, penalty: Penalty
+    x: Tensor,
+    weights: Tensor | None,
+    n_components: int,
+    n_init: int,
+    covariance_type: str,
+    penalty: Penalty,
 ) -> Mixtures:
-    """Mixtures from k-means clusters of a random subset of the rows."""
+    """Mixtures from k-means clusters of a random subset of the rows (n, D), which count by their
+    weights (n,), one unless given.
+
+    Clusters are looked for in units of the columns' standard deviations, of their widths and of the
+    squares of these; the likeliest mixtures are kept.
+    """
+    weights = torch.ones_like(x[:, 0]) if weights is None else weights
     wanted = max(_SEED_ROWS, 100 * n_components)
     if len(x) > wanted:
-        x = x[torch.randperm(len(x), device=x.device)[:wanted]]
-    labels = lloyd(x, plus_plus(x, n_components, n_init))
+        chosen = torch.randperm(len(x), device=x.device)[:wanted]
+        x, weights = x[chosen], weights[chosen]
+    several = n_components > 1 and 1 < x.shape[1] <= MOST_PRODUCTS
+    units = [widths(x, weights) ** power for power in (0, 1, 2)] if several else [1]
+    labels = torch.cat(
+        [lloyd(x / u, weights, plus_plus(x / u, weights, n_components, n_init)) for u in units]
+    )
     full = covariance_type in ("full", "tied")
     height = n_features(x.shape[1], full)
-    sums = x.new_zeros(n_init * n_components, height)
+    sums = x.new_zeros(len(labels) * n_components, height)
     wide = is_wide(x.shape[1], full)
-    length = block_length((x.shape[1] if wide else height) + n_init * n_components, x.device)
-    for rows, label in zip(x.split(length), labels.split(length, 1), strict=True):
-        hard = torch.nn.functional.one_hot(label, n_components).mT.to(x.dtype)
+    length = block_length((x.shape[1] if wide else height) + len(sums), x.device)
+    parts = (x.split(length), weights.split(length), labels.split(length, 1))
+    for rows, weight, label in zip(*parts, strict=True):
+        hard = torch.nn.functional.one_hot(label, n_components).mT.to(x.dtype) * weight
         features = None if wide else quadratic_features(rows, full)
         sums += _weighted_sums(hard.flatten(0, 1), rows, features)
-    return maximise(sums.view(n_init, n_components, height), x.shape[1], covariance_type, penalty)
+    sums = sums.view(len(labels), n_components, height)
+    found = maximise(sums, x.shape[1], covariance_type, penalty)
+    if len(labels) == n_init:
+        return found
+    return found[expect(x, weights, found)[1].topk(n_init).indices]
 
 
 def _weighted_sums(r: Tensor, x: Tensor, features: Tensor | None) -> Tensor:
@@ -147,26 +199,36 @@ def maximise(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) 
     second = sums[..., n_dims + 1 :]
     log_weights = weight[..., 0].log()
     if covariance_type in ("diag", "spherical"):
-        share = penalty.rows / (count + penalty.rows)
         variance = (second / count - loc.square()).clamp_min(0)
-        variance = (1 - share) * variance + share * penalty.spread + penalty.floor
         if covariance_type == "spherical":
             variance = variance.mean(-1, keepdim=True).expand_as(variance)
-        return Mixtures(log_weights, loc, variance.sqrt())
+        share = penalty.rows / (count + penalty.rows)
+        variance = (1 - share) * variance + share * _imagined(variance, count, weight)
+        return Mixtures(log_weights, loc, (variance + penalty.floor).sqrt())
     if covariance_type == "tied":
         within = symmetric(second.sum(1) / count.sum(1), n_dims) - (weight * loc).mT @ loc
-        scale = _factor(within, count.sum(1, keepdim=True), penalty)[:, None]
+        total = count.sum(1, keepdim=True)
+        scale = _factor(within[:, None], total, torch.ones_like(total), penalty)
         return Mixtures(log_weights, loc, scale.repeat(1, loc.shape[1], 1, 1))
     covariance = symmetric(second / count, n_dims) - loc[..., None] * loc[..., None, :]
-    return Mixtures(log_weights, loc, _factor(covariance, count[..., None], penalty))
+    return Mixtures(log_weights, loc, _factor(covariance, count, weight, penalty))
 
 
-def _factor(covariance: Tensor, count: Tensor, penalty: Penalty) -> Tensor:
-    """Cholesky factors of penalised covariances."""
+def _imagined(variance: Tensor, count: Tensor, weight: Tensor) -> Tensor:
+    """Variances (R, K, D) of the rows that are imagined for components of these variances, with as
+    many rows and shares of all rows, (R, K, 1)."""
+    shared = (weight * variance.clamp_min(_TINY).log()).sum(1, keepdim=True).exp()
+    return (count * variance + shared) / (count + 1)
+
+
+def _factor(covariance: Tensor, count: Tensor, weight: Tensor, penalty: Penalty) -> Tensor:
+    """Cholesky factors of penalized covariances."""
     floor = penalty.floor
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    share = penalty.rows / (count + penalty.rows)
-    covariance = (1 - share) * covariance + share * penalty.spread * eye
+    variance = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
+    imagined = torch.diag_embed(_imagined(variance, count, weight))
+    share = (penalty.rows / (count + penalty.rows))[..., None]
+    covariance = (1 - share) * covariance + share * imagined
     factor, failed = torch.linalg.cholesky_ex(covariance + floor * eye)
     if not failed.any():
         return factor
@@ -176,8 +238,8 @@ def _factor(covariance: Tensor, count: Tensor, penalty: Penalty) -> Tensor:
     return torch.linalg.cholesky((vectors * values[..., None, :]) @ vectors.mT)
 
 
-def expect(x: Tensor, mixtures: Mixtures) -> tuple[Tensor, Tensor]:
-    """Sums of responsibilities times features (R, K, F), and mean log-likelihoods (R,)."""
+def expect(x: Tensor, weights: Tensor | None, mixtures: Mixtures) -> tuple[Tensor, Tensor]:
+    """Sums of weights times responsibilities times features (R, K, F), and mean log-likelihoods (R,)."""
     n_init, k = mixtures.log_weights.shape
     scores = NormalScores(*(v.flatten(0, 1) for v in vars(mixtures).values()))
     sums = x.new_zeros(n_init * k, n_features(x.shape[1], scores.full))
@@ -186,13 +248,18 @@ def expect(x: Tensor, mixtures: Mixtures) -> tuple[Tensor, Tensor]:
         r = logp.view(n_init, k, -1)
         top = r.amax(1, keepdim=True)
         norm = r.sub_(top).exp_().sum(1, keepdim=True)
-        total += (top + norm.log()).sum((1, 2))
+        if weights is None:
+            total += (top + norm.log()).sum((1, 2))
+        else:
+            total += (top + norm.log())[:, 0] @ weights[piece]
+            norm /= weights[piece]
         sums += _weighted_sums(r.div_(norm).view(n_init * k, -1), x[piece], features)
-    return sums.view(n_init, k, -1), total / len(x)
+    return sums.view(n_init, k, -1), total / (len(x) if weights is None else weights.sum())
 
 
 def fit(
     x: Tensor,
+    weights: Tensor | None,
     mixtures: Mixtures,
     covariance_type: str,
     tol: float,
@@ -210,7 +277,7 @@ def fit(
         active = (~converged).nonzero()[:, 0]
         if not len(active):
             break
-        sums, loglik = expect(x, mixtures[active])
+        sums, loglik = expect(x, weights, mixtures[active])
         mixtures.put(active, maximise(sums, x.shape[1], covariance_type, penalty))
         converged[active] = (loglik - bound[active]).abs() < tol
         bound[active] = loglik

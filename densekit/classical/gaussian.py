@@ -2,17 +2,13 @@
 
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from pyro.distributions import MultivariateNormal, TorchDistribution
 from torch import Tensor
 
 from densekit.base import Capabilities, DensityEstimator
 from densekit.params import Interval, OneOf
-
-_FOLDS = 5
-_GRID = (0.0, *np.logspace(-8, 0, 33))
-_LEAST = 1e-10
+from densekit.transforms.shrinkage import shrunken
 
 
 class Gaussian(DensityEstimator):
@@ -58,16 +54,8 @@ class Gaussian(DensityEstimator):
 
     def _fit(self, events: Tensor, context: Tensor | None) -> None:
         x = events.double()
-        n_folds = min(_FOLDS, len(x))
         x = x[torch.randperm(len(x), device=x.device)]
-        folds = [_moments(part) for part in x.tensor_split(n_folds)]
-        mean, covariance = _covariance(_total(folds))
-        shrinkage = self.shrinkage
-        if shrinkage == "auto":
-            shrinkage = _choose(folds)
-        values, vectors = torch.linalg.eigh(covariance)
-        values = ((1 - float(shrinkage)) * values + float(shrinkage)).clamp_min(_LEAST)
-        self.shrinkage_ = float(shrinkage)
+        mean, (values, vectors), self.shrinkage_ = shrunken(x, self.shrinkage)
         self.mean_ = mean.cpu().numpy()
         self.covariance_ = ((vectors * values) @ vectors.T).cpu().numpy()
 
@@ -76,42 +64,3 @@ class Gaussian(DensityEstimator):
         factor = torch.linalg.cholesky(covariance).to(self._torch_dtype)
         mean = torch.as_tensor(self.mean_, dtype=self._torch_dtype, device=self.device_)
         return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
-
-
-Moments = tuple[int, Tensor, Tensor]
-"""Number of rows, their sum (D,) and the sum of their products (D, D)."""
-
-
-def _moments(x: Tensor) -> Moments:
-    return len(x), x.sum(0), x.T @ x
-
-
-def _total(folds: list[Moments]) -> Moments:
-    count, first, second = zip(*folds, strict=True)
-    return sum(count), torch.stack(first).sum(0), torch.stack(second).sum(0)
-
-
-def _covariance(moments: Moments) -> tuple[Tensor, Tensor]:
-    n, first, second = moments
-    mean = first / n
-    return mean, second / n - mean[:, None] * mean
-
-
-def _choose(folds: list[Moments]) -> float:
-    """The shrinkage with the largest held-out likelihood.
-
-    A row left out scores by its squares along the eigenvectors of the rows kept, so that one
-    eigendecomposition a fold serves every shrinkage.
-    """
-    everything = _total(folds)
-    grid = everything[1].new_tensor(_GRID)[:, None]
-    score = torch.zeros_like(grid[:, 0])
-    for n, first, second in folds:
-        rest = (everything[0] - n, everything[1] - first, everything[2] - second)
-        mean, covariance = _covariance(rest)
-        values, vectors = torch.linalg.eigh(covariance)
-        about = second - first[:, None] * mean - mean[:, None] * first + n * mean[:, None] * mean
-        square = ((about @ vectors) * vectors).sum(0)
-        shrunk = ((1 - grid) * values + grid).clamp_min(_LEAST)
-        score -= (square / shrunk + n * shrunk.log()).sum(1)
-    return float(grid[score.argmax(), 0])

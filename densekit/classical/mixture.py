@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from densekit.base import Capabilities, DensityEstimator
 from densekit.classical import em
+from densekit.classical.rows import distinct
+from densekit.classical.selection import Settings, choose
 from densekit.distributions.mixture import NormalMixture
 from densekit.params import Interval, OneOf
 
@@ -79,27 +82,39 @@ class GaussianMixture(DensityEstimator):
     max_iter: Annotated[int, Interval(ge=1)] = 200
     max_time: Annotated[float, Interval(gt=0)] | None = None
     covariance_floor: Annotated[float, Interval(ge=1e-10)] = 1e-6
-    prior_rows: Annotated[float, Interval(ge=0)] = 1.0
+    prior_rows: Annotated[float | str, OneOf("auto"), Interval(ge=0)] = "auto"
     dtype: Annotated[str, OneOf("float32", "float64")] = "float64"
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="relaxed", modalities=("table", "image"), score_batch=4096
     )
 
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
-        x = events.double()
+    def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
         begun, seconds = time.perf_counter(), self.max_time or math.inf
-        n_components = self.n_components
-        if n_components == "auto":
-            n_components = self._choose(x, begun + seconds / 2)
-        elif int(n_components) > len(x):
+        n = max(len(events), 0 if weights is None else int(weights.sum()))
+        x, weights = distinct(events.double(), weights)
+        auto, n_components = self.n_components == "auto", self.n_components
+        if not auto and int(n_components) > n:
             raise ValueError(
-                f"n_components={n_components} is more than the {len(x)} rows of X; "
+                f"n_components={n_components} is more than the {n} rows of X; "
                 'lower it or use n_components="auto"'
             )
-        best = self._run(x, int(n_components), begun + seconds)
+        chooses = self.prior_rows == "auto"
+        settings = Settings(
+            1 if auto else int(n_components),
+            self.covariance_type,
+            self.n_init,
+            self.tol,
+            self.max_iter,
+            em.Penalty(self.covariance_floor, 1.0 if chooses else float(self.prior_rows)),
+            begun + seconds / 2,
+        )
+        if auto or chooses:
+            settings = choose(x, weights, settings, auto, chooses)
+        best = replace(settings, deadline=begun + seconds).run(x, weights)
         mixture = best.mixture
-        self.n_components_ = int(n_components)
+        self.n_components_ = settings.n_components
+        self.prior_rows_ = settings.penalty.rows
         self.weights_ = mixture.log_weights.exp().cpu().numpy()
         self.means_ = mixture.loc.cpu().numpy()
         self.covariances_ = self._covariances(mixture.scale)
@@ -108,37 +123,6 @@ class GaussianMixture(DensityEstimator):
             best.n_iter,
             best.converged,
         )
-
-    def _run(self, x: Tensor, n_components: int, deadline: float) -> em.Fitted:
-        kind = self.covariance_type
-        # As if the components shared out the volume of the data.
-        spread = n_components ** (-2 / max(1, x.shape[1]))
-        penalty = em.Penalty(self.covariance_floor, self.prior_rows, spread)
-        n_init = self.n_init if n_components > 1 else 1
-        started = em.start(x, n_components, n_init, kind, penalty)
-        return em.fit(x, started, kind, self.tol, self.max_iter, penalty, deadline)
-
-    def _choose(self, x: Tensor, deadline: float) -> int:
-        """The number of components by held-out likelihood."""
-        x = x[torch.randperm(len(x), device=x.device)[:_CHOICE_ROWS]]
-        held_out, rest = x[: len(x) // 5], x[len(x) // 5 :]
-        if len(held_out) < 2:
-            return 1
-        per_column = x.shape[1] + 1 if self.covariance_type == "full" else 2
-        best, chosen, n_components = x.new_full((len(held_out),), -torch.inf), 1, 1
-        # One doubling that does not help may precede one that does; two hardly ever do.
-        while n_components <= min(_MOST_COMPONENTS, 4 * chosen, len(rest) // (2 * per_column)):
-            if time.perf_counter() >= deadline:
-                break
-            mixture = self._run(rest, n_components, deadline).mixture
-            weights = mixture.log_weights.exp()
-            scores = NormalMixture(weights, mixture.loc, mixture.scale).log_prob(held_out)
-            gain = scores - best
-            # Written so that the first gain, which is infinite, counts.
-            if not gain.mean() <= gain.std() / len(gain) ** 0.5:
-                best, chosen = scores, n_components
-            n_components *= 2
-        return chosen
 
     def _covariances(self, scale: Tensor) -> np.ndarray:
         if self.covariance_type == "full":

@@ -8,7 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from densekit.cli.shared import Data, File, Format, Seed, Shared, app, published
+from densekit.cli.shared import (
+    Data,
+    Decimal,
+    File,
+    Format,
+    Seed,
+    Sep,
+    Shared,
+    Stopped,
+    app,
+    published,
+)
+
+MODEL_SUFFIX = ".densekit"
+TABLES = ("csv", "tsv", "parquet", "jsonl", "npy", "npz")
 
 
 def _model_names() -> list[str]:
@@ -44,6 +58,8 @@ def fit(
     max_time: Annotated[float | None, typer.Option(help="Seconds of training.")] = None,
     seed: Seed = None,
     format: Format = None,
+    sep: Sep = None,
+    decimal: Decimal = ".",
 ) -> None:
     """Learn the density of DATA and save the model.
 
@@ -56,6 +72,7 @@ def fit(
       densekit fit lines.txt --model TransformerLanguageModel --max-time 60 -o text.densekit
     """
     import densekit
+    from densekit.cli.conditions import names_of
     from densekit.params import nearest, parse_settings
 
     shared: Shared = context_.obj
@@ -79,9 +96,9 @@ def fit(
     given = parse_settings(pairs, known, model)
     if shared.quiet:
         given.setdefault("verbose", False)
-    rows, domain, _ = _read(data, "train", format)
+    rows, domain, _ = _read(data, "train", format, sep, decimal)
     estimator = models[model](**{k: v for k, v in domain.items() if k in known} | given)
-    columns = None if context is None else [name.strip() for name in context.split(",")]
+    columns = None if context is None else names_of(context)
     if columns is not None and not hasattr(rows, "columns"):
         raise ValueError(f"--context {context}: {data} has no named columns, as a .csv file has")
     start = time.perf_counter()
@@ -108,38 +125,50 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="COL=VALUE",
-            help="A value to condition on; or a file that has a row of them for each draw.",
+            help="A value to condition on, an interval 30..40 or ..40, or a list a,b; or a file that "
+            "has a row of values for each draw.",
         ),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="The beginning of every text.")] = None,
     seed: Seed = None,
     format: Format = None,
+    sep: Sep = None,
 ) -> None:
     """Draw rows from the model in FILE, like those it was fitted to.
 
-    With --json, rows on standard output are JSON lines.
+    Rows go to the file as they are drawn, so that there may be more of them than memory holds; more
+    than the disk holds are refused. --format and --sep are those of --out. With --json, rows on
+    standard output are JSON lines.
 
     \b
     Examples:
       densekit sample people.densekit -n 1000 --context sex=f --out women.parquet
+      densekit sample table.densekit --context age=30..40 --context race=White,Black -n 50
       densekit sample vae.densekit -n 64 --seed 0 --out pictures/
       densekit sample text.densekit -n 10 --prompt "The " --format text | head
     """
     import densekit
     from densekit import formats
+    from densekit.cli.drawing import Draws
 
     shared: Shared = context_.obj
     if shared.json and out == "-":
         format = format or "jsonl"
-    formats.check_target(out, format=format)
+    formats.check_target(out, format=format, sep=sep)
     estimator = densekit.load(file)
-    given = _context_of(estimator, file, context or (), prompt)
-    rows = estimator.sample(n, context=given, random_state=seed)
-    formats.write(rows, out, format=format)
+    draws = Draws(estimator, n, _context_of(estimator, file, context or (), prompt), seed)
+    if (probe := draws.probe()) is not None:
+        formats.check_room(probe, draws.n, out, format=format, sep=sep)
+    try:
+        formats.write_pieces(draws.pieces(), draws.n, out, format=format, sep=sep)
+    except KeyboardInterrupt as stop:
+        if out != "-" or not draws.done:
+            raise  # nothing was written
+        raise Stopped(f"{draws.done} of {draws.n} rows were written") from stop
     if out != "-":
-        shared.say(f"drew {len(rows)} rows; wrote them to {out}")
+        shared.say(f"drew {draws.n} rows; wrote them to {out}")
         if shared.json:
-            shared.show(None, {"rows": len(rows), "file": out})
+            shared.show(None, {"rows": draws.n, "file": out})
 
 
 @app.command()
@@ -150,30 +179,39 @@ def score(
     out: Annotated[
         str, typer.Option("--out", "-o", help="A table: score and standard_error of each row.")
     ] = "-",
+    given: Annotated[
+        str | None,
+        typer.Option(metavar="COLS", help="Score the other columns given these: age,sex."),
+    ] = None,
     format: Format = None,
+    sep: Sep = None,
+    decimal: Decimal = ".",
 ) -> None:
     """Log-density of each row of DATA under the model in FILE: nats, in the units of the data.
 
-    Of a data set (densekit datasets), the test part is scored. --format is that of DATA. With
-    --json, the table on standard output is JSON lines.
+    Of a data set (densekit datasets), the test part is scored. --format, --sep and --decimal are those
+    of DATA. With --json, the table on standard output is JSON lines.
 
     \b
     Examples:
       densekit score people.densekit new.csv --out scores.csv
       densekit score people.densekit - < new.csv | sort -g | head
+      densekit score table.densekit new.csv --given age,sex
     """
     import pandas as pd
 
     import densekit
     from densekit import formats
+    from densekit.cli.conditions import given_columns
 
     shared: Shared = context_.obj
     written = "jsonl" if shared.json and out == "-" else None
-    formats.check_target(out, format=written)
+    _check_table_file(out, written)
     estimator = densekit.load(file)
-    rows = _read(data, "test", format)[0]
+    columns = {} if given is None else {"given": given_columns(estimator, file, given)}
+    rows = _read(data, "test", format, sep, decimal)[0]
     with _naming(data):
-        scores, errors = _scores(estimator, rows)
+        scores, errors = _scores(estimator, rows, **columns)
     table = pd.DataFrame({"score": scores, "standard_error": errors})
     formats.write(table, out, format=written)
     where = "" if out == "-" else f"; wrote them to {out}"
@@ -195,6 +233,8 @@ def evaluate(
     ] = "two_sample_auc,energy_distance,precision,recall",
     seed: Annotated[int, typer.Option(min=0, help="Fixes what is drawn.")] = 0,
     format: Format = None,
+    sep: Sep = None,
+    decimal: Decimal = ".",
 ) -> None:
     """How good the model in FILE is on DATA: mean score, what it means, and sample metrics.
 
@@ -215,7 +255,7 @@ def evaluate(
 
     wanted = _metrics_of(compare)
     estimator = densekit.load(file)
-    rows, _, figures = _read(data, "test", format)
+    rows, _, figures = _read(data, "test", format, sep, decimal)
     units = {figure.unit for figure in figures}
     found = _likelihood(estimator, rows, units) if hasattr(estimator, "score_samples") else {}
     outside = found.pop("outside", 0)
@@ -235,7 +275,7 @@ def evaluate(
 
 
 def _read(
-    name: str, part: str, format: str | None
+    name: str, part: str, format: str | None, sep: str | None, decimal: str
 ) -> tuple[Any, Mapping[str, Any], Sequence[Any]]:
     """Rows of a file, or of a part of a data set with what is known of its entries and what others
     published on it."""
@@ -251,7 +291,7 @@ def _read(
         if not Path(name).suffix:
             hint = nearest(name, room.names())
             raise ValueError(f"{name}: no such file or folder, and no data set of that name{hint}")
-    return formats.read(name, format=format), {}, ()
+    return formats.read(name, format=format, sep=sep, decimal=decimal), {}, ()
 
 
 def _check_model_file(out: Path) -> None:
@@ -260,17 +300,29 @@ def _check_model_file(out: Path) -> None:
         raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first")
     if out.exists() and not out.is_file():
         raise ValueError(f"--out {out}: not a file; give the name of a file to save the model in")
+    if out.suffix not in ("", MODEL_SUFFIX):
+        raise ValueError(
+            f"--out {out} would hold a model of densekit: end the name in {MODEL_SUFFIX}, and not in "
+            f"{out.suffix}"
+        )
+
+
+def _check_table_file(out: str, format: str | None) -> None:
+    """Raise if no table of scores can be written there."""
+    from densekit import formats
+
+    if (found := formats.check_target(out, format=format).format) not in TABLES:
+        raise ValueError(
+            f"--out {out}: scores are a table, and {found} holds none; end the name in .csv, .tsv, "
+            ".parquet, .jsonl, .npy or .npz"
+        )
 
 
 def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | None) -> Any:
     """What ``sample`` is to condition on, from --context and --prompt."""
-    from datetime import date
-
-    import pandas as pd
-
     import densekit
     from densekit import formats
-    from densekit.params import parse_settings
+    from densekit.cli.conditions import conditions_of, takes_given
 
     kind, names = densekit.capabilities(estimator).context, estimator.context_names_
     if kind == "text" and estimator.context_codec_ is not None and prompt is None:
@@ -282,19 +334,20 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
             wanted = " ".join(f"--context {name}=..." for name in names)
             raise ValueError(f"{file} was fitted given {', '.join(names)}: add {wanted}")
         return prompt
-    if not names:
-        raise ValueError(f"--context {given[0]}: {file} was fitted without context columns")
-    if len(given) == 1 and "=" not in given[0]:
+    alone = Path(given[0])
+    if len(given) == 1 and (alone.is_file() or ("=" not in given[0] and alone.suffix)):
         return formats.read(given[0])
-    values = parse_settings(given, names, f"the context of {file}")
-    values = {k: pd.Timestamp(v) if isinstance(v, date) else v for k, v in values.items()}
-    missing = [name for name in names if name not in values]
-    if missing:
+    if names or takes_given(estimator):
+        return conditions_of(estimator, file, given)
+    if estimator.context_codec_ is not None and kind == "features":
         raise ValueError(
-            f"{file} was fitted given {', '.join(names)}: {missing[0]} is missing; give --context "
-            "once for each column"
+            f"--context {given[0]}: {file} was fitted given an array, whose columns have no names; give "
+            "a file of contexts, a row for each draw: --context rows.npy"
         )
-    return values
+    raise ValueError(
+        f"--context {given[0]}: {file} was fitted without context columns; fit with --context, or fit "
+        "TabularAutoregressive, which takes any columns afterwards"
+    )
 
 
 @contextlib.contextmanager
@@ -306,13 +359,13 @@ def _naming(data: str) -> Iterator[None]:
         raise ValueError(f"{data}: {error}") from error
 
 
-def _scores(estimator: Any, rows: Any) -> Any:
+def _scores(estimator: Any, rows: Any, **given: Any) -> Any:
     """Scores and standard errors; a ValueError, with the estimator's reason, where it has none."""
     try:
         score_samples: Callable[..., Any] = estimator.score_samples
     except AttributeError as error:
         raise ValueError(str(error.__cause__ or error)) from error
-    return score_samples(rows, return_std=True)
+    return score_samples(rows, return_std=True, **given)
 
 
 def _likelihood(estimator: Any, rows: Any, units: Collection[str]) -> dict[str, Any]:

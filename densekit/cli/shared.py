@@ -71,6 +71,16 @@ Format = Annotated[
     str | None,
     typer.Option(help="csv, tsv, parquet, npy, npz, jsonl, text: where the name does not say it."),
 ]
+Sep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MARK",
+        help="What separates the values of a CSV file: ; or tab, say. Found out if not given.",
+    ),
+]
+Decimal = Annotated[
+    str, typer.Option(metavar="MARK", help="What decimals come behind in a CSV file: . or ,")
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Fixes what is drawn.")]
 
 

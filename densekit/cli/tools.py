@@ -179,15 +179,13 @@ def list_models(
     """
     from rich.table import Table
 
-    import densekit
-    from densekit.discovery import family_of
+    from densekit import discovery
 
     table = Table("model", "family", "density", "takes", "context")
-    plain = []
-    for name, kind in densekit.all_estimators(family=family, modality=modality).items():
-        can, room = densekit.capabilities(kind), family_of(kind)
-        table.add_row(name, room, can.density, ", ".join(can.modalities), can.context)
-        plain.append({"model": name, "family": room, "density": can.density})
+    plain: list[dict[str, object]] = []
+    for name, (group, can) in discovery.listed(family=family, modality=modality).items():
+        table.add_row(name, group, can.density, ", ".join(can.modalities), can.context)
+        plain.append({"model": name, "family": group, "density": can.density})
         plain[-1] |= {"modalities": list(can.modalities), "context": can.context}
     context_.obj.show(table, plain)
 

@@ -2,15 +2,25 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from densekit.codecs.columns import encode_cells, has_density, places_of, shorten, step_of
+from densekit.codecs import frames
+from densekit.codecs.columns import (
+    encode_cells,
+    has_density,
+    jacobian_of,
+    places_of,
+    shorten,
+    step_of,
+)
 from densekit.codecs.frames import RawColumn
+from densekit.codecs.labels import by_label
 from densekit.codecs.schema import Column
-from densekit.codecs.table import TableCodec, by_label
+from densekit.codecs.table import TableCodec
+from densekit.codecs.unreadable import wrong_sort
 
 Entry = float | tuple[float, float]
 """What a column has in a typed event: its value or code, or its indicator and its value."""
@@ -26,6 +36,8 @@ class Condition:
     high: float = math.inf
     atoms: tuple[int, ...] = ()
     """Numbers of the atoms between the ends, from 1 on."""
+    log_jacobian: float = 0.0
+    """Of one value that has a density: log|d entry / d value|."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,13 @@ class Conditions:
     """By the number of the column among those that an event has."""
     ends: dict[Any, tuple[Any, Any]]
     """By the label of a column of numbers or datetimes: between which values its cells lie."""
+    listed: dict[Any, tuple[int, ...]] = field(default_factory=dict)
+    """By the label of a column of integers: which values its cells have, where they are several."""
+
+    @property
+    def log_jacobian(self) -> float:
+        """Of all values that have a density."""
+        return sum(c.log_jacobian for c in self.entries.values())
 
 
 def read_conditions(codec: TableCodec, context: Any) -> Conditions:
@@ -53,7 +72,7 @@ def read_conditions(codec: TableCodec, context: Any) -> Conditions:
     --------
     >>> codec = TableCodec().fit(np.array([[0.0, 5.0], [2.0, 5.0]]))
     >>> read_conditions(codec, {"x0": (1, 3), "x1": 5}).entries
-    {0: Condition(values=(), low=0.0, high=2.0)}
+    {0: Condition(values=(), low=0.0, high=2.0, atoms=(), log_jacobian=0.0)}
     """
     if not isinstance(context, Mapping):
         raise TypeError(
@@ -61,7 +80,7 @@ def read_conditions(codec: TableCodec, context: Any) -> Conditions:
             f"high) or lists of values, for example {{{codec.labels[0]!r}: ...}}"
         )
     asked = by_label(context, codec.labels, "context")
-    entries, ends, j = {}, {}, 0
+    entries, ends, listed, j = {}, {}, {}, 0
     for column, label in zip(codec.schema.columns, codec.labels, strict=True):
         if label in asked:
             what = asked[label]
@@ -70,8 +89,94 @@ def read_conditions(codec: TableCodec, context: Any) -> Conditions:
                 entries[j] = condition
                 if not column.levels:
                     ends[label] = _ends(column, what)
+                if column.kind == "integer" and not isinstance(what, tuple):
+                    listed[label] = tuple(sorted({int(v) for v in _listed(what)}))
         j += column.in_event
-    return Conditions(entries, ends)
+    _derived(codec, asked, entries)
+    return Conditions(entries, ends, listed)
+
+
+def _derived(codec: TableCodec, asked: Mapping[Any, Any], entries: dict[int, Condition]) -> None:
+    """What is asked of derived columns, as conditions on the columns that they are derived from."""
+    place = {c.name: j for j, c in enumerate(codec.schema.varying)}
+    names = {label: c.name for label, c in zip(codec.labels, codec.schema.columns, strict=True)}
+    for column, label in zip(codec.schema.columns, codec.labels, strict=True):
+        if column.kind != "derived" or label not in asked:
+            continue
+        j = place[names[column.parent]]
+        fits = set(_fitting(column, asked[label]))
+        if j in entries:
+            fits &= {int(v) for v in entries[j].values}  # type: ignore[arg-type]
+        if not fits:
+            raise ValueError(
+                f"context[{label!r}]={asked[label]!r} contradicts what the context says of column "
+                f"{column.parent!r}, which column {label!r} is derived from"
+            )
+        entries[j] = Condition(tuple(float(k) for k in sorted(fits)))
+
+
+def _fitting(column: Column, asked: Any) -> list[int]:
+    """Numbers of the levels of a parent for which a derived column has what is asked."""
+    if isinstance(asked, tuple):
+        low, high = (s * math.inf if v is None else v for v, s in zip(asked, (-1, 1), strict=True))
+        return [k for k, v in enumerate(column.levels) if low <= v <= high]  # type: ignore[operator]
+    return [k for k, v in enumerate(column.levels) if v in _listed(asked)]
+
+
+def settle(
+    codec: TableCodec, conditions: Conditions, rows: Any, rng: np.random.Generator
+) -> Mapping[Any, np.ndarray]:
+    """Values of integer columns, by label, that a draw in float64 does not tell from their neighbors:
+    where steps of the event are wider than 1, one of the integers in between that the conditions
+    allow.
+
+    Parameters
+    ----------
+    codec, conditions
+    rows : array or DataFrame
+        Draws under the conditions.
+    rng : Generator
+    """
+    out = {}
+    raws = {c.label: c for c in frames.read(rows).columns}
+    for column, label in zip(codec.schema.columns, codec.labels, strict=True):
+        asked = column.kind == "integer" and column.in_event
+        if not asked or label not in {*conditions.ends, *conditions.listed}:
+            continue
+        drawn = [int(v) for v in raws[label].values.tolist()]
+        low, high = conditions.ends.get(label, (None, None))
+        allowed = conditions.listed.get(label, ())
+        steps = [int(np.spacing(float(abs(v - column.origin)))) for v in drawn]
+        if not allowed and max(steps, default=0) < 2:
+            continue
+        found = [
+            _one_of(allowed, v, step, rng)
+            if allowed
+            else _between_steps(column, v, step, low, high, rng)
+            for v, step in zip(drawn, steps, strict=True)
+        ]
+        out[label] = np.array(found, dtype=np.uint64 if min(found) > 2**62 else np.int64)
+    return out
+
+
+def _one_of(allowed: tuple[int, ...], value: int, step: int, rng: np.random.Generator) -> int:
+    """One of the nearest of these values, where a step does not tell them apart."""
+    least = min(abs(v - value) for v in allowed)
+    near = [v for v in allowed if abs(v - value) <= least + step]
+    return near[int(rng.integers(len(near)))]
+
+
+def _between_steps(
+    column: Column, value: int, step: int, low: Any, high: Any, rng: np.random.Generator
+) -> int:
+    """An integer within half a step, between the ends."""
+    first, last = value - step // 2, value + step // 2
+    for end, choose, round_ in ((low, max, math.ceil), (high, min, math.floor)):
+        if end is not None and not (isinstance(end, float) and math.isinf(end)):
+            first, last = choose(first, round_(end)), choose(last, round_(end))
+    if last <= first or value in column.atoms:
+        return value
+    return first + int(rng.integers(last - first + 1))
 
 
 def _condition(column: Column, label: Any, asked: Any) -> Condition:
@@ -80,14 +185,14 @@ def _condition(column: Column, label: Any, asked: Any) -> Condition:
     values = _listed(asked)
     if not values:
         raise ValueError(f"context[{label!r}] is empty: give a value at least")
-    typed = _typed(column, label, values)
+    typed, slope = _typed(column, label, values)
     points = has_density(column) and any(not isinstance(t, tuple) or t[0] == 0 for t in typed)
     if points and len(set(typed)) > 1:
         raise ValueError(
             f"context[{label!r}]={asked!r}: column {label!r} has a density, of which several values "
             "have no mass; give one value or an interval (low, high)"
         )
-    return Condition(tuple(sorted(set(typed))))
+    return Condition(tuple(sorted(set(typed))), log_jacobian=slope)
 
 
 def _listed(asked: Any) -> list[Any]:
@@ -95,8 +200,8 @@ def _listed(asked: Any) -> list[Any]:
     return list(asked) if several else [asked]
 
 
-def _typed(column: Column, label: Any, values: list[Any]) -> list[Entry]:
-    """Values of a column as an event has them."""
+def _typed(column: Column, label: Any, values: list[Any]) -> tuple[list[Entry], float]:
+    """Values of a column as an event has them, and the log-Jacobian of the first."""
     y, term, indicator = encode_cells(column, _raw(column, label, values))
     outside = np.isneginf(term)
     if outside.any():
@@ -112,10 +217,10 @@ def _typed(column: Column, label: Any, values: list[Any]) -> list[Entry]:
             f"context[{label!r}]: column {label!r} has no value {shorten(bad)}, so that there is "
             f"nothing to condition on; {known}"
         )
-    typed: list[float] = ((y - column.loc) / column.scale).tolist()
-    if indicator is None:
-        return list(typed)
-    return list(zip(indicator.tolist(), typed, strict=True))
+    typed: list[Any] = ((y - column.loc) / column.scale).tolist()
+    if indicator is not None:
+        typed = list(zip(indicator.tolist(), typed, strict=True))
+    return typed, float(term[0] - jacobian_of(column)) if len(term) else 0.0
 
 
 def _raw(column: Column, label: Any, values: list[Any]) -> RawColumn:
@@ -133,6 +238,8 @@ def _raw(column: Column, label: Any, values: list[Any]) -> RawColumn:
     except (ValueError, TypeError):
         right = False
     if not right or (not strings and not column.unit and found.dtype.kind not in "biuf"):
+        if column.levels and isinstance(column.levels[0], bool):
+            raise ValueError(wrong_sort(f"context[{label!r}]", column, label, values))
         kind = "strings" if strings else "datetimes" if column.unit else "numbers"
         raise ValueError(
             f"context[{label!r}]: column {label!r} has {kind}, and {shorten(values)} is not what it can "
@@ -162,6 +269,8 @@ def _between(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
     condition = _codes(column, label, asked) if column.levels else _lattice(column, label, asked)
     one = not column.levels and condition.low == condition.high and not condition.atoms
     if one and math.isfinite(condition.low):
+        if has_density(column):
+            return _condition(column, label, asked[0])
         value: Entry = (0.0, condition.low) if column.atoms else condition.low
         return Condition((value,))
     if (
@@ -185,7 +294,7 @@ def _codes(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
         ends = _raw(column, label, [v for v in asked if v is not None]).values.tolist()
         place = list(column.levels)
     else:
-        ends = list(_typed(column, label, [v for v in asked if v is not None]))
+        ends = list(_typed(column, label, [v for v in asked if v is not None])[0])
         place = list(range(len(column.levels)))
     first = -math.inf if low is None else ends[0]
     last = math.inf if high is None else ends[-1]

@@ -14,6 +14,7 @@ from densekit.codecs.columns import has_density, shorten
 from densekit.codecs.frames import check_unicode, n_rows, select, take
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
+from densekit.codecs.unreadable import wrong_sort
 
 
 class ContextCodec:
@@ -171,6 +172,10 @@ class ContextCodec:
                     f"context has {np.ndim(columns[c])} dimensions in {c!r}: a column has one"
                 )
             check_unicode(f"Context column {c!r}", (v for v in columns[c] if isinstance(v, str)))
+        if hasattr(self.table, "schema"):
+            for label, column in zip(self.table.labels, self.schema.columns, strict=True):
+                if said := wrong_sort(f"context[{label!r}]", column, label, columns[label]):
+                    raise ValueError(said)
         import pandas as pd
 
         frame = nw.from_native(pd.DataFrame({c: columns[c] for c in names}))

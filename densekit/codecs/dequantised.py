@@ -7,7 +7,12 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from densekit.codecs.schema import Schema
-from densekit.distributions.montecarlo import MonteCarloDistribution, log_mean_exp
+from densekit.distributions.montecarlo import (
+    MonteCarloDistribution,
+    Scores,
+    effective_sample_size,
+    log_mean_exp,
+)
 
 _ROWS = 4096
 """Relaxed events scored at once: the draws of a few rows go together, those of many one by one."""
@@ -50,6 +55,10 @@ class Dequantised(MonteCarloDistribution):
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The bound and its standard error (:func:`log_mean_exp`), in float64."""
+        return self.scores(value)[:2]
+
+    def scores(self, value: Tensor) -> Scores:
+        """The same with the effective sample size of the draws."""
         lead = value.shape[: value.ndim - len(self.event_shape)]
         group = max(1, _ROWS // max(1, lead.numel()))
         if self._bank is None:
@@ -59,7 +68,8 @@ class Dequantised(MonteCarloDistribution):
         score, spread = log_mean_exp(logw)
         # Where every draw scores -inf there is nothing to weigh.
         weight = torch.softmax(logw, 0).nan_to_num(1 / len(logw))
-        return score, torch.hypot(spread, (weight * error).square().sum(0).sqrt())
+        std = torch.hypot(spread, (weight * error).square().sum(0).sqrt())
+        return Scores(score, std, effective_sample_size(logw), None)
 
     def _weights(self, value: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """log p(z) + log|dz/du| of each draw and row, (k, \\*lead), and the error of log p."""

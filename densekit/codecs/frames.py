@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from densekit.codecs.schema import Column, Modality
+from densekit.codecs.unreadable import reject_unreadable
 
 Level = str | int | float | bool
 
@@ -113,25 +114,31 @@ def select(X: Any, rows: np.ndarray) -> Any:
 # ---------------------------------------------------------------------------------------- modality
 
 
-def reject_unreadable(X: Any) -> None:
-    """Raise TypeError where X is a scipy sparse container, or rows that are not there yet."""
-    if type(X).__name__ == "LazyFrame":
-        raise TypeError("X is a LazyFrame, whose rows are not there yet; pass X.collect().")
-    if type(X).__module__.startswith(("pyarrow.parquet", "pyarrow._dataset")):
-        raise TypeError(
-            f"X is a {type(X).__name__}, whose rows are not there yet; pass a table. Estimators learn "
-            "from, and score, a pyarrow.parquet.ParquetFile and a pyarrow.dataset.dataset of Parquet "
-            "files without loading them (how-to, Large data)."
-        )
-    if hasattr(X, "toarray") and hasattr(X, "nnz"):
-        raise TypeError(
-            f"Sparse data was passed ({type(X).__name__} of shape {X.shape}), but dense data is "
-            "required: use X.toarray()."
-        )
+def too_few_rows(X: Any) -> str:
+    """Why X, which has at most one row, is no data to learn from, and what to do.
+
+    Raises
+    ------
+    TypeError
+        X only looks like one row, being no container of rows.
+    """
+    reject_unreadable(X)
+    n = n_rows(X)
+    if not n:
+        return "X is empty: it has 0 rows"
+    said = f"X has n_samples={n}: a density needs at least 2 rows, found 1 sample"
+    if not is_text(X):
+        return said
+    (text,) = list(X)
+    return (
+        f"{said}, a string of {len(text):,} characters; divide it into strings, by its lines "
+        "(splitlines) or into pieces of one length"
+    )
 
 
 def as_array(X: Any) -> np.ndarray:
     """An array-like as an array; numbers and strings mixed in nested lists stay what they are."""
+    reject_unreadable(X)
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise ValueError(
             f"X is a masked array with {int(np.ma.getmaskarray(X).sum())} masked values; a missing "
@@ -191,7 +198,7 @@ def modality_of(X: Any, image_shape: tuple[int, ...] | None = None) -> Modality:
     Raises
     ------
     TypeError
-        X is sparse, or one string.
+        X is sparse, one string, a path, a mapping, an iterator or a list of dicts.
     ValueError
         X is empty, or its shape or range fits no modality.
 
@@ -203,8 +210,6 @@ def modality_of(X: Any, image_shape: tuple[int, ...] | None = None) -> Modality:
     'image'
     """
     reject_unreadable(X)
-    if isinstance(X, (str, bytes)):
-        raise TypeError(f"X is one {type(X).__name__}; pass a list of strings, one per row.")
     if is_text(X):
         return "text"
     if container_of(X) != "numpy" and hasattr(X, "columns"):

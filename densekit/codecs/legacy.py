@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from densekit.codecs.columns import places_of
+from densekit.codecs.layout import layout
 from densekit.codecs.schema import Schema
-from densekit.codecs.table import TableCodec, layout
+from densekit.codecs.table import TableCodec
 
 
 def with_atoms(schema: Schema) -> Schema:

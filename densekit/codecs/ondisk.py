@@ -16,7 +16,7 @@ from torch import Tensor
 
 from densekit.codecs.base import Codec
 from densekit.codecs.frames import select
-from densekit.codecs.learning import PIECE
+from densekit.codecs.learner import PIECE
 
 
 class RowsInPieces(ABC):
@@ -32,7 +32,7 @@ class RowsInPieces(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[Any]:
-        """All rows in their order, ``densekit.codecs.learning.PIECE`` at a time."""
+        """All rows in their order, ``densekit.codecs.learner.PIECE`` at a time."""
 
 
 class RowsOnDisk(RowsInPieces):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Self
 
 from densekit.codecs.frames import check_labels
-from densekit.codecs.learning import PIECE
+from densekit.codecs.learner import PIECE
 from densekit.codecs.ondisk import RowsInPieces
 
 _BUFFER = 2**18

@@ -1,11 +1,8 @@
 """Tables: columns of any kind to standardised numbers and codes, and back."""
 
 import copy
-import difflib
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -22,15 +19,17 @@ from densekit.codecs.columns import (
     encode_cells,
     jacobian_of,
     shorten,
-    step_of,
 )
 from densekit.codecs.derived import check_derived, derive, derived_values
 from densekit.codecs.description import Description, with_labels
 from densekit.codecs.findings import ColumnWarning, warn_of_findings
 from densekit.codecs.frames import RawColumn
-from densekit.codecs.learning import KnownLearner, Learner, learner
+from densekit.codecs.labels import by_label
+from densekit.codecs.layout import schema_of
+from densekit.codecs.learner import Learner
+from densekit.codecs.learning import KnownLearner, learner
 from densekit.codecs.ondisk import RowsInPieces
-from densekit.codecs.schema import Column, Modality, Schema
+from densekit.codecs.schema import Column, Modality
 
 
 class TableCodec(Codec):
@@ -54,13 +53,14 @@ class TableCodec(Codec):
     All arithmetic is float64.
 
     **Atoms.** A value of a float or datetime column that at least ``atom_share`` of the rows have, and
-    ten rows (128 values at most), is an atom: it has a mass. So is, whatever its share, an end of a
-    declared closed support on which a row lies; an end without a row has no mass. A float column with
-    at most 20 distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of
-    these values. A column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0
-    on the atoms, which have no Jacobian. Location and scale are those of the other values. An integer
-    with the share is an atom where a density on the scale of the column could not give it its mass,
-    and every common integer is where 32 bits do not tell it from its neighbors.
+    ten rows (128 values at most), is an atom: it has a mass. Values that come again because all are
+    rounded are none: on a grid, the share must be four times that of one step in a standard deviation,
+    unless the value is the smallest or the largest. An end of a declared closed support on which a row
+    lies is an atom, whatever its share; an end without a row has no mass. A float column with at most
+    20 distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of these
+    values. A column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0 on the
+    atoms, which have no Jacobian. Location and scale are those of the other values. Integers have atoms
+    by the same rule, and every common integer is one where 32 bits do not tell it from its neighbors.
 
     **Ends.** A column whose smallest or largest value has the share ends there: there is no mass beyond,
     and a later row beyond scores -inf.
@@ -186,7 +186,7 @@ class TableCodec(Codec):
         self.container = frame.container
         self.dtype = frame.dtype
         self.labels = labels
-        self.schema = _schema(columns, learners)
+        self.schema = schema_of(columns, learners)
         if self.columns is None:
             warn_of_findings(frame, columns)
         return self
@@ -485,29 +485,6 @@ def describe(
 # ---------------------------------------------------------------------------------------- fit
 
 
-def by_label(given: Any, labels: list[Any], parameter: str) -> dict[Any, Any]:
-    """A mapping of columns with the labels that they have, its keys checked."""
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f"{parameter} must map columns to values, for example {{{labels[0]!r}: ...}}; "
-            f"got {given!r}."
-        )
-    out = {}
-    for key, value in given.items():
-        label = key
-        if key not in labels and isinstance(key, str) and re.fullmatch(r"x\d+", key):
-            label = int(key[1:])  # An array's column by the name that the schema gives it.
-        if label not in labels:
-            close = difflib.get_close_matches(str(key), [str(v) for v in labels], 1, 0.0)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"{parameter} names the column {key!r}, which X does not have; {hint}"
-                f"X has {shorten(labels)}."
-            )
-        out[label] = value
-    return out
-
-
 def _present(weights: np.ndarray | None, raw: RawColumn) -> np.ndarray | None:
     """Weights of the rows whose cell is not missing."""
     if weights is None or raw.missing is None:
@@ -533,56 +510,3 @@ def _warn_outside(unseen: list[str], beyond: list[str]) -> None:
             ColumnWarning,
             stacklevel=4,
         )
-
-
-def _edges(counts: Sequence[np.ndarray | None]) -> np.ndarray:
-    """For each entry the cumulative shares of its codes, from 0 to 1, filled up with ones; from the
-    rows that each code has, None where the entry is no code.
-
-    Shares are those of the rows with one imagined row for each code, so that none is zero.
-    """
-    widest = max(len(n) for n in counts if n is not None)
-    edges = np.ones((len(counts), widest + 1))
-    for j, n in enumerate(counts):
-        if n is not None:
-            edges[j, : len(n) + 1] = np.concatenate([[0.0], np.cumsum(n + 1) / (n + 1).sum()])
-    return edges
-
-
-def _schema(columns: tuple[Column, ...], learners: Sequence[Learner]) -> Schema:
-    counts: list[np.ndarray | None] = []
-    for column, one in zip(columns, learners, strict=True):
-        if column.in_event and column.atoms:
-            counts.append(one.atom_rows())
-        if column.in_event:
-            counts.append(one.counts(column) if column.levels else None)
-    schema = layout(columns)
-    return replace(schema, edges=_edges(counts)) if schema.cardinality.any() else schema
-
-
-def layout(columns: tuple[Column, ...]) -> Schema:
-    """The schema of events with these columns, without the shares of codes."""
-    entries: list[tuple[str, int, bool, float]] = []
-    pairs = []
-    for column in (c for c in columns if c.in_event):
-        if column.atoms:
-            pairs.append((len(entries), len(entries) + 1))
-            entries.append((f"{column.name} on an atom", 1 + len(column.atoms), False, 0.0))
-        ordered = column.kind in ("ordinal", "boolean")
-        step = step_of(column) / column.scale
-        entries.append((column.name, len(column.levels), ordered, step))
-    names, cardinality, ordered_, width = zip(*entries, strict=True) if entries else ((),) * 4
-    d = len(entries)
-    return Schema(
-        modality="table",
-        event_shape=(d,),
-        cardinality=np.array(cardinality, dtype=int),
-        ordered=np.array(ordered_, dtype=bool),
-        width=np.array(width, dtype=float),
-        shift=np.zeros(d),
-        spread=np.ones(d),
-        names=tuple(names),
-        columns=columns,
-        constants=any(not c.in_event for c in columns),
-        pairs=tuple(pairs),
-    )

@@ -15,6 +15,7 @@ from torch import Tensor
 from densekit.codecs.base import Codec
 from densekit.codecs.frames import container_of
 from densekit.codecs.schema import Modality, Schema
+from densekit.codecs.unreadable import reject_unreadable
 
 PADDING, END, UNKNOWN = 0, 1, 2
 """Ids with a meaning of their own; symbols begin at 3."""
@@ -264,8 +265,7 @@ class TextCodec(Codec):
 
 def _strings(X: Any, what: str = "X") -> list[str]:
     """The items of a list, series or array, each checked to be a string of Unicode characters."""
-    if isinstance(X, (str, bytes)):
-        raise TypeError(f"{what} is one {type(X).__name__}; pass a list of strings, one per row.")
+    reject_unreadable(X, what)
     if hasattr(X, "columns"):
         first = next(iter(getattr(X, "column_names", X.columns)), "text")
         raise TypeError(

@@ -11,39 +11,59 @@ What is not on the machine is downloaded once and kept in the cache folder (``DE
 files in the folder that ``DENSEKIT_DATA`` names are taken first. Sums are checked either way.
 """
 
+import functools
+import importlib
 from collections.abc import Callable
+from typing import Any
 
-from densekit.datasets import binary, builtin, catalogue, images, maf, tables, texts, toys, uci
+from densekit.datasets import catalogue
 from densekit.datasets.base import Dataset, HeldOut, Published, Truth
 from densekit.datasets.catalogue import Info
-from densekit.datasets.fetch import DownloadError
-from densekit.datasets.images import binarise
-from densekit.datasets.toys import *  # noqa: F403
 
+_MODULES = ("builtin", "toys", "maf", "images", "texts", "tables", "uci", "binary")
+"""Where the loaders are: imported when something is loaded, since they need pandas and scipy."""
+_ELSEWHERE = {
+    "DownloadError": "fetch",
+    "binarise": "images",
+    **dict.fromkeys(
+        ("Banana", "Checkerboard", "ClaytonCopula", "EightGaussians", "Funnel", "GaussianCopula",
+         "GaussianGrid", "IsingImages", "MarkovText", "MixtureOfGaussians", "Pinwheel", "Spirals",
+         "StudentCopula", "TwoMoons"),
+        "toys",
+    ),
+}  # fmt: skip
 __all__ = [
     "Dataset",
-    "DownloadError",
     "HeldOut",
     "Info",
     "Published",
     "Truth",
-    "binarise",
     "info",
     "load",
     "names",
+    *_ELSEWHERE,
 ]
-__all__ += [name for name in toys.__all__ if name != "TOYS"]
 
-_LOADERS: dict[str, Callable[[], Dataset]] = {
-    **builtin.LOADERS,
-    **{toy.__name__: toy for toy in toys.TOYS},
-    **maf.LOADERS,
-    **images.LOADERS,
-    **texts.LOADERS,
-    **tables.LOADERS,
-    **uci.LOADERS,
-    **binary.LOADERS,
-}
+
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        value = getattr(importlib.import_module(f"densekit.datasets.{_ELSEWHERE[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'densekit.datasets' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ELSEWHERE})
+
+
+@functools.cache
+def _loaders() -> dict[str, Callable[[], Dataset]]:
+    found: dict[str, Callable[[], Dataset]] = {}
+    for name in _MODULES:
+        module = importlib.import_module(f"densekit.datasets.{name}")
+        found |= {f.__name__: f for f in module.TOYS} if name == "toys" else module.LOADERS
+    return found
 
 
 def names(modality: str | None = None) -> tuple[str, ...]:
@@ -60,10 +80,10 @@ def names(modality: str | None = None) -> tuple[str, ...]:
     (True, False)
     """
     if modality is None:
-        return tuple(_LOADERS)
+        return catalogue.listed()
     if modality not in ("table", "image", "text"):
         raise ValueError(f"modality={modality!r}: must be 'table', 'image' or 'text'")
-    return tuple(name for name in _LOADERS if info(name).modality == modality)
+    return tuple(name for name in catalogue.listed() if info(name).modality == modality)
 
 
 def info(name: str) -> Info:
@@ -79,8 +99,8 @@ def info(name: str) -> Info:
     >>> info("uci_yacht").rows, info("uci_yacht").licence
     ((250, 28, 30), 'CC BY 4.0')
     """
-    if name not in _LOADERS:
-        raise ValueError(catalogue.no_such_set(name, _LOADERS))
+    if name not in catalogue.listed():
+        raise ValueError(catalogue.no_such_set(name, catalogue.listed()))
     return catalogue.entry(name)
 
 
@@ -102,6 +122,6 @@ def load(name: str) -> Dataset:
     >>> data.train.shape, len(data.test), data.modality
     ((1294, 8, 8), 359, 'image')
     """
-    if name not in _LOADERS:
-        raise ValueError(catalogue.no_such_set(name, _LOADERS))
-    return _LOADERS[name]()
+    if name not in catalogue.listed():
+        raise ValueError(catalogue.no_such_set(name, catalogue.listed()))
+    return _loaders()[name]()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
     from densekit.codecs.schema import Schema
@@ -163,6 +162,8 @@ class Dataset:
                 columns = ",".join(map(str, getattr(part, "columns", ())))
                 values = np.ascontiguousarray(part)
                 if values.dtype == object:  # the bytes of which are addresses
+                    import pandas as pd
+
                     values = pd.util.hash_pandas_object(part, index=False).to_numpy()
                 sha.update(columns.encode() + values.tobytes())
         return sha.hexdigest()

@@ -131,7 +131,9 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
 def categories(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns of strings as categories, sorted: what is declared here no part can lack."""
     strings = [c for c in frame if pd.api.types.is_string_dtype(frame[c].dtype)]
-    return frame.astype({c: pd.CategoricalDtype(sorted(frame[c].unique())) for c in strings})
+    return frame.astype(
+        {c: pd.CategoricalDtype(sorted(frame[c].dropna().unique())) for c in strings}
+    )
 
 
 def integers(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,29 +1,44 @@
 """Columns in any order: a network that reads whichever are known, as a Pyro distribution."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import constraints
 from torch import Tensor
 
+from densekit.distributions.marginal import TOLERANCE, OneOrder
+from densekit.distributions.montecarlo import (
+    MonteCarloDistribution,
+    Scores,
+    effective_sample_size,
+    log_mean_exp,
+)
 from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.observed import ObservedNet
 from densekit.transforms.columns import to_columns
 
-_CANDIDATES, _FEWEST_CANDIDATES = 16, 256
-"""Candidates for a draw under several restrictions, and how many there are at least."""
+_FEW, _MANY, _FEWEST = 4, 16, 256
+"""Candidates for a draw under conditions, where they are worth it and else, and how many there are at
+least."""
+_ALL = 1 - 1e-6
+"""Share of the draws that candidates are worth where all weights are equal, rounding aside."""
+_PER_ROW = 16
+"""Candidates for the missing cells of one row."""
 
 
-class AnyOrder(TorchDistribution):
-    r"""The mean of S products of conditional laws, each in an order of its own, given some columns.
+class AnyOrder(MonteCarloDistribution):
+    r"""The mean of S products of conditional laws, each in an order of its own.
 
-    .. math:: p(x_U \mid x_G) = \frac{1}{S} \sum_{s=1}^S \prod_{d \in U}
-              p(x_{o_s(d)} \mid x_G, x_{o_s(1)}, \dots, x_{o_s(d-1)})
+    .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_{d} p(x_{o_s(d)} \mid x_{o_s(1)}, \dots,
+              x_{o_s(d-1)})
 
-    where the orders pass over the given columns G, which are known from the start, and in each row
-    over the cells that are missing (NaN), which are neither known nor scored.
+    A cell that is missing (NaN) is integrated out, and with columns G that are given the score is
+    :math:`\log p(x) - \log p(x_G)`: :mod:`densekit.distributions.marginal` says how. With
+    ``method="network"`` both are what the network says of the other cells, each in the given order,
+    from those that are known: one pass a column, and a density, but another one than the marginal of
+    p, as far as the network's conditional laws contradict each other.
 
     Parameters
     ----------
@@ -36,28 +51,37 @@ class AnyOrder(TorchDistribution):
         G.
     conditions : mapping from column to object with ``values``, ``low``, ``high``, ``atoms``
         Draws have one of the values (of a column with atoms pairs of indicator and value), or lie
-        between the ends or on one of the atoms. One value is known from the start; then
-        come columns that are restricted to several, each drawn from its own law, restricted.
+        between the ends or on one of the atoms.
+    method : {"marginal", "network"}
+        Which law is scored and drawn from where cells are missing, or columns given or under
+        conditions.
+    draws : int
+        K: draws behind a score that is neither a product nor a sum nor an integral of one number.
 
     Attributes
     ----------
     effective_sample_size : float
-        Of all draws under conditions so far. One restricted column is drawn exactly. Several give
-        each draw a weight, the mass of their restrictions, each given the ones before it, by which
-        draws are chosen from 16 candidates each: this is (sum w)^2 / sum w^2 over the candidates,
+        Of all draws under conditions so far. Candidates have the conditions' values, then come
+        restricted columns, each drawn from its own law given those before, restricted, and then the
+        others, in one of the orders. A draw is chosen by weight among four candidates, or sixteen
+        where those are worth less than one a draw: this is (sum w)^2 / sum w^2 over the candidates,
         and draws are as good as exact where it is many times their number.
+    log_probability : float
+        Log of the mean weight of all candidates so far: of the mass of what the conditions ask for, a
+        density over the numbers that are fixed.
 
     Notes
     -----
-    Event shape (D,), batch shape ().
+    Event shape (D,), batch shape (). Draws are in float64 where they are made under conditions, so that
+    integers are told apart.
 
     Examples
     --------
     >>> laws = SpikedLaws(cardinality=[2, 2], ordered=[False] * 2, width=[0.0] * 2)
     >>> net = ObservedNet(laws.reads, laws.n_params, (8,))
     >>> rows = torch.tensor([[0.0, 1.0], [0.0, torch.nan]])
-    >>> AnyOrder(net, laws, torch.tensor([[0, 1]])).log_prob(rows).exp()
-    tensor([0.2500, 0.5000], grad_fn=<ExpBackward0>)
+    >>> AnyOrder(net, laws, torch.tensor([[0, 1]])).log_prob(rows).exp().tolist()
+    [0.25, 0.5]
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -71,132 +95,292 @@ class AnyOrder(TorchDistribution):
         orders: Tensor,
         given: Sequence[int] = (),
         conditions: Mapping[int, Any] | None = None,
+        method: str = "marginal",
+        draws: int = 64,
     ) -> None:
         self.net, self.laws, self.orders = net, laws, orders
         self.given, self.conditions = sorted(given), dict(conditions or {})
-        self.effective_sample_size = 0.0
+        self.method, self.draws = method, draws
+        self.effective_sample_size, self._weights = 0.0, list[tuple[float, int]]()
+        self._orders = [OneOrder(net, laws, order) for order in orders.tolist()]
         super().__init__(torch.Size(), torch.Size([laws.n_entries]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: "AnyOrder | None" = None) -> "AnyOrder":
         """The distribution with its batch shape expanded."""
-        new = AnyOrder(self.net, self.laws, self.orders, self.given, self.conditions)
+        new = AnyOrder(
+            self.net,
+            self.laws,
+            self.orders,
+            self.given,
+            self.conditions,
+            self.method,
+            self.draws,
+        )
         new._batch_shape = torch.Size(batch_shape)
         return new
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of values (..., D); a missing cell is NaN, and a row without any cell has 0."""
+    # Scores.
+
+    def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density of values (..., D) and its standard error; a row without any cell has 0."""
+        return self.scores(value)[:2]
+
+    def scores(self, value: Tensor) -> Scores:
+        """The same with effective sample sizes, and which scores are exact."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         x = to_columns(value.expand(*shape, value.shape[-1]))
         present = self.laws.present(x)
         x = torch.where(x.isnan(), 0.0, x)
-        read = self.laws.read_all(x)
-        logp = torch.stack(
-            [self._chain(order, x, read, present) for order in self.orders.tolist()]
-        )
-        return (logp.logsumexp(0) - math.log(len(logp))).reshape(shape)
+        if self.method == "network":
+            found = self._network(x, present)
+        else:
+            found = self._marginal(x, present)
+        if self.given and self.method != "network":
+            shown = torch.zeros_like(present)
+            shown[self.given] = present[self.given]
+            found = _difference(found, self._marginal(x, shown))
+        return Scores(*(None if v is None else v.reshape(shape) for v in found))  # type: ignore[arg-type]
 
-    def _chain(self, order: list[int], x: Tensor, read: Tensor, present: Tensor) -> Tensor:
-        """The product in one order, (N,)."""
-        known = torch.zeros_like(present)
-        known[self.given] = present[self.given]
-        scored = present & ~torch.zeros_like(present).index_fill(
-            0, torch.tensor(self.given, dtype=torch.long, device=x.device), True
-        )
-        params = [x.new_zeros(self.laws.n_params, x.shape[1])] * len(order)
-        for d in order:
-            if d not in self.given:
-                params[d] = self.net(read, known, d)
-                known[d] = present[d]
-        logp = self.laws.log_prob(torch.stack(params, 1), x)
-        return torch.where(scored, logp, 0.0).sum(0)
+    def _network(self, x: Tensor, present: Tensor) -> Scores:
+        """What the network says of the cells that are there, from the given columns and those before
+        in each order. It is the marginal where nothing that is missing comes before what is there."""
+        hidden = torch.zeros_like(present[0])
+        logp = []
+        for one in self._orders:
+            rest = [d for d in one.order if d not in self.given]
+            begun = OneOrder(self.net, self.laws, [*self.given, *rest])
+            logp.append(begun.chain(x, present, len(self.given)))
+            first = set(one.order[: len(self.given)])
+            hidden |= one.hidden(present).any(0) | (first != set(self.given))
+        score = torch.stack(logp).logsumexp(0) - math.log(len(logp))
+        return Scores(score, *_no_errors(score), ~hidden)
+
+    def _marginal(self, x: Tensor, present: Tensor) -> Scores:
+        if present.all():
+            logp = torch.stack([one.chain(x, present) for one in self._orders])
+            score = logp.logsumexp(0) - math.log(len(logp))
+            return Scores(score, *_no_errors(score), torch.ones_like(present[0]))
+        with torch.no_grad():
+            bank = self._bank(x.device)
+            parts = [
+                one.marginal(x, present, noise)
+                for one, noise in zip(self._orders, bank, strict=True)
+            ]
+        value = torch.stack([p.value for p in parts])
+        error = torch.stack([p.error for p in parts])
+        score = value.logsumexp(0) - math.log(len(parts))
+        std = (value.softmax(0) * error).sum(0)
+        size = torch.full_like(score, torch.nan)
+        sampled = torch.stack([p.sampled for p in parts])
+        rows = sampled.any(0).nonzero()[:, 0]
+        if len(rows):
+            # Draw k of a row has the mean over the orders, of which some need none.
+            weights = value[:, None, rows].repeat(1, self.draws, 1)
+            for s, part in enumerate(parts):
+                weights[s][:, sampled[s, rows]] = part.weights
+            logw = weights.logsumexp(0) - math.log(len(parts))
+            score[rows], std[rows] = log_mean_exp(logw)
+            size[rows] = effective_sample_size(logw)
+        return Scores(score, std, size, ~sampled.any(0) & (std < TOLERANCE))
+
+    def _bank(self, device: torch.device) -> Tensor:
+        """The noise (S, K, D, 3) behind all scores, in [0, 1): a stratum of each entry to each draw."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (len(self.orders), self.draws, self.laws.n_dims, 3)
+        strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(1)
+        jitter = torch.rand(shape, generator=generator, dtype=torch.float64)
+        return ((strata + jitter) / self.draws).to(device)
+
+    def exact_without_draws(self, present: Tensor) -> bool:
+        """Whether the marginals of all rows are products and sums, by which cells (D, n) they have."""
+        return all(bool(one.free(present).all()) for one in self._orders)
+
+    # Draws.
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draws (\\*sample_shape, \\*batch_shape, D): each in one of the orders, at random."""
         shape = torch.Size(sample_shape) + self.batch_shape
-        n = shape.numel()
-        x = self.net.net.last.new_empty(self.laws.n_entries, n)
+        n, like = shape.numel(), self.net.net.last
         if not n:
+            return like.new_empty(*shape, self.laws.n_entries)
+        if not self.conditions:
+            x = torch.cat([c[0] for c in self._candidates(n)], 1)
+            x = x[:, torch.randperm(n, device=x.device)].to(like.dtype)
+            self._count(torch.zeros(n), n)
             return x.t().reshape(*shape, self.laws.n_entries)
-        several = [d for d, condition in self.conditions.items() if not _is_one(condition)]
-        m = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if len(several) > 1 else n
-        which = torch.randint(len(self.orders), (m,), device=x.device)
-        counts = which.bincount(minlength=len(self.orders)).tolist()
-        begun = [
-            (order, *self._begin([d for d in order if d in several], k))
-            for order, k in zip(self.orders.tolist(), counts, strict=True)
-            if k
-        ]
-        # Weighed against each other over all orders: in some the restrictions have more mass.
-        w = torch.cat([logw for _, _, logw in begun]).double().softmax(0)
-        if len(several) > 1:
-            self.effective_sample_size += float(1 / w.square().sum())
-            chosen = torch.multinomial(w, n, replacement=True)
+        several = sum(not _is_one(c) for c in self.conditions.values())
+        if self.method == "network":
+            first = _MANY * n if several > 1 else n
         else:
-            self.effective_sample_size += n
-            chosen = torch.randperm(n, device=x.device)
-        first = 0
-        for order, rows, logw in begun:
-            mine = ((chosen >= first) & (chosen < first + len(logw))).nonzero()[:, 0]
-            if len(mine):
-                rows.keep(chosen[mine] - first)
-                for d in order:
-                    if d not in self.conditions:
-                        rows.put(d, self.laws.sample(d, rows.params(d)))
-                x[:, mine] = rows.x
-            first += len(logw)
+            first = _FEW * n
+        found = list(self._candidates(max(first, _FEWEST)))
+        w = torch.cat([c[1] for c in found])
+        if _ALL * n > effective_sample_size(w) and first < _MANY * n and self.method == "marginal":
+            found += self._candidates((_MANY - _FEW) * n)
+            w = torch.cat([c[1] for c in found])
+        self._count(w, n, torch.cat([c[2] for c in found]))
+        x = torch.cat([c[0] for c in found], 1)[:, _choose(w, n)]
         return x.t().reshape(*shape, self.laws.n_entries)
 
-    def _begin(self, several: list[int], n: int) -> tuple["_Known", Tensor]:
-        """Rows of which the columns under conditions are known, those of ``several`` one after another,
-        and the log-mass, (n,), of what these are restricted to."""
-        rows = _Known(self.net, self.laws, n)
+    def _count(self, w: Tensor, n: int, of_conditions: Tensor | None = None) -> None:
+        size = float(effective_sample_size(w))
+        self.effective_sample_size += len(w) if size > _ALL * len(w) else size
+        total = w if of_conditions is None else of_conditions
+        self._weights.append((float(total.logsumexp(0)), len(total)))
+
+    @property
+    def log_probability(self) -> float:
+        sums, counts = zip(*self._weights, strict=True)
+        return float(torch.tensor(sums).double().logsumexp(0)) - math.log(sum(counts))
+
+    @torch.no_grad()
+    def improbable(self, seen: Any, bound: float) -> str | tuple[int, str]:
+        """Why draws under the conditions so far are of next to nothing, where they are: in words, or a
+        column and words. ``seen``, (2, D) or None, are the least and greatest values of each; ``bound``
+        is a log-probability."""
+        like = self.net.net.last
+        x = like.new_zeros(self.laws.n_entries, 1, dtype=torch.float64)
+        fixed = torch.zeros(self.laws.n_dims, 1, dtype=torch.bool, device=like.device)
+        for d, condition in self.conditions.items():
+            if seen is not None and _is_beyond(condition, *seen[:, d]):
+                return d, "is beyond all values that fit saw"
+            if _is_one(condition):
+                x[self.laws.entries[d], 0] = x.new_tensor(condition.values[0])
+                fixed[d] = True
+        for d in self.conditions:
+            others = fixed.clone()
+            others[d] = False
+            log_p = float(self._restricted(d, self._orders[0].params(x, others, d))[0])
+            if log_p < bound:
+                return d, f"has a log-probability of {log_p:.1f} given the values of the others"
+        event = torch.where(self.laws.entry_mask(fixed), x, torch.nan).to(like.dtype).t()
+        rest = self.log_probability - float(
+            AnyOrder(self.net, self.laws, self.orders, method=self.method).log_prob(event)
+        )
+        if rest < bound and not fixed[list(self.conditions)].all():
+            return f"intervals and lists come together with a log-probability of {rest:.1f}"
+        return ""
+
+    def _candidates(self, m: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Events (E, k), log-weights (k,) by which one is chosen, and those whose mean is the mass of
+        the conditions, of m candidates in all."""
+        which = torch.randint(len(self.orders), (m,), device=self.net.net.last.device)
+        counts = which.bincount(minlength=len(self.orders)).tolist()
+        for one, k in zip(self._orders, counts, strict=True):
+            while k:
+                part = min(k, one.at_once)
+                yield self._candidates_of(one, part)
+                k -= part
+
+    def _candidates_of(self, one: OneOrder, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        like = self.net.net.last
+        x = like.new_zeros(self.laws.n_entries, n, dtype=torch.float64)
+        present = torch.zeros(self.laws.n_dims, n, dtype=torch.bool, device=like.device)
         for d, condition in self.conditions.items():
             if _is_one(condition):
-                value = rows.x.new_tensor(condition.values[0])
-                rows.put(d, value[..., None].expand(*value.shape, n))
-        logw = torch.zeros_like(rows.x[0])
+                value = x.new_tensor(condition.values[0])
+                x[self.laws.entries[d]] = value[..., None].expand(*value.shape, n)
+                present[d] = True
+        fixed = present.clone()
+        mass = x.new_zeros(n)
+        params = [like.new_zeros(self.laws.n_params, n)] * self.laws.n_dims
+        several = [d for d in one.order if d in self.conditions and not fixed[d, 0]]
         for d in several:
-            mass, found = self._restricted(d, rows.params(d))
-            rows.put(d, found)
-            logw = logw + mass
-        return rows, logw
+            params[d] = one.params(x, present, d)
+            log_mass, found = self._restricted(d, params[d])
+            x[self.laws.entries[d]] = found.double()
+            present[d], mass = True, mass + log_mass.double()
+        x, logp, _, after = one.propose(x, present, ~present, self._draw)
+        if self.method == "network":
+            return x, mass, mass + one.chain(x, fixed).double()
+        if not self.conditions:
+            return x, mass, mass
+        of_several = self.laws.log_prob(torch.stack(params, 1), x.to(like.dtype))[several].sum(0)
+        logw = logp - after - of_several.double() + mass
+        return x, logw, logw
+
+    def _draw(self, d: int, params: Tensor) -> Tensor:
+        """A draw, of numbers and integers in float64."""
+        wide = not self.laws.cardinality[d]
+        return self.laws.sample(d, params.double() if wide else params)
 
     def _restricted(self, d: int, params: Tensor) -> tuple[Tensor, Tensor]:
         condition = self.conditions[d]
         if not condition.values:
+            params = params.double()
             return self.laws.between(d, params, condition.low, condition.high, condition.atoms)
-        values = torch.tensor(condition.values, dtype=params.dtype, device=params.device)
+        values = torch.tensor(condition.values, dtype=torch.float64, device=params.device)
         return self.laws.among(d, params, values.t())
+
+    @torch.no_grad()
+    def complete(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Events (n, D) with a draw, given the others, in the place of each missing cell (NaN), in
+        float64; and the effective sample size (n,) of the 16 candidates among which each row's draw is
+        chosen, or one where there is one."""
+        x = to_columns(value.double())
+        present = self.laws.present(x)
+        x = torch.where(x.isnan(), 0.0, x)
+        out, size = x.clone(), x.new_ones(x.shape[1])
+        k = 1 if self.method == "network" else _PER_ROW
+        rows = (~present).any(0).nonzero()[:, 0]
+        for part in rows.split(max(1, self._orders[0].at_once // k)):
+            if len(part):
+                out[:, part], size[part] = self._completed(x[:, part], present[:, part], k)
+        return out.t(), size
+
+    def _completed(self, x: Tensor, present: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        n = x.shape[1]
+        x, present = x.repeat_interleave(k, 1), present.repeat_interleave(k, 1)
+        logw = x.new_empty(n * k)
+        which = torch.randint(len(self.orders), (n * k,), device=x.device)
+        for s, one in enumerate(self._orders):
+            rows = (which == s).nonzero()[:, 0]
+            if len(rows):
+                there = present[:, rows]
+                x[:, rows], logp, _, after = one.propose(x[:, rows], there, ~there, self._draw)
+                logw[rows] = logp - after
+        w = logw.view(n, k).t()
+        chosen = torch.multinomial(w.softmax(0).t(), 1)[:, 0]
+        return x.view(-1, n, k)[:, torch.arange(n), chosen], effective_sample_size(w)
+
+
+def _no_errors(score: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(score), torch.full_like(score, torch.nan)
+
+
+def _difference(whole: Scores, given: Scores) -> Scores:
+    """log p(x) - log p(x_G): errors as if they were independent, the smaller effective sample size."""
+    assert whole.exact is not None
+    assert given.exact is not None
+    std = torch.hypot(whole.std.double(), given.std.double())
+    size = torch.fmin(whole.effective_sample_size.double(), given.effective_sample_size.double())
+    return Scores(
+        whole.score.double() - given.score.double(), std, size, whole.exact & given.exact
+    )
+
+
+def _choose(logw: Tensor, n: int) -> Tensor:
+    """n of the candidates, each as often as its weight says to within one, in random order."""
+    ends = logw.double().softmax(0).cumsum(0)
+    steps = torch.arange(n, device=ends.device, dtype=ends.dtype)
+    places = (steps + torch.rand((), device=ends.device, dtype=ends.dtype)) / n * ends[-1]
+    found = torch.searchsorted(ends, places, right=True).clamp_max(len(ends) - 1)
+    return found[torch.randperm(n, device=ends.device)]
+
+
+def _is_beyond(condition: Any, low: float, high: float) -> bool:
+    """Whether no value of a column of numbers between ``low`` and ``high`` is asked for."""
+    values = [v if isinstance(v, float) else v[1] for v in condition.values if _is_off(v)]
+    if condition.atoms or len(values) < len(condition.values):
+        return False
+    first, last = (min(values), max(values)) if values else (condition.low, condition.high)
+    return bool(first > high or last < low)
+
+
+def _is_off(value: Any) -> bool:
+    return isinstance(value, float) or value[0] == 0
 
 
 def _is_one(condition: Any) -> bool:
     return len(condition.values) == 1
-
-
-class _Known:
-    """Rows of which some columns are known: events (E, n), readings and which are known."""
-
-    def __init__(self, net: ObservedNet, laws: SpikedLaws, n: int) -> None:
-        like = net.net.last
-        self.net, self.laws = net, laws
-        self.x = like.new_zeros(laws.n_entries, n)
-        self._read = like.new_zeros(sum(laws.reads), n)
-        self._known = torch.zeros(laws.n_dims, n, dtype=torch.bool, device=like.device)
-
-    def params(self, d: int) -> Tensor:
-        """Parameters (P, n) of column d, given what is known."""
-        found: Tensor = self.net(self._read, self._known, d)
-        return found
-
-    def put(self, d: int, values: Tensor) -> None:
-        """Column d becomes known: what goes to its entries of an event, (n,) or (2, n)."""
-        first = sum(self.laws.reads[:d])
-        self.x[self.laws.entries[d]] = values
-        self._read[first : first + self.laws.reads[d]] = self.laws.read(d, self.x)
-        self._known[d] = True
-
-    def keep(self, rows: Tensor) -> None:
-        """These rows, (n,), in the place of all."""
-        self.x, self._read = self.x[:, rows], self._read[:, rows]
-        self._known = self._known[:, rows]

@@ -93,6 +93,8 @@ class ColumnLaws(nn.Module):
         Where in an event each column is.
     n_entries : int
         E: entries of an event, one for each column here.
+    widths : list of float
+        h, whatever the dtype of the module.
 
     Notes
     -----
@@ -146,6 +148,7 @@ class ColumnLaws(nn.Module):
         sizes = [min(int(k), _RANK) for k in self.coded]
         sizes += [1] * bool(self.binary) + [3 * n_components] * bool(mixed)
         self.n_params = max(sizes)
+        self.widths = [float(v) for v in h]
         # float64 until the module is given its dtype: rounded steps would leave gaps.
         K = card[self.bins].astype(float)
         step = np.where(K > 0, 2 * _SPREAD / np.maximum(K, 1), h[self.bins])
@@ -273,7 +276,7 @@ class ColumnLaws(nn.Module):
             return params[:K]
         return torch.addmm(self.offsets[str(d)], self.matrices[str(d)], params[:_RANK])
 
-    def _mixture(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mixture(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, locations and scales, (M, ...)."""
         M = self.n_components
         scale = self.min_scale + softplus(params[2 * M : 3 * M])
@@ -288,7 +291,7 @@ class ColumnLaws(nn.Module):
     ) -> Tensor:
         if len(columns) < params.shape[1]:
             params = params[:, columns]
-        logw, loc, scale = self._mixture(params)
+        logw, loc, scale = self.mixture(params)
         return (logw + law(x, loc, scale)).logsumexp(0)
 
     def _log_density(self, x: Tensor, loc: Tensor, s: Tensor) -> Tensor:
@@ -313,26 +316,24 @@ class ColumnLaws(nn.Module):
         return log_mass_between(a, b, self.step / s, first, last)
 
     @torch.no_grad()
-    def sample(self, d: int, params: Tensor) -> Tensor:
-        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event."""
-        return self._sample(d, params)
+    def sample(self, d: int, params: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event. They
+        are a function of ``uniform``, (3, n) in [0, 1), where it is given."""
+        return self._sample(d, params, uniform)
 
-    def _sample(self, d: int, params: Tensor) -> Tensor:
+    def _sample(self, d: int, params: Tensor, uniform: Tensor | None = None) -> Tensor:
         """Values (n,)."""
         K = self.cardinality[d]
+        first, second = (None, None) if uniform is None else uniform[:2]
         if K == 2:
-            return torch.bernoulli(params[0].sigmoid())
+            share = params[0].sigmoid()
+            return torch.bernoulli(share) if first is None else (first < share).to(share.dtype)
         if d not in self.numbers and d not in self.bins:
-            return _draw(self._logits_of(params, d, K)).to(params.dtype)
-        logw, loc, scale = self._mixture(params)
-        which = _draw(logw)[None]
+            return _draw(self._logits_of(params, d, K), first).to(params.dtype)
+        logw, loc, scale = self.mixture(params)
+        which = _draw(logw, first)[None]
         loc, scale = loc.gather(0, which)[0], scale.gather(0, which)[0]
-        if self.component == "normal":
-            noise = torch.randn_like(loc)
-        else:
-            tiny = torch.finfo(loc.dtype).eps
-            noise = torch.rand_like(loc).clamp(tiny, 1 - tiny).logit()
-        x = loc + scale * noise
+        x = loc + scale * self._noise(loc, second)
         if d in self.numbers:
             return x
         step = self.step[self.bins.index(d), 0]
@@ -340,6 +341,16 @@ class ColumnLaws(nn.Module):
             return ((x + _SPREAD) / step).floor().clamp(0, K - 1)
         low, high = (e[self.bins.index(d), 0] for e in (self.bin_low, self.bin_high))
         return ((x / step).floor() * step).clamp(low, high)
+
+    def _noise(self, like: Tensor, uniform: Tensor | None) -> Tensor:
+        """Draws of the standard component, (n,)."""
+        normal = self.component == "normal"
+        if normal and uniform is None:
+            return torch.randn_like(like)
+        tiny = torch.finfo(like.dtype).eps
+        u = torch.rand_like(like) if uniform is None else uniform.to(like.dtype)
+        u = u.clamp(tiny, 1 - tiny)
+        return torch.special.ndtri(u) if normal else u.logit()
 
 
 def _normal_between(a: Tensor, b: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> Tensor:
@@ -395,8 +406,12 @@ def _log_sinhc(z: Tensor) -> Tensor:
     return torch.where(z < 0.1, square * (1 / 6 - square / 180), far)
 
 
-def _draw(logits: Tensor) -> Tensor:
-    """Codes (n,) with these logits (K, n), by a race of exponential clocks."""
+def _draw(logits: Tensor, uniform: Tensor | None = None) -> Tensor:
+    """Codes (n,) with these logits (K, n): by a race of exponential clocks, or as a function of
+    ``uniform``, (n,) in [0, 1)."""
+    if uniform is not None:
+        ends = logits.softmax(0).cumsum(0)
+        return (uniform * ends[-1] >= ends).sum(0).clamp_max(len(logits) - 1)
     race = torch.empty_like(logits).exponential_().log()
     return (logits - race).argmax(0)
 

@@ -1,7 +1,7 @@
-"""A flow as a distribution: standard normal noise through an invertible transform."""
+"""A flow as a distribution: normal noise through an invertible transform."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,15 +9,16 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from densekit.transforms.columns import ColumnTransform, to_columns, to_rows
+from densekit.transforms.whitening import Whitening
 
 
 class FlowDistribution(TorchDistribution):
-    r"""The law of x = T(z) for a standard normal z.
+    r"""The law of x = T(z) for a normal z, standard unless a frame is given.
 
-    .. math:: \log p(x) = \log N(T^{-1}(x); 0, I) + \log|\det dT^{-1}/dx|
+    .. math:: \log p(x) = \log N(T^{-1}(x); m, C) + \log|\det dT^{-1}/dx|
 
-    The same as ``TransformedDistribution(Normal(0, 1).expand([D]).to_event(1), [T])`` without its
-    cache and validation. Scores and samples are differentiable, in the value and in the weights.
+    The same as ``TransformedDistribution(MultivariateNormal(m, C), [T])`` without its cache and
+    validation. Scores and samples are differentiable, in the value and in the weights.
 
     Parameters
     ----------
@@ -29,6 +30,8 @@ class FlowDistribution(TorchDistribution):
         Gives dtype and device; the transform's first parameter where not given.
     event_shape : sequence of int, optional
         Shape of an event of D numbers, of an image for example; (D,) where not given.
+    frame : Whitening, optional
+        Where z is standard normal: its mean is m, its covariance C.
 
     Notes
     -----
@@ -51,8 +54,9 @@ class FlowDistribution(TorchDistribution):
         context: Tensor | None = None,
         like: Tensor | None = None,
         event_shape: Sequence[int] | None = None,
+        frame: Whitening | None = None,
     ) -> None:
-        self.transform, self.context = transform, context
+        self.transform, self.context, self.frame = transform, context, frame
         self._like = next(transform.parameters()) if like is None else like
         batch_shape = torch.Size() if context is None else context.shape[:-1]
         shape = torch.Size([transform.n_features] if event_shape is None else event_shape)
@@ -67,7 +71,8 @@ class FlowDistribution(TorchDistribution):
         self, batch_shape: Any, _instance: "FlowDistribution | None" = None
     ) -> "FlowDistribution":
         """The distribution with its batch shape expanded."""
-        new = FlowDistribution(self.transform, self.context, self._like, self.event_shape)
+        given = (self.context, self._like, self.event_shape, self.frame)
+        new = FlowDistribution(self.transform, *given)
         new._batch_shape = torch.Size(batch_shape)
         return new
 
@@ -89,10 +94,9 @@ class FlowDistribution(TorchDistribution):
             dtype=self._like.dtype,
             device=self._like.device,
         ).t()
-        x, ladj = self.transform.to_data(z, self._context(shape))
-        return to_rows(x, shape).reshape(shape + self.event_shape), _standard(z, -ladj).reshape(
-            shape
-        )
+        x, ladj = self.transform.to_data(self._colored(z), self._context(shape))
+        logp = _standard(z, self._log_det - ladj)
+        return to_rows(x, shape).reshape(shape + self.event_shape), logp.reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of values (..., \\*event_shape), whose leading shape broadcasts with the batch
@@ -102,7 +106,17 @@ class FlowDistribution(TorchDistribution):
         rows = value.reshape(*lead, self.transform.n_features)
         x = to_columns(rows.expand(*shape, rows.shape[-1]))
         z, ladj = self.transform.to_noise(x, self._context(shape))
-        return _standard(z, ladj).reshape(shape)
+        return _standard(self._white(z), ladj + self._log_det).reshape(shape)
+
+    @property
+    def _log_det(self) -> Tensor | float:
+        return 0.0 if self.frame is None else self.frame.log_det
+
+    def _white(self, z: Tensor) -> Tensor:
+        return z if self.frame is None else self.frame.columns(z)
+
+    def _colored(self, z: Tensor) -> Tensor:
+        return z if self.frame is None else self.frame.columns_inverse(z)
 
 
 def _standard(z: Tensor, ladj: Tensor) -> Tensor:
@@ -122,13 +136,42 @@ class FlowModule(nn.Module):
         Shape of an event; (D,) where not given.
     """
 
+    frame: Whitening | None
+
     def __init__(
         self, transform: ColumnTransform, event_shape: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        self.transform = transform
+        self.transform, self.frame = transform, None
         self.event_shape = (transform.n_features,) if event_shape is None else event_shape
+        self.register_load_state_dict_pre_hook(_expect_frame)
+
+    @torch.no_grad()
+    def start(
+        self,
+        rows: Tensor,
+        context: Tensor | None = None,
+        fixed: Sequence[int] = (),
+        weights: Tensor | None = None,
+    ) -> None:
+        """Give z the mean and the shrunken covariance of what the transform makes of rows (n, D).
+
+        A transform that begins as the identity or as a rotation then begins as the Gaussian of the
+        rows. Columns ``fixed`` of z stay standard normal."""
+        given = None if context is None else to_columns(context)
+        z = to_rows(self.transform.to_noise(to_columns(rows), given)[0], rows.shape[:-1])
+        self.frame = Whitening(self.transform.n_features).to(rows)
+        self.frame.fit(z, fixed, weights)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """Event shape (D,) or ``event_shape``, batch shape () or (n,)."""
-        return FlowDistribution(self.transform, context, event_shape=self.event_shape)
+        return FlowDistribution(
+            self.transform, context, event_shape=self.event_shape, frame=self.frame
+        )
+
+
+def _expect_frame(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
+    """Weights that were learned from a start have a frame; others, of older files or of images, none."""
+    if isinstance(module, FlowModule) and f"{prefix}frame.loc" in state and module.frame is None:
+        like = next(module.parameters())
+        module.frame = Whitening(module.transform.n_features).to(like)

@@ -23,7 +23,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from densekit.distributions.montecarlo import MonteCarloDistribution, log_mean_exp
+from densekit.distributions.montecarlo import (
+    MonteCarloDistribution,
+    Scores,
+    effective_sample_size,
+    log_mean_exp,
+)
 
 _ROWS = 1 << 15
 """Decoder rows that are scored at once: K draws of many events would not stay in cache."""
@@ -102,13 +107,17 @@ class LatentVariable(MonteCarloDistribution):
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The bound and its standard error, infinite for K = 1 (see
         :func:`~densekit.distributions.montecarlo.log_mean_exp`)."""
+        return self.scores(value)[:2]
+
+    def scores(self, value: Tensor) -> Scores:
+        """The same with the effective sample size of the draws."""
         batch = torch.broadcast_shapes(
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
         value = value.expand(*batch, *self.event_shape)
         step = max(1, _ROWS // max(1, batch.numel()))
         log_w = torch.cat([self.log_weights(value, part) for part in self.noise.split(step)])
-        return log_mean_exp(log_w)
+        return Scores(*log_mean_exp(log_w), effective_sample_size(log_w), None)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:

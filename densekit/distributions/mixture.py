@@ -11,7 +11,7 @@ from torch import Size, Tensor
 _LOG_2PI = math.log(2 * math.pi)
 _QUADRATIC_ERROR = 1e-7
 """Nats that the quadratic form may lose to cancellation before the triangular form is taken."""
-_WIDE = 64
+MOST_PRODUCTS = 64
 """Columns beyond which products of columns would fill the memory faster than they save work."""
 
 
@@ -28,7 +28,7 @@ def n_features(n_dims: int, full: bool) -> int:
 
 def is_wide(n_dims: int, full: bool) -> bool:
     """Whether rows have too many columns for :func:`quadratic_features` to pay."""
-    return full and n_dims > _WIDE
+    return full and n_dims > MOST_PRODUCTS
 
 
 def quadratic_features(x: Tensor, full: bool, out: Tensor | None = None) -> Tensor:

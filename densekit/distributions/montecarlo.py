@@ -2,10 +2,32 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+
+
+class Scores(NamedTuple):
+    """Scores of events and what is known of their errors, all of the shape that ``log_prob`` has."""
+
+    score: Tensor
+    std: Tensor
+    """Standard error in nats; 0 where exact."""
+    effective_sample_size: Tensor
+    """:func:`effective_sample_size` of the draws behind each score; NaN where there are none, or it is
+    not known."""
+    exact: Tensor | None
+    """Which scores are exact, where that differs from event to event."""
+
+
+def scores_of(dist: TorchDistribution, value: Tensor) -> Scores:
+    """The scores that any distribution gives."""
+    if isinstance(dist, MonteCarloDistribution):
+        return dist.scores(value)
+    logp = dist.log_prob(value)
+    return Scores(logp, torch.zeros_like(logp), torch.full_like(logp, torch.nan), None)
 
 
 class MonteCarloDistribution(TorchDistribution, ABC):
@@ -18,6 +40,11 @@ class MonteCarloDistribution(TorchDistribution, ABC):
     @abstractmethod
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Score and its standard error, both of the shape that ``log_prob`` has, in nats."""
+
+    def scores(self, value: Tensor) -> Scores:
+        """Scores, standard errors and effective sample sizes."""
+        logp, std = self.log_prob_and_error(value)
+        return Scores(logp, std, torch.full_like(logp, torch.nan), None)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The score alone."""
@@ -53,3 +80,16 @@ def log_mean_exp(logw: Tensor) -> tuple[Tensor, Tensor]:
     without = without.scatter(0, top, rest[None])
     spread = (without - without.mean(0)).square().sum(0).mul((k - 1) / k).sqrt()
     return total - math.log(k), torch.where(spread.isfinite(), spread, 0.0)
+
+
+def effective_sample_size(logw: Tensor) -> Tensor:
+    r"""How many equal weights K unequal ones over the first axis are worth,
+    :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
+
+    Examples
+    --------
+    >>> effective_sample_size(torch.tensor([0.0, 0.0, -torch.inf])).item()
+    2.0
+    """
+    share = torch.softmax(logw, 0).nan_to_num(1 / len(logw))
+    return 1 / share.square().sum(0)

@@ -10,6 +10,7 @@ from densekit.distributions.flow import FlowDistribution, FlowModule
 from densekit.distributions.montecarlo import MonteCarloDistribution
 from densekit.transforms.columns import to_columns, to_rows
 from densekit.transforms.ode import ContinuousTransform
+from densekit.transforms.whitening import Whitening
 
 
 class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
@@ -47,14 +48,18 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
     transform: ContinuousTransform
 
     def __init__(
-        self, transform: ContinuousTransform, probes: Tensor, context: Tensor | None = None
+        self,
+        transform: ContinuousTransform,
+        probes: Tensor,
+        context: Tensor | None = None,
+        frame: Whitening | None = None,
     ) -> None:
-        super().__init__(transform, context, like=probes)
+        super().__init__(transform, context, like=probes, frame=frame)
         self.probes = probes
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "HutchinsonFlow":
         """The distribution with its batch shape expanded."""
-        new = HutchinsonFlow(self.transform, self.probes, self.context)
+        new = HutchinsonFlow(self.transform, self.probes, self.context, self.frame)
         new._batch_shape = torch.Size(batch_shape)
         return new
 
@@ -67,16 +72,17 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
             dtype=self._like.dtype,
             device=self._like.device,
         )
-        return to_rows(self.transform.place(z, self._context(shape)), shape)
+        return to_rows(self.transform.place(self._colored(z), self._context(shape)), shape)
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Estimates of the log-density of values (..., D), and their standard errors."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         x = to_columns(value.expand(*shape, value.shape[-1]))
         z, ladj = self.transform.estimates(x, self._context(shape), self._probes(x))
+        z = self._white(z)
         norm = 0.5 * math.log(2 * math.pi) * len(z)
         mean, k = ladj.mean(0), len(ladj)
-        logp = torch.sub(mean, (z * z).sum(0), alpha=0.5).sub(norm)
+        logp = torch.sub(mean, (z * z).sum(0), alpha=0.5).sub(norm) + self._log_det
         error = (ladj - mean).square().sum(0).div(k * max(1, k - 1)).sqrt()
         return logp.reshape(shape), error.reshape(shape)
 
@@ -108,7 +114,7 @@ class HutchinsonModule(FlowModule):
 
     def forward(self, context: Tensor | None = None) -> HutchinsonFlow:
         """Event shape (D,), batch shape () or (n,)."""
-        return HutchinsonFlow(self.transform, self.probes, context)
+        return HutchinsonFlow(self.transform, self.probes, context, self.frame)
 
 
 def random_signs(*shape: int) -> Tensor:

@@ -166,26 +166,42 @@ class SpikedLaws(ColumnLaws):
         return torch.stack(rows)
 
     @torch.no_grad()
-    def sample(self, d: int, params: Tensor) -> Tensor:
-        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event."""
-        x = self._sample(d, params)
-        return x if d not in self.spiked else self._or_spikes(d, self._shares(d, params), x)
+    def sample(self, d: int, params: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event. They
+        are a function of ``uniform``, (3, n) in [0, 1), where it is given."""
+        x = self._sample(d, params, uniform)
+        if d not in self.spiked:
+            return x
+        return self._or_spikes(d, self._shares(d, params), x, uniform=uniform)
 
-    def _or_spikes(self, d: int, logits: Tensor, x: Tensor, seen: slice = slice(None)) -> Tensor:
+    def _or_spikes(
+        self,
+        d: int,
+        logits: Tensor,
+        x: Tensor,
+        seen: slice = slice(None),
+        uniform: Tensor | None = None,
+    ) -> Tensor:
         """In the place of x one of the atoms and spikes, or of the values seen, of which only a part
         may be: with these logits (1 + K, n) of x and the spikes, and then of the values."""
-        which = _draw(logits)
-        places = self.get_buffer(f"spikes{d}").to(x.dtype)
+        which = _draw(logits, None if uniform is None else uniform[2])
+        places = x.new_tensor(self.spiked[d])  # not the buffer's, which are rounded
         if d in self.seen and len(self.get_buffer(f"rows{d}")[seen]):
             values, rows = self.get_buffer(f"seen{d}")[seen], self.get_buffer(f"rows{d}")[seen]
-            drawn = values[torch.multinomial(rows, len(x), replacement=True)].to(x.dtype)
+            if uniform is None:
+                at = torch.multinomial(rows, len(x), replacement=True)
+            else:
+                # What the slab made of it is not used where a value seen is drawn.
+                ends = rows.double().cumsum(0)
+                at = torch.searchsorted(ends, uniform[1].double() * ends[-1], right=True)
+            drawn = values[at.clamp_max(len(values) - 1)].to(x.dtype)
             x = torch.where(which > len(places), drawn, x)
             which = which.masked_fill(which > len(places), 0)
         if not len(places):
             return x
         if d in self.bins:
             # The spike's own integer, rounded elsewhere, is the spike all the same.
-            near = (x - places[:, None]).abs() < 0.5 * self.step[self.bins.index(d)].to(x.dtype)
+            near = (x - places[:, None]).abs() < 0.5 * self.widths[d]
             which = torch.where((which == 0) & near.any(0), 1 + near.float().argmax(0), which)
         k = self.n_atoms.get(d, 0)
         x = torch.where(which > k, places[(which - 1).clamp_min(0)], x)
@@ -222,14 +238,17 @@ class SpikedLaws(ColumnLaws):
         """Log of the mass that column d, a number or integer, has from ``low`` to ``high``, both
         included, and on these of its atoms, by their numbers from 1 on: (n,); and a draw from there
         for ``entries[d]``, from parameters (P, n)."""
-        step = float(self.step[self.bins.index(d), 0]) if d in self.bins else 0.0
-        logw, loc, scale = self._mixture(params.double())
+        step = self.widths[d]
+        logw, loc, scale = self.mixture(params.double())
         a, b = (low - loc) / scale, (high + step - loc) / scale
         masses = logw + log_mass_between(a, b, b - a, torch.isinf(a), torch.isinf(b))
         which = _draw(masses)[None]
         a, b, loc, scale = (t.gather(0, which)[0] for t in (a, b, loc, scale))
         x = loc + scale * _truncated_logistic(a, b)
-        x = (x / step).floor() * step if step else x
+        if step:
+            # Steps from an end: the quotient of a value far from 0 would be rounded.
+            start = low if math.isfinite(low) else high if math.isfinite(high) else 0.0
+            x = start + ((x - start) / step).floor() * step
         x, mass = x.clamp(low, high), masses.logsumexp(0)
         if d in self.bins:
             place = self.bins.index(d)
@@ -249,6 +268,38 @@ class SpikedLaws(ColumnLaws):
             logits = logits + torch.stack([m.expand_as(x) for m in more])
             x, mass = self._or_spikes(d, logits, x, part), logits.logsumexp(0)
         return mass.to(params.dtype), x.to(params.dtype)
+
+    def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (D, N) of events (E, N), and which of them are there and no atoms."""
+        off = self.present(x)
+        for d in self.n_atoms:
+            off[d] &= x[self._values[d] - 1] == 0
+        return x[self._values], off
+
+    def entry_mask(self, columns: Tensor) -> Tensor:
+        """Entries (E, N) of these columns (D, N)."""
+        sizes = [2 if d in self.n_atoms else 1 for d in range(self.n_dims)]
+        return columns.repeat_interleave(torch.tensor(sizes, device=columns.device), 0)
+
+    def range_of(self, d: int, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """The smallest and the largest value (n,) of column d, integers, whose components lie between
+        ``low`` and ``high``, (M, n): spikes and values seen are inside."""
+        first, last = low.min(0).values, high.max(0).values
+        special = list(self.spiked.get(d, []))[self.n_atoms.get(d, 0) :]
+        if d in self.seen:
+            special += self.get_buffer(f"seen{d}")[[0, -1]].tolist()
+        if special:
+            first, last = first.clamp_max(min(special)), last.clamp_min(max(special))
+        place = self.bins.index(d)
+        ends = [float(e[place, 0]) for e in (self.bin_low, self.bin_high)]
+        return first.clamp(*ends), last.clamp(*ends)
+
+    def on_atom(self, d: int, values: Tensor) -> Tensor:
+        """Which of these values of a column of integers are those of an atom."""
+        out = torch.zeros_like(values, dtype=torch.bool)
+        for place in self.spiked.get(d, [])[: self.n_atoms.get(d, 0)]:
+            out = out | ((values - place).abs() < 0.5 * self.widths[d])
+        return out
 
 
 def _truncated_logistic(a: Tensor, b: Tensor) -> Tensor:

@@ -68,9 +68,10 @@ class NeuralSplineFlow(NeuralDensity):
     Notes
     -----
     Events are vectors (D,), images too; batches are turned to (D, n) once for all layers. Untrained
-    it is the standard normal. On continuous columns the score is exact; integers, codes and pixels
-    are dequantised, and it is a lower bound. With a context it models p(x given context), and with
-    one column and no context its layers are splines without a network's input.
+    it is the shrunken Gaussian of a table of fewer than 5,000 rows, and else the standard normal.
+    On continuous columns the score is exact; integers, codes and pixels are dequantised, and it is
+    a lower bound. With a context it models p(x given context), and with one column and no context
+    its layers are splines without a network's input.
 
     Examples
     --------

@@ -73,10 +73,11 @@ class TarFlow(NeuralDensity):
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the standard normal. Sampling finds one token
-    of all rows after another, with keys and values of those before in a cache, (n, n_heads, T, width
-    / n_heads) per block. One column can only be scaled and shifted, by the context if there is one:
-    a normal density.
+    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
+    than 5,000 rows, and else the standard normal. Sampling finds one token of all rows after
+    another, with keys and values of those before in a cache, (n, n_heads, T, width / n_heads) per
+    block. One column can only be scaled and shifted, by the context if there is one: a normal
+    density.
 
     Examples
     --------
@@ -123,6 +124,12 @@ class TarFlow(NeuralDensity):
         if self.denoise:
             return _DenoisedFlow(Stack(layers), self.noise_std)
         return FlowModule(Stack(layers))
+
+    def _begin_as(
+        self, module: nn.Module, rows: Tensor, context: Tensor | None, weights: Tensor | None
+    ) -> None:
+        rows = rows + self.noise_std * torch.randn_like(rows)
+        super()._begin_as(module, rows, context, weights)
 
     def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
         if self.noise_std:

@@ -15,8 +15,15 @@ from densekit.kernels.loops import share_out, shares
 
 HEAVY = 512
 """So many products of numbers take as long as one number of a spline, by which work is shared out."""
+LINE = 16
+"""Numbers of a line of the cache. Whatever begins at a multiple of it lies alike in every call: a matrix
+product may round by where its operands lie, which MKL's does on AMD processors."""
 _MOST_SPARE = 6
 _LARGEST_SPARE = 2**24
+
+
+def _lines(n: int) -> int:
+    return -(-n // LINE) * LINE
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +62,9 @@ class Instructions:
         return self.at(rows.name, rows.first)
 
     def more(self, name: str, n: int) -> int:
-        """Where the next ``n`` of a tensor that grows begin."""
+        """Where the next ``n`` of a tensor that grows begin: at a line, for any number of samples."""
         start = self.size.get(name, 0)
-        self.size[name] = start + n
+        self.size[name] = start + _lines(n)
         return start
 
     def do(self, op: int, *arguments: int) -> None:
@@ -94,7 +101,8 @@ class Room:
     _spare: ClassVar[list[Tensor]] = []
 
     def __init__(self, *sizes: int) -> None:
-        size, others = sum(sizes), []
+        edges = [0, *itertools.accumulate(map(_lines, sizes))]
+        size, others = edges[-1], []
         whole = None
         # One at a time, since another thread may take or bring one in between.
         while whole is None:
@@ -109,7 +117,6 @@ class Room:
                 others.append(found)
         self._spare.extend(others)
         self._whole = whole
-        edges = [0, *itertools.accumulate(sizes)]
         self.parts = [whole[a:b] for a, b in itertools.pairwise(edges)]
 
     def __del__(self) -> None:

@@ -1,5 +1,5 @@
-"""What a fitted model is measured by: held-out likelihood, calibration, and how close its samples
-are."""
+"""What a fitted model is measured by: held-out likelihood, calibration, how close its samples are, and
+whether their values can be."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,8 @@ from densekit.metrics.calibration import (
     pit_calibration,
     pit_distances,
 )
+from densekit.metrics.columns import ColumnErrors, shape_errors, trend_errors
+from densekit.metrics.impossible import ImpossibleValues, impossible_values
 from densekit.metrics.likelihood import (
     Estimate,
     bits_per_byte,
@@ -39,7 +41,9 @@ SAMPLE_METRICS: dict[str, Callable[..., Estimate]] = {
 __all__ = [
     "SAMPLE_METRICS",
     "Calibration",
+    "ColumnErrors",
     "Estimate",
+    "ImpossibleValues",
     "bits_per_byte",
     "bits_per_character",
     "bits_per_dim",
@@ -48,6 +52,7 @@ __all__ = [
     "energy_distance",
     "held_out_nats",
     "hpd_calibration",
+    "impossible_values",
     "likelihood_units",
     "mmd",
     "nats_per_character",
@@ -57,6 +62,8 @@ __all__ = [
     "pit_distances",
     "precision",
     "recall",
+    "shape_errors",
     "sliced_wasserstein",
+    "trend_errors",
     "two_sample_auc",
 ]

@@ -15,7 +15,7 @@ The units come from the data and never from the samples, but for the last.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ def pair(X: Any, Y: Any, *, name: str, at_least: int, at_most: int, random_state
         return _images(x[keep[0]], y[keep[1]])
     if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
         raise ValueError("X and Y must both be tables or both be images (n, height, width, ...)")
-    return _tables(x, _in_order(x, y), keep)
+    return _tables(x, in_order(x, y), keep)
 
 
 def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -142,16 +142,27 @@ def _chosen(n: int, at_most: int, rng: np.random.Generator) -> np.ndarray:
     return np.arange(n) if n <= at_most else np.sort(rng.choice(n, at_most, replace=False))
 
 
-def _in_order(x: "list[RawColumn]", y: "list[RawColumn]") -> "list[RawColumn]":
-    """The columns of ``y`` in the order of ``x``."""
+def in_order(x: Sequence[Any], y: Sequence[Any]) -> list[Any]:
+    """The columns of ``y`` in the order of ``x``; each has a ``label``.
+
+    Raises
+    ------
+    ValueError
+        They are not the same, by name or by number.
+    """
     if {c.label for c in x} == {c.label for c in y}:
         of = {c.label: c for c in y}
         return [of[c.label] for c in x]
     named = any(isinstance(c.label, str) for c in (*x, *y))
-    if not named or len(x) != len(y):
+    if not named:
         raise ValueError(f"rows of X have {len(x)} entries and rows of Y {len(y)}")
-    mine, theirs = sorted({str(c.label) for c in x}), sorted({str(c.label) for c in y})
-    raise ValueError(f"X has the columns {mine} and Y {theirs}: they must be the same")
+    only = [
+        sorted(str(c.label) for c in side if c.label not in {d.label for d in other})
+        for side, other in ((x, y), (y, x))
+    ]
+    raise ValueError(
+        f"X has the columns {only[0]} and Y {only[1]} that the other lacks: both must have the same"
+    )
 
 
 def _images(x: np.ndarray, y: np.ndarray) -> Pair:

@@ -59,7 +59,7 @@ class NoiseConditionalScore(NeuralDensity):
     .. math:: s(x, \sigma) = \frac{F(x / \sqrt{1 + \sigma^2}, \sigma)}{\sigma \sqrt{1 + \sigma^2}}
               - \frac{x}{1 + \sigma^2}
 
-    and x is whitened by the first batch, so that noise is measured by the data's own spread in each
+    and x is whitened by the training rows, so that noise is measured by the data's own spread in each
     direction: without it columns that correlate at 0.99 are drowned at levels that others need.
 
     **What a score is.** An *estimate* of the log-density at level ``sigma_min``, that is of the data
@@ -144,6 +144,11 @@ class NoiseConditionalScore(NeuralDensity):
         net = NoiseConditionalMLP(schema.n_dims, self.hidden_sizes, n_context, self.dropout)
         return _ScoreModule(net, schema.n_dims, self.n_probes, schedule)
 
+    def _begin_as(
+        self, module: Any, rows: Tensor, context: Tensor | None, weights: Tensor | None
+    ) -> None:
+        module.frame.fit(rows, weights=weights)
+
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         assert isinstance(module, _ScoreModule)
         rows = len(events)
@@ -165,7 +170,3 @@ class NoiseConditionalScore(NeuralDensity):
         score = module.score(x + sigma[:, None] * noise, sigma, context)
         loss = 0.5 * (sigma[:, None] * score + noise).square().sum(1)
         return loss if n == rows else loss.view(-1, rows).mean(0)
-
-    def _look(self, module: Any, events: Tensor, weights: Tensor | None) -> None:
-        if not module.frame.fitted:
-            module.frame.fit(events, weights)

@@ -1,18 +1,22 @@
-"""An affine map to coordinates in which the data are white, set by the first batch it sees."""
+"""An affine map to coordinates in which the data are white."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from densekit.transforms.shrinkage import shrunken
 
 
 class Whitening(nn.Module):
     r"""Whitened rows of a data set and the way back.
 
-    .. math:: z = C^{-1/2} (x - m), \qquad C = S + \rho I
+    .. math:: z = C^{-1/2} (x - m), \qquad C = (1 - s) S + s I
 
-    m and S are mean and covariance of the rows that :meth:`fit` is given. The ridge rho is the one
-    under which one half of the rows gives the other the greatest Gaussian likelihood, so that few
-    rows in many dimensions change little and many rows are whitened fully. The symmetric root keeps
-    z as close to x as white coordinates can be (Kessy, Lewin & Strimmer 2018, "ZCA").
+    m and S are mean and covariance of the rows that :meth:`fit` is given, and s is the shrinkage under
+    which rows left out are likeliest (:mod:`densekit.transforms.shrinkage`), so that few rows in many
+    dimensions change little and many rows are whitened fully. The symmetric root keeps z as close to
+    x as white coordinates can be (Kessy, Lewin & Strimmer 2018, "ZCA").
 
     Before :meth:`fit` it is the identity. All it learns are buffers.
 
@@ -46,22 +50,32 @@ class Whitening(nn.Module):
         self.register_load_state_dict_post_hook(_know_fitted)
 
     @torch.no_grad()
-    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Learn from rows (n, D) and their weights (n,); fewer than four only give their mean."""
+    def fit(self, x: Tensor, fixed: Sequence[int] = (), weights: Tensor | None = None) -> None:
+        """Learn from rows (n, D) with weights (n,), in random order and of standardized columns.
+
+        Columns ``fixed`` are left as they are and out of the others."""
         self.fitted = True
-        x = x.detach().double()
-        self.loc.copy_(x.mean(0) if weights is None else weights @ x / weights.sum())
-        if len(x) < 4:
+        free = torch.tensor([d for d in range(x.shape[1]) if d not in fixed], device=x.device)
+        if not len(free):
             return
-        values, vectors = torch.linalg.eigh(_covariance(x, weights))
-        values = values.clamp_min(0) + _ridge(x, weights)
-        self.whiten.copy_(vectors * values.rsqrt() @ vectors.T)
-        self.colour.copy_(vectors * values.sqrt() @ vectors.T)
+        mean, (values, vectors), _ = shrunken(x.detach().double()[:, free], weights=weights)
+        block = (free[:, None], free)
+        self.loc[free] = mean.to(self.loc)
+        self.whiten[block] = (vectors * values.rsqrt() @ vectors.T).to(self.whiten)
+        self.colour[block] = (vectors * values.sqrt() @ vectors.T).to(self.colour)
         self.log_det.copy_(-0.5 * values.log().sum())
 
     def forward(self, x: Tensor) -> Tensor:
         """x to z; log|det dz/dx| is ``log_det``."""
         return (x - self.loc) @ self.whiten
+
+    def columns(self, x: Tensor) -> Tensor:
+        """Columns x (D, N) to columns z."""
+        return self.whiten @ (x - self.loc[:, None])
+
+    def columns_inverse(self, z: Tensor) -> Tensor:
+        """Columns z (D, N) to columns x."""
+        return self.colour @ z + self.loc[:, None]
 
     def inverse(self, z: Tensor) -> Tensor:
         """z to x."""
@@ -71,22 +85,3 @@ class Whitening(nn.Module):
 def _know_fitted(whitening: Whitening, _: object) -> None:
     """Weights that are loaded were learnt: a fit that goes on from them keeps its coordinates."""
     whitening.fitted = True
-
-
-def _covariance(x: Tensor, weights: Tensor | None) -> Tensor:
-    # Without a correction where all the weight may be one row's.
-    correction = 1 if weights is None else 0
-    covariance = torch.cov(x.T, correction=correction, aweights=weights)
-    return covariance.reshape(x.shape[1], x.shape[1])
-
-
-def _ridge(x: Tensor, weights: Tensor | None) -> Tensor:
-    """The ridge under which the Gaussian of every other row suits the rows between best."""
-    w = x.new_ones(len(x)) if weights is None else weights.double()
-    half, rest = x[::2], x[1::2]
-    values, vectors = torch.linalg.eigh(_covariance(half, None if weights is None else w[::2]))
-    mean = w[::2] @ half / w[::2].sum()
-    second = w[1::2] @ ((rest - mean) @ vectors).square() / w[1::2].sum()
-    ridges = torch.logspace(-6, 2, 33, dtype=x.dtype, device=x.device)
-    variance = values.clamp_min(0) + ridges[:, None]
-    return ridges[(variance.log() + second / variance).sum(1).argmin()]

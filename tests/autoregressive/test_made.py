@@ -130,3 +130,14 @@ def test_a_context_shifts_the_law():
     drawn = est.sample(400, context=[[1]], random_state=0)
     assert drawn.mean() > 0.8
     assert est.sample(400, context=[[0]], random_state=0).mean() < 0.2
+
+
+def test_more_columns_than_rows_do_not_lose_to_independent_columns():
+    """Nothing can be learned but the shares, and those are what it begins with."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.2, 0.8, 150)
+    X, T = ((rng.random((n, 150)) < p).astype(int) for n in (100, 500))
+    q = (X.sum(0) + 1) / (len(X) + 2)
+    independent = (T * np.log(q) + (1 - T) * np.log1p(-q)).sum(1).mean()
+    made = MADE(n_masks=2, max_steps=200, random_state=0, device="cpu").fit(X)
+    assert made.score(T) > independent - 0.2

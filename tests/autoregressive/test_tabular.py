@@ -310,8 +310,7 @@ def test_an_interval_holds_spikes_or_leaves_them_out(on_mixed):
 
 def test_a_context_that_nobody_had_is_answered(on_mixed):
     """Ages far above all, and balances far below: draws keep to them, and say what they are worth."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with pytest.warns(UserWarning, match=r"'balance' is beyond all values|'age' is beyond all"):
         drawn, info = on_mixed.sample(
             200,
             context={"age": (500, 510), "balance": (-900, -800), "kind": "elm"},
@@ -321,7 +320,7 @@ def test_a_context_that_nobody_had_is_answered(on_mixed):
     assert drawn["age"].between(500, 510).all()
     assert drawn["balance"].between(-900, -800).all()
     assert (drawn["kind"] == "elm").all()
-    assert (info["effective_sample_size"] < 200) == (len(said) > 0)
+    assert info["log_probability"] < math.log(1e-6)
 
 
 def test_restrictions_that_do_not_meet_warn_with_their_effective_sample_size():
@@ -470,8 +469,14 @@ def test_integers_that_come_again_are_likelier_and_all_sum_to_one(tmp_path):
     est = TabularAutoregressive(hidden_sizes=(16,), max_steps=300, random_state=0).fit(rows)
     assert len(est.schema_.columns[0].seen) == len(set(w))
     line = pd.DataFrame({"w": np.arange(-6000, 9000), "g": "a"})
-    mass = np.exp(est.score_samples(line, given=["g"]).astype(float))
-    assert mass.sum() == pytest.approx(1, abs=1e-3)
+    scores, info = est.score_samples(line, given=["g"], return_info=True)
+    mass = np.exp(scores.astype(float))
+    # Too many integers to sum over: log p(g) is sampled once for all rows.
+    assert set(info["kind"]) == {"estimate"}
+    assert 0 < info["std"].max() < 0.05
+    assert math.log(mass.sum()) == pytest.approx(0, abs=4 * float(info["std"].max()))
+    network = est.score_samples(line, given=["g"], method="network").astype(float)
+    assert np.exp(network).sum() == pytest.approx(1, abs=1e-3)
     assert mass[np.isin(line["w"], w)].sum() > 0.8
     draws = est.sample(500, random_state=0)["w"]
     assert draws.isin(set(w)).mean() > 0.7

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.datasets import load_breast_cancer
 
 from densekit import Gaussian
-from densekit.classical import gaussian
+from densekit.transforms import shrinkage
 
 
 def rows(n=300, n_dims=3, seed=0):
@@ -40,9 +40,9 @@ def test_auto_equals_refitting_on_every_fold():
             total += stats.multivariate_normal(kept.mean(0), cov).logpdf(held).sum()
         return total
 
-    chosen = gaussian._choose([gaussian._moments(torch.tensor(f)) for f in folds])
+    chosen = shrinkage._choose([shrinkage._moments(torch.tensor(f)) for f in folds])
     assert 1e-8 < chosen < 1
-    assert held_out(chosen) == pytest.approx(max(held_out(s) for s in gaussian._GRID), abs=1e-6)
+    assert held_out(chosen) == pytest.approx(max(held_out(s) for s in shrinkage._GRID), abs=1e-6)
 
 
 def test_shrinkage_vanishes_with_many_rows():

@@ -8,10 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 
 import numpy as np
+import psutil
 import pytest
 
 import densekit
@@ -60,7 +60,7 @@ def test_a_wrong_call_is_one_line(refused, words, message):
 
 
 def test_a_bug_is_called_one(call, monkeypatch):
-    monkeypatch.setattr(densekit, "all_estimators", raising(KeyError("flows")))
+    monkeypatch.setattr("densekit.discovery.listed", raising(KeyError("flows")))
     status, out, err = call("list")
     assert (status, out) == (70, "")
     assert err.startswith("densekit: KeyError: 'flows'. This is a bug in densekit: --debug shows")
@@ -70,7 +70,7 @@ def test_a_bug_is_called_one(call, monkeypatch):
 @pytest.mark.parametrize("place", ["before", "behind"])
 @pytest.mark.parametrize("error", [KeyError("flows"), ValueError("a wrong word")])
 def test_debug_shows_the_traceback(call, monkeypatch, place, error):
-    monkeypatch.setattr(densekit, "all_estimators", raising(error))
+    monkeypatch.setattr("densekit.discovery.listed", raising(error))
     words = ("--debug", "list") if place == "before" else ("list", "--debug")
     _, _, err = call(*words)
     assert "Traceback (most recent call last)" in err
@@ -93,29 +93,41 @@ def test_what_stands_behind_two_dashes_is_no_option(refused):
     ],
 )
 def test_what_the_machine_refuses_is_one_line(refused, monkeypatch, error, said):
-    monkeypatch.setattr(densekit, "all_estimators", raising(error))
+    monkeypatch.setattr("densekit.discovery.listed", raising(error))
     assert refused("list") == f"densekit: {said}\n"
 
 
 def test_interrupted(call, monkeypatch):
-    monkeypatch.setattr(densekit, "all_estimators", raising(KeyboardInterrupt))
+    monkeypatch.setattr("densekit.discovery.listed", raising(KeyboardInterrupt))
     assert call("list") == (130, "", "densekit: stopped; nothing was written\n")
 
 
-def test_help_waits_for_no_library():
+@pytest.mark.parametrize(
+    ("words", "also"),
+    [
+        (["--version"], set()),
+        (["--help"], set()),
+        (["fit", "--help"], set()),
+        (["sample", "--help"], set()),
+        (["list"], {"rich"}),
+        (["list", "--json"], {"rich"}),
+        (["datasets"], {"rich", "numpy"}),
+        (["datasets", "adult", "--json"], {"rich", "numpy"}),
+    ],
+    ids=" ".join,
+)
+def test_what_only_tells_waits_for_no_library(words, also):
     code = (
         "import sys; from densekit.cli import main\n"
-        "try:\n    main(['fit', '--help'])\n"
+        f"try:\n    main({words!r})\n"
         "except SystemExit as e:\n    assert e.code == 0\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'sklearn', 'rich', 'pyarrow', 'PIL'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+        "heavy = {'torch', 'pyro', 'pandas', 'numpy', 'scipy', 'sklearn', 'rich', 'pyarrow', 'PIL'}\n"
+        "sys.stderr.write(' '.join(heavy & set(sys.modules)))"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--model" in done.stdout
-    # 0.2 s where the machine has nothing else to do; a bound that only a wrong import breaks.
-    assert time.perf_counter() - start < 5
+    assert done.stdout
+    assert set(done.stderr.split()) <= also
 
 
 def test_every_library_that_is_imported_is_declared():
@@ -174,16 +186,34 @@ def test_binary_rows_go_through_a_pipe(model):
     assert len(out.splitlines()) == 6
 
 
-def test_ctrl_c_stops_a_fit_within_a_second_and_leaves_nothing(tmp_path):
+def interrupt(running):
+    """Ctrl-C, and what comes of it: the seconds that the process computes from then on, and its last
+    words. It stands still while its time is read."""
+    process = psutil.Process(running.pid)
+    running.send_signal(signal.SIGSTOP)
+    while process.status() != psutil.STATUS_STOPPED:
+        pass
+    before = process.cpu_times()
+    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGCONT)
+    said = running.stderr.read().decode()
+    _, status, used = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_utime + used.ru_stime - before.user - before.system, said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_stops_a_fit_at_once_and_leaves_nothing(tmp_path):
     formats.write(np.random.default_rng(0).normal(size=(500, 3)), tmp_path / "x.npy")
-    words = ("fit", tmp_path / "x.npy", "--model", "RealNVP", "--set", "max_steps=1000000")
+    words = ("fit", tmp_path / "x.npy", "--model", "RealNVP", "--set", "max_steps=50000")
     forever = ("--set", "patience=None", "--set", "verbose=true", "-o", tmp_path / "m.densekit")
     with densekit_process(*words, *forever) as running:
-        assert running.stderr.read(1)  # the progress bar: it trains
-        running.send_signal(signal.SIGINT)
-        start = time.perf_counter()
-        _, err = running.communicate()
+        said = b""
+        while b"train=" not in said:  # the progress bar after a round: it trains
+            said += running.stderr.read(1) or pytest.fail(said.decode())
+        seconds, said = interrupt(running)
     assert running.returncode == 130
-    assert err.decode().splitlines()[-1] == "densekit: stopped; nothing was written"
-    assert time.perf_counter() - start < 3  # a second, on a machine that others use too
+    assert said.splitlines()[-1] == "densekit: stopped; nothing was written"
+    # The end of the interpreter, 1 to 2 seconds of a processor; the fit would go on for a minute.
+    assert seconds < 5
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]

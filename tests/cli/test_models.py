@@ -352,4 +352,4 @@ def test_a_context_that_fit_did_not_see_is_named(work, call):
     words = ("sample", work / "people.densekit", "--context=sex=d", "--context=since=2020-01-01")
     status, out, err = call(*words)
     assert (status, out) == (2, "")
-    assert "'d' in column 'sex', which fit did not see" in err
+    assert "column 'sex' has no value 'd'; it has 'f', 'm'" in err

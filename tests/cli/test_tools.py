@@ -12,6 +12,7 @@ from densekit.cli import app
 SUITE = """
 baselines = false
 budget = 1
+time_limit = 3000
 n_samples = 50
 [[runs]]
 data = "two_moons"

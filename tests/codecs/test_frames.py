@@ -90,8 +90,8 @@ def test_image_shape_is_for_arrays():
 @pytest.mark.parametrize(
     ("X", "words"),
     [
-        ("text", "one str; pass a list of strings"),
-        (b"text", "one bytes"),
+        ("text", "one string of 4 characters, 'text'"),
+        (b"text", "4 bytes"),
         (scipy.sparse.eye(3).tocsc(), "Sparse"),
         (pl.LazyFrame({"a": [1]}), "collect"),
     ],

@@ -168,7 +168,7 @@ def test_utf8_bytes_are_read():
     ("X", "error", "words"),
     [
         ([], ValueError, "X is empty"),
-        ("abc", TypeError, "one str; pass a list"),
+        ("abc", TypeError, "one string of 3 characters, 'abc'; .* pass a list"),
         (["a", 3], TypeError, r"X\[1\] is 3 of type int"),
         (["a", None], TypeError, r"X\[1\] is None of type NoneType"),
         (pd.Series(["a", None]), TypeError, r"X\[1\] is nan of type float"),

@@ -1,0 +1,62 @@
+"""The module of a model of tables in any order of their columns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from densekit.distributions.anyorder import AnyOrder
+from densekit.distributions.spiked import SpikedLaws
+from densekit.nets.observed import ObservedNet
+
+
+class TabularModule(nn.Module):
+    """A network, what its numbers mean, and the orders in which rows are scored."""
+
+    orders: Tensor
+
+    def __init__(self, net: ObservedNet, laws: SpikedLaws, orders: Tensor) -> None:
+        super().__init__()
+        self.net, self.laws = net, laws
+        self.register_buffer("orders", orders)
+
+    def forward(
+        self,
+        context: Tensor | None = None,
+        given: Sequence[int] = (),
+        conditions: dict[int, Any] | None = None,
+        method: str = "marginal",
+        draws: int = 64,
+    ) -> AnyOrder:
+        """Event shape that of the laws, batch shape ()."""
+        return AnyOrder(self.net, self.laws, self.orders, given, conditions, method, draws)
+
+    def summary(self, events: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The least and the greatest value (D,) of each column of events (N, E), NaN where there is
+        none, and whether the density of all of them is exact without any integral."""
+        x = events.t()
+        present = self.laws.present(x)
+        values, off = self.laws.values(x)
+        low = torch.where(off, values, torch.inf).amin(1).double().cpu().numpy()
+        high = torch.where(off, values, -torch.inf).amax(1).double().cpu().numpy()
+        exact = bool(present.all()) or self().exact_without_draws(present)
+        return np.where(np.isinf(low), np.nan, low), np.where(np.isinf(high), np.nan, high), exact
+
+    def weighed(self, events: Tensor) -> Tensor:
+        """For each event (N, D) an unbiased estimate of its log-density under a random order, (N,): the
+        cells after a random place of the order, each given those before the place."""
+        x = events.t().contiguous()
+        present = self.laws.present(x)
+        x = torch.where(x.isnan(), 0.0, x)
+        n_cells = present.sum(0)
+        u = torch.rand_like(present, dtype=x.dtype)
+        place = u.masked_fill(~present, 2.0).argsort(0).argsort(0)
+        # Places are spread evenly over the batch, whose rows are shuffled.
+        spread = (torch.arange(x.shape[1], device=x.device) + torch.rand_like(x[0])) / x.shape[1]
+        k = (spread * n_cells).long().clamp_max(n_cells - 1)
+        known = present & (place < k)
+        logp = self.laws.log_prob(self.net(self.laws.read_all(x), known), x, left_out=True)
+        rest = torch.where(present & ~known, logp, 0.0).sum(0)
+        return rest * n_cells / (n_cells - k).clamp_min(1)
