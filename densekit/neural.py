@@ -332,8 +332,7 @@ class NeuralDensity(DensityEstimator):
         """One process' part; all begin with the seed, the checkpoint and the weights of rank 0."""
         module = self._build(self.schema_, self._context_schema)
         module.to(self.device_, self._torch_dtype)
-        with clock.current().paused():
-            load_for(module)
+        load_for(module)
         if start is not None:
             self._begin(module, start)
         seed = group.broadcast(int(torch.randint(2**62, ())))

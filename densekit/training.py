@@ -379,7 +379,8 @@ class _Run:
         self.detached = [p.detach() for p in self.parameters]
         self.shadow = [p.clone() for p in self.detached]
         self.evaluated: int | None = None
-        self.pace, self.look_seconds = 0.0, 0.0
+        self.pace = 0.0
+        self.look_seconds: float | None = None
         self.uncounted: float | None = None
         self.best: list[Tensor] | None = None
         self.best_loss = math.inf
@@ -441,13 +442,13 @@ class _Run:
         return self.group.broadcast(self.clock.elapsed())
 
     def _timed_step(self, engine: Any, index: Tensor) -> None:
-        """A step, and the end of the run or of the round where the time is over. The first one may
-        compile what it runs: it counts as much as the second."""
-        first, start = self.pace == 0, clock.now()
-        with self.clock.paused() if first else contextlib.nullcontext():
+        """A step, and the end of the run or of the round where the time is over. Where the loss is
+        compiled the first one compiles it: it counts as much as the second."""
+        compiles, start = self.options.compile and self.pace == 0, clock.now()
+        with self.clock.paused() if compiles else contextlib.nullcontext():
             self._step(engine, index)
         self.pace = max(clock.now() - start, 1e-9)
-        if first:
+        if compiles:
             self.uncounted = self.pace
         elif self.uncounted is not None:
             self.clock.advance(min(self.uncounted, self.pace))
@@ -461,10 +462,10 @@ class _Run:
         elif self.state.step == self.total:
             engine.terminate()
         elif self.budget.seconds is not None:
-            elapsed, look = self.group.broadcast((self.clock.elapsed(), self.look_seconds))
+            elapsed, look = self.group.broadcast((self.clock.elapsed(), self._last_look()))
             # What is left must do for the last look at the held-out rows.
             if elapsed + look >= self.budget.seconds:
-                self._stop(engine, f"max_time={self.budget.seconds:g} seconds are over")
+                self._stop(engine, self._over())
             elif self._due(elapsed, self.budget.seconds):
                 engine.terminate_epoch()
 
@@ -524,6 +525,18 @@ class _Run:
             )
         size = None if player.size is None else player.size(events)
         return average(losses, self.batches.weights(index), size)
+
+    def _over(self) -> str:
+        return f"max_time={self.budget.seconds:g} seconds are over"
+
+    def _last_look(self) -> float:
+        """Seconds that the evaluation at the end will take: one look, two if it is the first."""
+        if not self.batches.n_valid or len(self.players) > 1:
+            return 0.0
+        if self.look_seconds is not None:
+            return self.look_seconds
+        rows = self.batches.n_valid if self.evaluated is None else self.evaluated
+        return 2 * min(self.pace * rows / (3 * self.size), 0.05 * (self.budget.seconds or 0.0))
 
     def _due(self, elapsed: float, budget: float) -> bool:
         """Whether a round has had its share of the time: ``max_steps`` may be out of reach, and rounds
@@ -672,6 +685,11 @@ class _Run:
         if self.bar is not None:
             self.bar.update(state.step - self.bar.n)
             self.bar.set_postfix(train=f"{state.train_loss:.4g}", valid=f"{state.valid_loss:.4g}")
+        if self.budget.seconds is not None:
+            further = self.clock.elapsed() + self.pace + self._last_look()
+            # Another step, and the look that would follow it, would take longer than there is.
+            if self.group.broadcast(further) > self.budget.seconds:
+                self._stop(engine, self._over())
         callbacks = self.options.callbacks if self.group.rank == 0 else ()
         if self.group.broadcast(any(callback(state) is True for callback in callbacks)):
             self._stop(engine, "a callback asked to stop")

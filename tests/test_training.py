@@ -5,11 +5,15 @@ import math
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from densekit.training import Batches, Player, train
+from densekit import clock
+from densekit.kernels import compiled
+from densekit.training import Batches, Player, gain, train
 
 
 def options(**changes):
@@ -49,12 +53,13 @@ def rows(n=200, seed=0):
     return torch.randn(n, 2, generator=generator, dtype=torch.float64) + torch.tensor([3.0, -1.0])
 
 
-def run(loss=squared, events=None, module=None, **changes):
+def run(loss=squared, events=None, module=None, default_steps=2000, **changes):
     module = module or Mean()
     o = options(**changes)
     events = rows() if events is None else events
     batches = Batches(events, None, lambda t: t, validation_fraction=o.validation_fraction, seed=5)
-    history = train(module, [Player("model", list(module.parameters()), loss)], batches, o, seed=5)
+    players = [Player("model", list(module.parameters()), loss)]
+    history = train(module, players, batches, o, seed=5, default_steps=default_steps)
     return module, history, batches
 
 
@@ -199,26 +204,241 @@ def test_a_loss_that_is_never_finite_is_an_error_with_a_remedy():
         run(lambda module, events, context: squared(module, events, context) * torch.nan)
 
 
-def takes(clock, seconds):
-    """The squared loss, of which a row costs so many seconds."""
+class Fake:
+    """A clock that losses and evaluations move."""
 
-    def loss(module, events, context):
-        clock.advance(seconds * len(events))
-        return squared(module, events, context)
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.seconds.now = 0.0
 
-    return loss
+    @property
+    def time(self):
+        return self.seconds.now
+
+    @time.setter
+    def time(self, now):
+        self.seconds.now = now
+
+    def loss(self, step=1.0, row=0.0, first=0.0):
+        """The squared loss; a step takes ``step`` seconds, the first one ``first`` more, and each row
+        that is held out ``row``."""
+        calls = itertools.count()
+
+        def loss(module, events, context):
+            self.time += step if module.training else row * len(events)
+            if module.training and next(calls) == 0:
+                self.time += first
+            return squared(module, events, context)
+
+        return loss
 
 
-def test_a_time_budget_ends_the_run(clock):
-    begun = clock.now
-    module, history, _ = run(takes(clock, 1e-5), max_steps=10**7, max_time=0.5)
+@pytest.fixture
+def fake(request):
+    return Fake(request.getfixturevalue("clock"))
+
+
+def test_a_time_budget_ends_the_run(fake):
+    module, history, _ = run(fake.loss(0.01), max_steps=10**7, max_time=5.0)
     # However many steps are allowed, rounds are shares of the time.
-    assert len(history.step) >= 5
-    assert "max_time" in history.stop_reason
-    # A step is a third of a thousandth of a second here, and so is a look at the held-out rows.
-    assert 0.5 <= history.seconds[-1] < 0.51
-    assert clock.now - begun == pytest.approx(history.seconds[-1])
+    assert 40 <= len(history.step) <= 51
+    assert history.stop_reason == "max_time=5 seconds are over"
+    assert history.seconds[-1] == pytest.approx(5, rel=0.02)
     assert torch.allclose(module.loc, rows().mean(0), atol=0.3)
+
+
+def test_a_given_time_replaces_the_default_steps(fake):
+    _, history, _ = run(fake.loss(0.5), max_steps=None, max_time=300.0, default_steps=20)
+    assert history.step[-1] == pytest.approx(600, rel=0.02)
+    assert "max_time" in history.stop_reason
+
+
+def test_without_a_budget_there_are_default_steps():
+    assert (
+        run(max_steps=None, learning_rate=1e-30, default_steps=25)[1].stop_reason
+        == "all 25 steps are done"
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        ({"max_steps": 30, "max_epochs": 2, "max_time": None}, 10),
+        ({"max_steps": 7, "max_epochs": 2, "max_time": None}, 7),
+        ({"max_steps": 30, "max_epochs": None, "max_time": 12.0}, 12),
+        ({"max_steps": 8, "max_epochs": None, "max_time": 12.0}, 8),
+        ({"max_steps": None, "max_epochs": 2, "max_time": 300.0}, 10),
+        ({"max_steps": None, "max_epochs": None, "max_time": 13.0}, 13),
+        ({"max_steps": None, "max_epochs": 3, "max_time": None}, 15),
+    ],
+)
+def test_the_budget_that_ends_first_ends_the_run(fake, budget, steps):
+    """160 rows to train on in batches of 32 are five steps an epoch; a step takes a second."""
+    _, history, _ = run(fake.loss(1.0), default_steps=4, **budget)
+    assert history.step[-1] == steps
+
+
+@pytest.mark.parametrize("step", [0.02, 0.7, 9.0, 150.0])
+@pytest.mark.parametrize("row", [0.0, 1e-3, 0.2])
+def test_the_clock_holds_within_two_percent_or_a_step_and_a_look(fake, step, row):
+    run(fake.loss(step, row), max_steps=None, max_time=100.0)
+    over = fake.time - 100
+    look = 40 * row
+    assert -max(2.0, step + look) <= over <= max(2.0, step + look)
+
+
+def test_compiling_does_not_shorten_the_run(fake, monkeypatch):
+    """The first step of a compiled loss compiles it, and counts as much as the second."""
+    monkeypatch.setattr(torch, "compile", lambda loss: loss)
+    for first in (0.0, 1e4):
+        start, loss = fake.time, fake.loss(1.0, first=first)
+        _, history, _ = run(loss, max_steps=None, max_time=50.0, compile=True)
+        assert history.step[-1] == 50
+        assert fake.time - start == 50 + first
+
+
+def test_loading_kernels_does_not_count(fake, monkeypatch):
+    def slow(name):
+        fake.time += 20
+        return math
+
+    monkeypatch.setattr(compiled, "_there", lambda: True)
+    monkeypatch.setattr(compiled.importlib, "import_module", slow)
+    monkeypatch.delenv("DENSEKIT_KERNELS", raising=False)
+    with clock.running() as running:
+        compiled.kernel.__wrapped__("densekit.kernels.of_a_test")
+        fake.time += 1
+        assert running.elapsed() == 1
+
+
+def test_imports_do_not_count(fake, monkeypatch):
+    made = torch.optim.AdamW
+
+    def slow(*args, **kwargs):
+        fake.time += 1000
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "AdamW", slow)
+    _, history, _ = run(fake.loss(1.0), max_steps=None, max_time=50.0)
+    assert history.step[-1] == 50
+    assert history.seconds[-1] == pytest.approx(50)
+
+
+def test_the_schedule_follows_the_time_that_is_left(fake):
+    """What a fit did before the loop counts, and the learning rate still falls to zero."""
+    with clock.running() as running:
+        running.advance(40)
+        _, history, _ = run(fake.loss(0.1), max_steps=None, max_time=50.0)
+    assert history.step[-1] == pytest.approx(100, abs=2)
+    assert history.learning_rate[-1] < 0.01 * 0.05
+    for step, rate in zip(history.step[1:], history.learning_rate[1:], strict=True):
+        half_a_cosine = 0.5 * (1 + math.cos(math.pi * min(1, (step / 100 - 0.05) / 0.95)))
+        assert rate == pytest.approx(0.05 * half_a_cosine, abs=1e-3)
+
+
+def test_callbacks_are_told_how_many_steps_the_time_is_enough_for(fake):
+    told = []
+    run(
+        fake.loss(0.1),
+        max_steps=None,
+        max_time=20.0,
+        callbacks=(lambda s: told.append(s.total_steps),),
+    )
+    assert told[5:] == pytest.approx([200] * len(told[5:]), rel=0.1)
+
+
+# Warnings of a budget that was too short.
+
+
+def drifting(module, events, context):
+    """A loss whose optimum is out of reach: every step lowers it on every row alike."""
+    return (events - module.loc).square().sum(-1) + 1000 - 10 * module.loc.sum()
+
+
+def test_a_default_budget_that_ends_too_soon_is_warned_of():
+    with pytest.warns(
+        ConvergenceWarning, match=r"budget of 30 steps.*Raise max_steps.*max_steps=120"
+    ):
+        run(drifting, max_steps=None, default_steps=30)
+
+
+@pytest.mark.parametrize("budget", [{"max_steps": 30}, {"max_epochs": 6}, {"max_time": 30.0}])
+def test_a_given_budget_is_not_warned_of(fake, budget):
+    def loss(module, events, context):
+        fake.time += module.training
+        return drifting(module, events, context)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(loss, **{"max_steps": None, **budget})
+
+
+def test_a_run_that_has_converged_is_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, history, _ = run(max_steps=None, default_steps=400)
+    assert history.stop_reason == "all 400 steps are done"
+
+
+def test_the_gain_is_that_of_paired_differences():
+    rng = np.random.default_rng(0)
+    before, after = rng.normal(size=(2, 50))
+    w, s = rng.integers(1, 4, 50), rng.integers(1, 6, 50)
+    ones = np.ones(50)
+    fall, error = gain(*(torch.tensor(np.stack([x, ones, ones])) for x in (before, after)))
+    assert fall == pytest.approx((before - after).mean())
+    assert error == pytest.approx((before - after).std(ddof=1) / np.sqrt(50))
+    # A ratio of sums: the spread of it over resampled rows.
+    fall, error = gain(*(torch.tensor(np.stack([x, w, s])) for x in (before, after)))
+    places = rng.integers(0, 50, (4000, 50))
+    ratios = ((w * (before - after))[places]).sum(1) / ((w * s)[places]).sum(1)
+    assert fall == pytest.approx((w * (before - after)).sum() / (w * s).sum())
+    assert error == pytest.approx(ratios.std(), rel=0.1)
+
+
+# Weights.
+
+
+def test_weights_train_as_repeated_rows_do():
+    events, w = rows(40), torch.arange(40) % 4 + 1
+    both = []
+    for given, weights in ((events, w.double()), (events.repeat_interleave(w, 0), None)):
+        module = Mean()
+        batches = Batches(
+            given, None, lambda t: t, validation_fraction=0.0, seed=5, weights=weights
+        )
+        o = options(max_steps=40, batch_size=1000)
+        train(module, [Player("model", [module.loc], squared)], batches, o, seed=5)
+        both.append(module.loc.detach())
+    assert torch.allclose(*both, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sized", [False, True])
+def test_the_held_out_loss_is_weighted_and_divided_by_sizes(sized):
+    events, w = rows(60), torch.arange(60, dtype=torch.float64) % 5 + 1
+    sizes = torch.arange(60) % 3 + 1
+    place = {tuple(e): i for i, e in enumerate(events.tolist())}
+
+    def size(batch):
+        return torch.stack([sizes[place[tuple(e)]] for e in batch.tolist()])
+
+    module, o = Mean(), options(max_steps=1, learning_rate=1e-30, batch_size=1000)
+    batches = Batches(events, None, lambda t: t, validation_fraction=0.4, seed=5, weights=w)
+    player = Player("model", [module.loc], squared, size=size if sized else None)
+    history = train(module, [player], batches, o, seed=5)
+    held = torch.cat(list(batches.held_out(batches.n_valid, 7)))
+    rest = torch.tensor([i for i in range(60) if i not in held.tolist()])
+    for found, of in ((history.valid_loss[-1], held), (history.train_loss[-1], rest)):
+        losses, total = (
+            squared(module, events[of], None).detach(),
+            w[of] * (sizes[of] if sized else 1),
+        )
+        assert found == pytest.approx(float((w[of] * losses).sum() / total.sum()), rel=1e-6)
+
+
+def test_a_loss_that_is_no_number_per_row_is_named():
+    with pytest.raises(TypeError, match=r"the loss of 'model' has shape \(\).*of shape \(32,\)"):
+        run(lambda module, events, context: squared(module, events, context).mean())
 
 
 def test_a_callback_stops_the_run():
@@ -246,7 +466,7 @@ def test_players_move_only_their_own_parameters():
 
 
 def test_max_epochs_counts_passes_over_the_training_rows():
-    _, history, batches = run(max_epochs=7, batch_size=32)
+    _, history, batches = run(max_steps=None, max_epochs=7, batch_size=32)
     assert history.step[-1] == 7 * (batches.n_train // 32)
     assert history.epoch[-1] == pytest.approx(7)
 
@@ -293,13 +513,14 @@ def test_a_gradient_that_is_not_finite_is_not_kept():
     assert torch.isfinite(module.loc).all()
 
 
-def test_a_short_max_time_does_not_look_at_all_held_out_rows(clock):
-    looked_at, costs = [], takes(clock, 3e-4)
+def test_a_short_max_time_does_not_look_at_all_held_out_rows(fake):
+    looked_at = []
+    timed = fake.loss(3e-4 * 32, 3e-4)
 
     def slow(module, events, context):
         if not module.training:
             looked_at.append(len(events))
-        return costs(module, events, context)
+        return timed(module, events, context)
 
     slow_run = {"batch_size": 32, "max_time": 1.0, "validation_fraction": 0.5}
     _, history, batches = run(slow, rows(8000), max_steps=10_000, **slow_run)

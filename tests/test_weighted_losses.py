@@ -110,7 +110,7 @@ def test_with_noise_in_the_loss_it_is_that_in_the_mean(name):
 
             def slopes(rows, weights=None, player=player):
                 found = []
-                for _ in range(300 if name == "NoiseConditionalScore" else 60):
+                for _ in range(1500 if name == "NoiseConditionalScore" else 60):
                     # Noise may go by the place in a batch, whose rows are shuffled.
                     order = torch.randperm(len(rows))
                     given = None if weights is None else weights[order]
@@ -186,25 +186,6 @@ def test_draws_have_the_shares_that_the_weights_say(kind):
     )
     drawn = est.fit(X, sample_weight=w).sample(2000, random_state=0)
     assert (drawn[:, 0] > 0).mean() == pytest.approx(share, abs=0.08)
-
-
-def test_the_held_out_loss_is_weighted():
-    """All weight but a trifle is on copies of one row, so that the mean is the loss of that row."""
-    X = np.random.default_rng(0).normal(size=(40, 2))
-    X[:20] = X[0]
-    w = np.r_[np.ones(20), np.full(20, 1e-12)]
-    est = RealNVP(
-        hidden_sizes=(8,),
-        max_steps=1,
-        learning_rate=1e-30,
-        validation_fraction=0.5,
-        dtype="float64",
-        atom_share=None,
-    ).fit(X, sample_weight=w)
-    event = est._events(est.codec_.encode(X[:1])[0])
-    loss = -est.module_(None).log_prob(event).item()
-    # The loss of training has noise on so few rows.
-    assert est.history_["valid_loss"][-1] == pytest.approx(loss, rel=1e-6)
 
 
 def test_a_further_fit_and_a_pass_take_weights(monkeypatch):

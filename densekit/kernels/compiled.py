@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from densekit import clock
+
 _logger = logging.getLogger("densekit.kernels")
 _logger.addHandler(logging.NullHandler())
 
@@ -39,7 +41,8 @@ def kernel(name: str) -> ModuleType | None:
         return None
     _logger.info("loading %s; what a machine sees for the first time takes some 20 seconds", name)
     try:
-        return importlib.import_module(name)
+        with clock.current().paused():
+            return importlib.import_module(name)
     # A numba that does not fit the numpy beside it, or finds no folder that it may write to.
     except (ImportError, RuntimeError) as error:
         _logger.warning("models are computed in plain torch: numba does not work here (%s)", error)
