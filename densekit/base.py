@@ -24,6 +24,7 @@ from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spoole
 from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
+from densekit.docstrings import document
 from densekit.params import Interval, OneOf, check_integer, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 from densekit.tags import Capabilities as Capabilities
@@ -53,17 +54,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     Parameters
     ----------
-    device : str
-        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-    dtype : {"float32", "float64"}
-        What the model computes in, and the dtype of its scores. Data are standardised in float64
-        whatever it is.
-    random_state : int, RandomState, Generator or None
-        Fixes ``fit``. Global generators are never touched.
-    verbose : bool or "auto"
-        Progress on standard error; ``"auto"`` where that is a terminal.
     image_shape : tuple of int, optional
-        (H, W) or (H, W, C): rows of a two-dimensional array are flattened images.
+        **Data.** (H, W) or (H, W, C): rows of a two-dimensional array are flattened images.
     support : str or mapping, optional
         For all columns, or by name: ``"real"``, ``"positive"``, ``("interval", low, high)`` or
         ``("circle", low, high)`` for angles. Real unless given, since a value outside the support
@@ -73,6 +65,15 @@ class DensityEstimator(BaseEstimator, ABC):
         ``"datetime"``, where the dtype does not say it.
     dequantisation_draws : int
         Draws of uniform noise per row behind the bound of a continuous model on discrete entries.
+    device : str
+        **Running.** ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float32", "float64"}
+        What the model computes in, and the dtype of its scores. Data are standardised in float64
+        whatever it is.
+    random_state : int, RandomState, Generator or None
+        Fixes ``fit``. Global generators are never touched.
+    verbose : bool or "auto"
+        Progress on standard error; ``"auto"`` where that is a terminal.
 
     Attributes
     ----------
@@ -80,10 +81,14 @@ class DensityEstimator(BaseEstimator, ABC):
         What ``score_samples`` returns.
     base_measure_ : {"lebesgue", "counting", "product"}
         What it is a density over.
-    codec_, schema_
-        Data space to events and back, and what was learnt of the columns.
-    n_features_in_, feature_names_in_
-        As everywhere in scikit-learn; tables only.
+    codec_ : Codec
+        Data space to events and back.
+    schema_ : Schema
+        What the codec learned of the columns.
+    n_features_in_ : int
+        Number of columns; tables only.
+    feature_names_in_ : ndarray of str
+        Names of the columns; tables that have them.
     """
 
     device: str = "auto"
@@ -115,7 +120,9 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        written = cls.__dict__.get("__doc__")
         dataclass(kw_only=True, eq=False, repr=False)(cls)
+        document(cls, written)
 
     # What a model file provides.
 
@@ -571,3 +578,6 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def __sklearn_tags__(self) -> DensityTags:
         return DensityTags.beside(super().__sklearn_tags__(), self._capabilities)
+
+
+document(DensityEstimator, DensityEstimator.__doc__)

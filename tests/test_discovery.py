@@ -89,7 +89,9 @@ for name in ("bench", "checks", "formats", "metrics"):
     assert getattr(densekit, name).__name__ == f"densekit.{name}"
 assert dir(densekit) == names
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
