@@ -27,6 +27,7 @@ from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.codecs.weights import read_weights, with_weight
 from densekit.distributions.montecarlo import Scores, scores_of
+from densekit.docstrings import document
 from densekit.params import Interval, OneOf, check_integer, check_parameters
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 from densekit.tags import Capabilities as Capabilities
@@ -59,17 +60,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     Parameters
     ----------
-    device : str
-        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-    dtype : {"float32", "float64"}
-        What the model computes in, and the dtype of its scores. Data are standardised in float64
-        whatever it is.
-    random_state : int, RandomState, Generator or None
-        Fixes ``fit``. Global generators are never touched.
-    verbose : bool or "auto"
-        Progress on standard error; ``"auto"`` where that is a terminal.
     image_shape : tuple of int, optional
-        (H, W) or (H, W, C): rows of a two-dimensional array are flattened images.
+        **Data.** (H, W) or (H, W, C): rows of a two-dimensional array are flattened images.
     support : str or mapping, optional
         For all real columns, or by name: ``"real"``, ``"positive"``, ``"nonnegative"``, ``("at_least",
         low)``, ``("at_most", high)``, ``("interval", low, high)``, or ``("circle", low, high)`` for
@@ -92,6 +84,15 @@ class DensityEstimator(BaseEstimator, ABC):
         that scores of folds and models have one measure. It replaces the five above.
     dequantisation_draws : int
         Draws of uniform noise per row behind the bound of a continuous model on discrete entries.
+    device : str
+        **Running.** ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float32", "float64"}
+        What the model computes in, and the dtype of its scores. Data are standardised in float64
+        whatever it is.
+    random_state : int, RandomState, Generator or None
+        Fixes ``fit``. Global generators are never touched.
+    verbose : bool or "auto"
+        Progress on standard error; ``"auto"`` where that is a terminal.
 
     Attributes
     ----------
@@ -99,10 +100,14 @@ class DensityEstimator(BaseEstimator, ABC):
         What ``score_samples`` returns.
     base_measure_ : {"lebesgue", "counting", "product"}
         What it is a density over.
-    codec_, schema_
-        Data space to events and back, and what was learnt of the columns.
-    n_features_in_, feature_names_in_
-        As everywhere in scikit-learn; tables only.
+    codec_ : Codec
+        Data space to events and back.
+    schema_ : Schema
+        What the codec learned of the columns.
+    n_features_in_ : int
+        Number of columns; tables only.
+    feature_names_in_ : ndarray of str
+        Names of the columns; tables that have them.
     """
 
     device: str = "auto"
@@ -140,7 +145,9 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        written = cls.__dict__.get("__doc__")
         dataclass(kw_only=True, eq=False, repr=False)(cls)
+        document(cls, written)
 
     # What a model file provides.
 
@@ -716,3 +723,6 @@ def _check_values(context: Mapping[Any, Any]) -> None:
                 f"context[{column!r}] is a set of {len(value)} values, and this model conditions on "
                 "one: a context of one row for each row of X or each draw is a DataFrame"
             )
+
+
+document(DensityEstimator, DensityEstimator.__doc__)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from densekit.transforms.shrinkage import shrunken
@@ -21,8 +20,8 @@ _NOISE = (0.6, 0.06)
 _LEAST_NOISE = 0.05
 
 Noise = Callable[[Tensor, float, Tensor], Tensor]
-"""Events of a batch, the share of the budget that is spent, and standard normal draws of the shape of the
-events, to the events with noise."""
+"""Events of a batch, the share of the budget that is spent, and standard normal draws of the shape of
+the events, to the events with noise."""
 
 
 class Curve(Protocol):

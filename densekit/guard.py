@@ -1,160 +1,28 @@
-"""What a file may claim: a bound on the work it causes, and checks of what it says of its data.
+"""What a file may claim of its data: :func:`check_state` refuses states that no ``fit`` leaves behind.
 
-A file from a stranger can say anything. Numbers in it become the sizes of networks and the number of
-steps, names become dtypes: :class:`Budget` stops what would take more than the file's own size
-justifies, and :func:`check_state` refuses states that no ``fit`` leaves behind.
+A file from a stranger can say anything, and names in it become dtypes, columns and symbols. What
+attributes a codec has, and of which types, is declared in :mod:`densekit.codecs.state`; here is what
+their values may be. :mod:`densekit.budget` bounds the work.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from densekit.codecs import Codec, Column, ImageCodec, Schema, TableCodec, TextCodec
 from densekit.codecs.columns import SECONDS
 from densekit.codecs.context import ContextCodec
 from densekit.codecs.layout import layout
 from densekit.codecs.schema import Kind
+from densekit.codecs.state import check_finite
+from densekit.codecs.state import check_state as check_attributes
+from densekit.params import matches
 
-_FREE_ENTRIES = 2**22
-"""Entries that may be allocated whatever the size of the file: 32 MB in float64."""
-_SETUP_OPERATIONS, _OPERATIONS_PER_WEIGHT = 1000, 60
 _LONGEST_DTYPE = 256
-
-
-class OverBudgetError(ValueError):
-    """More operations or memory than a file may ask for."""
-
-
-class Budget(TorchDispatchMode):
-    """Counts torch's operations inside the block, and stops them before they get out of hand.
-
-    Parameters
-    ----------
-    operations : int
-        How many there may be. This bounds time: a loop of a billion rounds ends here.
-    entries : int
-        Entries that one result may have, and all tensors made from nothing together. An upper
-        estimate is made from the arguments, before anything is allocated.
-
-    Attributes
-    ----------
-    spent : int
-        Operations so far.
-
-    Raises
-    ------
-    OverBudgetError
-        Out of the operation that would be one too many, or too large.
-
-    Examples
-    --------
-    >>> with Budget(operations=10, entries=100):
-    ...     torch.zeros(10**9, 10**9)
-    Traceback (most recent call last):
-    densekit.guard.OverBudgetError: an operation (aten.zeros) makes up to 1e+18 entries; ...
-    """
-
-    def __init__(self, operations: int, entries: int) -> None:
-        super().__init__()
-        self.operations, self.entries = operations, entries
-        self.spent = self._made = 0
-
-    @classmethod
-    def for_weights(cls, weights: dict[str, np.ndarray]) -> "Budget":
-        """What building a module with these weights may take."""
-        entries = sum(w.size for w in weights.values())
-        operations = _SETUP_OPERATIONS + _OPERATIONS_PER_WEIGHT * len(weights)
-        return cls(operations, _FREE_ENTRIES + 4 * entries)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        self.spent += 1
-        if self.spent > self.operations:
-            raise OverBudgetError(
-                f"it takes more than {self.operations} operations, which is more than such a file "
-                "can need"
-            )
-        exact = _SIZES.get(func.overloadpacket)
-        size, from_nothing = (exact(*args), False) if exact else _at_most(args, kwargs)
-        self._made += size if from_nothing else 0
-        if max(size, self._made) > self.entries:
-            raise OverBudgetError(
-                f"an operation ({func.overloadpacket}) makes up to {float(size):.4g} entries; with "
-                f"those before, more than the {self.entries} that such a file can need"
-            )
-        return func(*args, **kwargs)
-
-
-def _at_most(args: Any, kwargs: Any) -> tuple[int, bool]:
-    """How many entries the result can have, and whether no tensor goes in."""
-    shapes: list[torch.Size] = []
-    sizes, numbers = [0], [0]
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, torch.Tensor):
-            shapes.append(value.shape)
-        elif isinstance(value, list | tuple):
-            shapes += [v.shape for v in value if isinstance(v, torch.Tensor)]
-            if all(type(v) is int for v in value):
-                sizes.append(abs(math.prod(value)))
-        elif type(value) is int:
-            numbers.append(abs(value))
-    if not shapes:
-        return max(*sizes, *numbers), True
-    return max(*sizes, _widest(shapes)), False
-
-
-def _widest(shapes: list[torch.Size]) -> int:
-    """Broadcasting makes the greatest of each axis, and a matrix product no more than that."""
-    wide = max(map(len, shapes))
-    padded = [(1,) * (wide - len(s)) + tuple(s) for s in shapes]
-    return math.prod(max(axis) for axis in zip(*padded, strict=True))
-
-
-def _picked(x: torch.Tensor, indices: Any) -> int:
-    """How many entries ``x[indices]`` can have: the places picked, by the axes that are left whole."""
-    whole, shapes, axis = [], [], 0
-    for index in indices:
-        if index is None:
-            whole.append(x.shape[axis])
-            axis += 1
-        elif index.dtype in (
-            torch.bool,
-            torch.uint8,
-        ):  # a mask picks each of its places once at most
-            shapes.append(torch.Size([index.numel()]))
-            axis += index.ndim
-        else:
-            shapes.append(index.shape)
-            axis += 1
-    return _widest(shapes) * math.prod([*whole, *x.shape[axis:]])
-
-
-def _padded(x: torch.Tensor, pad: list[int], *_: Any) -> int:
-    """How many entries ``x`` has with so many more before and behind, the last axis first."""
-    more = [before + behind for before, behind in zip(pad[::2], pad[1::2], strict=True)]
-    more = [0] * (x.ndim - len(more)) + more[::-1]
-    return math.prod(n + extra for n, extra in zip(x.shape, more, strict=True))
-
-
-_SIZES: dict[Any, Callable[..., int]] = {
-    torch.ops.aten.index: _picked,
-    torch.ops.aten.constant_pad_nd: _padded,
-    torch.ops.aten.embedding: lambda weight, ids, *_: ids.numel() * weight.shape[-1],
-    torch.ops.aten.index_select: lambda x, axis, index: (
-        x.numel() // max(1, x.shape[axis]) * index.numel()
-    ),
-    torch.ops.aten.nll_loss_forward: lambda logp, *_: logp.numel(),
-    torch.ops.aten.repeat: lambda x, times: x.numel() * math.prod(times),
-    torch.ops.aten.cat: lambda parts, *_: sum(x.numel() for x in parts),
-    torch.ops.aten.stack: lambda parts, *_: sum(x.numel() for x in parts),
-}
-"""What makes more of its tensors than broadcasting would, or far less."""
 
 
 def check_state(estimator: Any, size: int) -> None:
@@ -172,14 +40,14 @@ def check_state(estimator: Any, size: int) -> None:
     ValueError
         Naming what is wrong.
     """
+    _check_fitted(estimator)
     codec, schema, context = estimator.codec_, estimator.schema_, estimator.context_codec_
     kinds = {"table": TableCodec, "image": ImageCodec, "text": TextCodec}
-    _expect(isinstance(schema, Schema), "schema_ is no schema")
+    check_attributes(schema)
     _expect(schema.modality in kinds, f"schema_ is of modality {schema.modality!r}")
     _expect(type(codec) is kinds[schema.modality], f"codec_ is not one for {schema.modality}s")
     known = estimator._capabilities.modalities
     _expect(schema.modality in known, f"{schema.modality} data in a {type(estimator).__name__}")
-    _expect(estimator.dtype_ in ("float32", "float64"), f"dtype_ is {estimator.dtype_!r}")
     _check_codec(codec, size)
     _check_schema(schema, size)
     expected = codec.schema.flat() if estimator._capabilities.flat else codec.schema
@@ -188,14 +56,57 @@ def check_state(estimator: Any, size: int) -> None:
     _expect(kind == estimator._kind_of_scores(schema), f"density_kind_ is {kind!r}")
     _expect(measure == schema.base_measure, f"base_measure_ is {measure!r}")
     if isinstance(context, ContextCodec):
-        _expect(type(context.table) is TableCodec, "the context has no table")
-        _expect(_all(context.names, str), "names of the context are no strings")
+        check_attributes(context)
         _check_codec(context.table, size)
-    else:
-        _expect(context is None or type(context) is TextCodec, "context_codec_ is no codec")
-        if context is not None:
-            _check_codec(context, size)
-    _expect(_all(estimator.context_names_, str), "context_names_ are no strings")
+        labels = context.table.labels
+        named = not context.names or list(context.names) == labels
+        _expect(named, f"names of the context are {context.names!r}, and its columns {labels!r}")
+    elif context is not None:
+        _check_codec(context, size)
+    _check_features(estimator)
+
+
+_FITTED: dict[str, Any] = {
+    "codec_": Codec,
+    "context_codec_": ContextCodec | TextCodec | None,
+    "context_names_": tuple[str, ...],
+    "schema_": Schema,
+    "dtype_": Literal["float32", "float64"],
+    "density_kind_": str,
+    "base_measure_": str,
+}
+"""What ``fit`` of every estimator sets; a model's own attributes are known by what it makes of them."""
+
+
+def _check_fitted(estimator: Any) -> None:
+    state = vars(estimator)
+    for name, hint in _FITTED.items():
+        _expect(name in state, f"{name} is lacking")
+        _expect(matches(state[name], hint, exact=True), f"{name} is {repr(state[name])[:80]}")
+    for name, value in state.items():
+        for array in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(array, np.ndarray):
+                check_finite(name, array)
+
+
+def _check_features(estimator: Any) -> None:
+    """The columns that scikit-learn knows are those of the codec and of the context."""
+    state, context = vars(estimator), estimator.context_names_
+    known = estimator.context_codec_
+    own = known.names if isinstance(known, ContextCodec) else ()
+    _expect(own == context, f"context_names_ are {context!r}; the codec has {own!r}")
+    if not isinstance(estimator.codec_, TableCodec):
+        return
+    labels = [*estimator.codec_.labels, *context]
+    n, names = state.get("n_features_in_"), state.get("feature_names_in_")
+    _expect(
+        type(n) is int and n == len(labels), f"n_features_in_ is {n!r}; {len(labels)} are known"
+    )
+    if names is None:
+        _expect(not context, "feature_names_in_ is lacking, and the context is among them")
+        return
+    right = isinstance(names, np.ndarray) and names.shape == (len(labels),)
+    _expect(right and set(names.tolist()) == set(labels), f"feature_names_in_ are {names!r}"[:120])
 
 
 def _expect(holds: Any, wrong: str) -> None:
@@ -291,27 +202,61 @@ def _is_support(support: Any) -> bool:
 
 
 def _check_codec(codec: Codec, size: int) -> None:
-    _expect(isinstance(codec.schema, Schema), "a codec has no schema")
+    check_attributes(codec)
     _expect(codec.schema.modality == codec.modality, "a codec has a schema of another modality")
     _check_schema(codec.schema, size)
     if isinstance(codec, TextCodec):
-        _expect(isinstance(codec.symbols, str), "symbols of the codec are no string")
-        agrees = codec.schema.event_shape[0] - 1 == codec.longest
-        _expect(agrees, f"the codec takes {codec.longest!r} tokens, which its schema does not")
-        _check_tokenizer(codec)
-        return
-    if isinstance(codec, ImageCodec):
-        _check_dtype(codec.dtype, size)
-        right = _all(codec.row_shape, int) and math.prod(codec.row_shape) == codec.schema.n_dims
-        _expect(right, f"row_shape is {codec.row_shape!r}")
+        _check_text(codec)
+    elif isinstance(codec, ImageCodec):
+        _check_image(codec, size)
     elif isinstance(codec, TableCodec):
-        known = ("numpy", "pandas", "polars", "pyarrow")
-        _expect(codec.container in known, f"a codec of the container {codec.container!r}")
         _check_dtype(codec.dtype, size, packed=codec.container == "pyarrow")
-        right = _all(codec.labels, str | int) and len(codec.labels) == len(codec.schema.columns)
-        _expect(right, "labels are not those of the columns")
+        _expect(
+            len(codec.labels) == len(codec.schema.columns), "labels are not those of the columns"
+        )
         for column in codec.schema.columns:
             _check_dtype(column.dtype, size)
+    # What it gives back must be possible: a dtype may be none, and a container hold none such.
+    with np.errstate(all="ignore"):
+        codec.decode(_event_of(codec))
+
+
+def _event_of(codec: Codec) -> torch.Tensor:
+    """One event; of text the last of its symbols."""
+    if isinstance(codec, TextCodec):
+        return torch.tensor([[codec.schema.vocab_size - 1, 1]])
+    return torch.zeros(1, *codec.schema.event_shape, dtype=torch.float64)
+
+
+def _check_image(codec: ImageCodec, size: int) -> None:
+    _check_dtype(codec.dtype, size)
+    right = (
+        math.prod(codec.row_shape) == codec.schema.n_dims and len(codec.schema.event_shape) == 3
+    )
+    _expect(right and min(codec.row_shape) > 0, f"row_shape is {codec.row_shape!r}")
+    channels = (codec.schema.event_shape[0],)
+    for name in ("loc", "scale"):
+        array = getattr(codec, name)
+        right = array.shape == channels and array.dtype.kind == "f"
+        _expect(right, f"{name} of the codec is {array.dtype} of shape {array.shape}")
+    _expect((codec.scale > 0).all(), "scale of the codec is not positive")
+
+
+def _check_text(codec: TextCodec) -> None:
+    agrees = codec.schema.event_shape[0] - 1 == codec.longest
+    _expect(agrees, f"the codec takes {codec.longest!r} tokens, which its schema does not")
+    _check_tokenizer(codec)
+    symbols = codec.symbols.split(" ") if codec.tokens == "word" else list(codec.symbols)
+    symbols = symbols if codec.symbols else []
+    _expect(symbols == sorted(set(symbols)), "symbols of the codec are not in order")
+    n = {
+        "byte": 256,
+        "bpe": len(json.loads(codec.tokenizer or "{}").get("model", {}).get("vocab", ())),
+    }
+    wanted = 3 + n.get(codec.tokens, len(symbols))
+    vocabulary = codec.schema.vocab_size
+    _expect(vocabulary == wanted, f"vocab_size is {vocabulary}, and there are {wanted} symbols")
+    codec.symbols.encode()  # half of a surrogate pair is no symbol
 
 
 def _check_dtype(name: Any, size: int, packed: bool = False) -> None:
@@ -330,7 +275,6 @@ def _check_dtype(name: Any, size: int, packed: bool = False) -> None:
 def _check_tokenizer(codec: TextCodec) -> None:
     """Byte pairs as ``fit`` trains them: a library that reads hostile settings could be made to run
     long regular expressions, or to pad to gigabytes."""
-    _expect(isinstance(codec.tokenizer, str), "the tokenizer is no string")
     if codec.tokens != "bpe":
         _expect(codec.tokenizer == "", f"a tokenizer with tokens={codec.tokens!r}")
         return

@@ -56,18 +56,25 @@ class NeuralDensity(DensityEstimator):
     Parameters
     ----------
     max_steps : int, optional
-        Optimizer steps. Of ``max_steps``, ``max_epochs`` and ``max_time`` those that are given count,
-        and whichever ends first ends the fit; where none is given, it takes 2000 steps, unless the
-        model says how many.
+        **Training.** Optimizer steps. Of ``max_steps``, ``max_epochs`` and ``max_time`` those that are
+        given count, and whichever ends first ends the fit; where none is given, it takes 2000 steps,
+        unless the model says how many.
     max_epochs : int, optional
         Passes over the data.
     max_time : float, optional
         Seconds of wall clock since ``fit`` was called, but for those in which modules are imported and
         loops compiled. It holds to within 2 %, or one step and one look at the held-out rows where these
         take longer. The schedule of the learning rate follows whichever budget ends first.
-    batch_size, learning_rate, weight_decay, gradient_clip, warmup
-        AdamW's, with a warm-up over the first ``warmup`` of the budget and a cosine to zero after it;
-        ``gradient_clip`` is the largest norm of a step's gradient.
+    batch_size : int
+        Rows of a step.
+    learning_rate : float
+        AdamW's, at its highest: it rises over the ``warmup`` and falls to zero by a cosine.
+    weight_decay : float
+        AdamW's, per unit of the learning rate.
+    gradient_clip : float, optional
+        Largest norm of a step's gradient; None has no limit.
+    warmup : float
+        Share of the budget over which the learning rate rises.
     ema_decay : float
         Decay of the running average of the weights, which is what is evaluated and kept.
     validation_fraction : float
@@ -519,16 +526,20 @@ class NeuralDensity(DensityEstimator):
             self._restore(weights)
 
     def _restore(self, weights: dict[str, np.ndarray]) -> None:
+        module = self._fresh_module()
+        module.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
+        if self.device_.startswith("cuda") and not torch.cuda.is_available():
+            self.device_ = "cpu"
+        self.module_ = module.to(self.device_).eval().requires_grad_(False)
+
+    def _fresh_module(self) -> nn.Module:
+        """The module as it was built, before it learnt."""
         # Hyper-parameters may have been set anew since fit; the weights are those of the old ones.
         builder = object.__new__(type(self))
         builder.__dict__.update({**vars(self), **vars(self).get("built_with_", {})})
         with seeded(0):
             module = builder._build(self.schema_, self._context_schema)
-        module.to(self._torch_dtype)
-        module.load_state_dict({k: torch.tensor(v) for k, v in weights.items()})
-        if self.device_.startswith("cuda") and not torch.cuda.is_available():
-            self.device_ = "cpu"
-        self.module_ = module.to(self.device_).eval().requires_grad_(False)
+        return module.to(self._torch_dtype)
 
 
 def _parts(events: Events) -> Iterable[Tensor]:

@@ -61,31 +61,50 @@ class OneOf:
         return "one of " + ", ".join(repr(word) for word in self.words)
 
 
-def _is(value: Any, hint: Any) -> bool:
-    """Whether ``value`` is of the type that ``hint`` describes, NumPy scalars included."""
+def matches(value: Any, hint: Any, exact: bool = False) -> bool:
+    """Whether ``value`` is of the type that ``hint`` describes.
+
+    Parameters
+    ----------
+    value, hint : object
+    exact : bool
+        Whether only the type itself will do: a tuple and no list for it, an int and no NumPy scalar,
+        each key and value of a mapping, and of a Literal its words. Integers are floats either way.
+
+    Examples
+    --------
+    >>> matches([1, 2], tuple[int, ...]), matches([1, 2], tuple[int, ...], exact=True)
+    (True, False)
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin is Annotated:
-        return _is(value, args[0])
+        return matches(value, args[0], exact)
     if origin in (typing.Union, types.UnionType):
-        return any(_is(value, arg) for arg in args)
-    if origin is tuple:
-        item = args[0] if len(args) == 2 and args[1] is Ellipsis else Any
-        return isinstance(value, tuple | list) and all(_is(x, item) for x in value)
+        return any(matches(value, arg, exact) for arg in args)
+    if origin in (tuple, list):
+        item = args[0] if origin is list or args[1:] == (Ellipsis,) else Any
+        kinds = (origin,) if exact else (tuple, list)
+        return isinstance(value, kinds) and all(matches(x, item, exact) for x in value)
     if origin is typing.Literal:
         # Which of the words is OneOf's business, which has a message for it.
-        return any(isinstance(value, type(word)) for word in args)
+        same = any(type(value) is type(word) and value == word for word in args)
+        return same if exact else any(isinstance(value, type(word)) for word in args)
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
-        return isinstance(value, bool | np.bool_)
-    if hint is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return isinstance(value, bool if exact else bool | np.bool_)
+    if hint in (int, float):
+        if exact:
+            return type(value) in ((int,) if hint is int else (int, float))
+        number = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
     if origin in (Mapping, dict) or hint in (Mapping, dict):
-        return isinstance(value, Mapping)
+        pairs = value.items() if exact and args and isinstance(value, Mapping) else ()
+        return isinstance(value, Mapping) and all(
+            matches(k, args[0], exact) and matches(v, args[1], exact) for k, v in pairs
+        )
     if origin is Callable or origin is typing.get_origin(Callable[[], None]):
         return callable(value)
     return isinstance(value, origin or hint)
@@ -129,7 +148,7 @@ def check_parameters(estimator: Any) -> None:
     for field in fields(estimator):
         value, hint = getattr(estimator, field.name), hints[field.name]
         where = f"{type(estimator).__name__}({field.name}={value!r})"
-        if not _is(value, hint):
+        if not matches(value, hint):
             raise TypeError(
                 f"{where}: {field.name} must be {_wanted(hint)}, "
                 f"got {type(value).__name__}; the default is {field.default!r}"

@@ -19,8 +19,12 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from densekit import files, guard, probes
+from densekit.budget import Budget
 from densekit.codecs import legacy
+from densekit.codecs.state import check_finite
 from densekit.params import check_parameters
 from densekit.runtime import resolve_device
 
@@ -128,18 +132,37 @@ def _fill(
     check_parameters(estimator)
     facts = {name: value for name, value in fitted.items() if name != "weights_"}
     estimator.__dict__.update(facts)
-    guard.check_state(estimator, size)
     # The weights of a network; a mixture's ``weights_`` is an array like any other.
     weights = fitted.get("weights_")
+    if isinstance(weights, np.ndarray):
+        check_finite("weights_", weights)
     weights = weights if isinstance(weights, dict) else {}
-    with guard.Budget.for_weights(weights):
+    guard.check_state(estimator, size)
+    built_with = fitted.get("built_with_", {})
+    check_parameters(kind(**{**before, **content["parameters"], **built_with}))
+    with Budget.for_weights(weights):
         estimator.__setstate__({**vars(estimator), **fitted, "device_": "cpu"})  # type: ignore[attr-defined]
-    built = estimator.module_.state_dict() if weights else {}  # type: ignore[attr-defined]
-    for name, tensor in built.items():
+        _check_weights(estimator, weights)
+    return estimator
+
+
+def _check_weights(estimator: Any, weights: dict[str, np.ndarray]) -> None:
+    """Raise unless weights are of the model's dtypes and finite, but for masks that the model makes."""
+    module = estimator.module_ if weights else None
+    for name, tensor in module.state_dict().items() if module else ():
         found, wanted = str(weights[name].dtype), str(tensor.dtype).removeprefix("torch.")
         if found != wanted:
             raise ValueError(f"{name} is {found} in the file and {wanted} in the model")
-    return estimator
+    endless = [n for n, w in weights.items() if w.dtype.kind == "f" and not np.isfinite(w).all()]
+    if not endless or module is None:
+        return
+    learnt = {name for name, _ in module.named_parameters()}
+    fresh = estimator._fresh_module().state_dict()
+    for name in endless:
+        if name in learnt or not np.array_equal(
+            fresh[name].numpy(), weights[name], equal_nan=True
+        ):
+            check_finite(name, weights[name])
 
 
 def _check_names(kind: type, fitted: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 Nothing here names a model, a data set or a suite: a new one has its page at the next build.
 """
 
-import dataclasses
 import html
 import importlib
 import inspect
@@ -12,7 +11,6 @@ import pkgutil
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import Field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +25,6 @@ from densekit.bench import Record
 from densekit.bench.report import rows
 from densekit.cli import app
 from densekit.discovery import FAMILIES, family_of
-from densekit.neural import NeuralDensity
 
 FAMILY_TITLES = {
     "classical": "Classical",
@@ -111,14 +108,12 @@ def _model_page(name: str, kind: type[DensityEstimator]) -> str:
         "score": _score_words(can),
         "code": f"``{kind.__module__.replace('.', '/')}.py``",
     }
-    own, shared = _fields(kind)
     told = "\n".join(f"   * - {key}\n     - {value}" for key, value in facts.items())
     return "\n".join(
         [
             _title(name),
             f".. list-table::\n   :widths: 15 85\n   :class: facts\n\n{told}\n",
-            f".. py:currentmodule:: densekit\n\n.. autoclass:: densekit.{name}({_call(own)})\n",
-            *(_shared_table(base, fields) for base, fields in shared.items() if fields),
+            f".. py:currentmodule:: densekit\n\n.. autoclass:: densekit.{name}(**parameters)\n",
             _methods(can),
             f".. minigallery:: densekit.{name}\n   :add-heading: Examples\n   :heading-level: -\n",
         ]
@@ -148,46 +143,6 @@ def _score_words(can: Capabilities) -> str:
     if can.density == "exact" and can.view == "relaxed":
         words += " on numbers; on discrete entries (dequantised) a lower bound of the mass"
     return words
-
-
-def _fields(
-    kind: type[DensityEstimator],
-) -> tuple[list[Field], dict[type[DensityEstimator], list[Field]]]:
-    """Fields that the model declares, and those it shares, by the class that documents them."""
-    bases = [b for b in (NeuralDensity, DensityEstimator) if issubclass(kind, b)]
-    of_base = {b: {f.name for f in dataclasses.fields(b)} for b in bases}
-    if NeuralDensity in of_base:
-        of_base[NeuralDensity] -= of_base[DensityEstimator]
-    every = dataclasses.fields(kind)
-    own = [f for f in every if not any(f.name in names for names in of_base.values())]
-    return own, {b: [f for f in every if f.name in names] for b, names in of_base.items()}
-
-
-def _default(field: Field) -> str:
-    if field.default_factory is not dataclasses.MISSING:
-        return repr(field.default_factory())
-    return repr(field.default)
-
-
-def _call(own: list[Field]) -> str:
-    return ", ".join(["*", *(f"{f.name}={_default(f)}" for f in own), "**shared"])
-
-
-def _shared_table(base: type[DensityEstimator], fields: list[Field]) -> str:
-    """The parameters that a base class documents, with the defaults of this model."""
-    title = "Training" if base is NeuralDensity else "Every estimator"
-    default = {f.name: _default(f) for f in fields}
-    lines = []
-    for entry in NumpyDocString(inspect.getdoc(base))["Parameters"]:
-        names = [n.strip() for n in entry.name.split(",")]
-        shown = "\n       ".join(f"| ``{n}={default[n]}``" for n in names if n in default)
-        meaning = "\n       ".join(entry.desc)
-        lines.append(f"   * - {shown}\n     - {meaning}")
-    head = f"{title}\n{'-' * len(title)}\n\n"
-    intro = (
-        f"Shared through :class:`~densekit.{base.__name__}`; the defaults are this model's.\n\n"
-    )
-    return head + intro + ".. list-table::\n   :widths: 40 60\n\n" + "\n".join(lines) + "\n"
 
 
 def _methods(can: Capabilities) -> str:

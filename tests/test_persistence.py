@@ -29,9 +29,9 @@ from densekit import (
     NoiseConditionalScore,
     RealNVP,
     files,
-    guard,
     probes,
 )
+from densekit.budget import Budget
 from densekit.runtime import seeded
 
 
@@ -548,9 +548,9 @@ def test_there_is_a_golden_file_of_every_model():
 )
 def test_what_is_picked_is_never_more_than_the_budget_counts(index):
     x = torch.zeros(5, 6, 7)
-    with guard.Budget(10, x[index].numel() - 1), pytest.raises(ValueError, match=r"aten\.index"):
+    with Budget(10, x[index].numel() - 1), pytest.raises(ValueError, match=r"aten\.index"):
         x[index]
-    with guard.Budget(100, x.numel()):
+    with Budget(100, x.numel()):
         x[index]
 
 
@@ -569,9 +569,9 @@ def test_what_is_picked_is_never_more_than_the_budget_counts(index):
 def test_what_grows_is_counted_before_it_is_made(grow):
     x = torch.zeros(3, 5)
     size = grow(x).numel()
-    with guard.Budget(10, size - 1), pytest.raises(ValueError, match=f"makes up to {size:.4g}"):
+    with Budget(10, size - 1), pytest.raises(ValueError, match=f"makes up to {size:.4g}"):
         grow(x)
-    with guard.Budget(10, size):
+    with Budget(10, size):
         grow(x)
 
 

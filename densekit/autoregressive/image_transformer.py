@@ -104,8 +104,12 @@ class ImageTransformer(NeuralDensity):
 
     Parameters
     ----------
-    width, n_layers, n_heads : int
-        Width of the residual stream (a multiple of ``2 * n_heads``), blocks, heads per block.
+    width : int
+        Width of the residual stream, a multiple of ``2 * n_heads``.
+    n_layers : int
+        Blocks.
+    n_heads : int
+        Heads of each block.
     dropout : float
         Probability that an entry of what a block adds is dropped in training.
     likelihood : {"auto", "categorical", "logistic"}

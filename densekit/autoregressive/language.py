@@ -83,7 +83,7 @@ class TextModel(DensityEstimator):
     Parameters
     ----------
     tokens : {"character", "byte", "bpe", "word"}
-        What a token is.
+        **Text.** What a token is: see :class:`~densekit.codecs.text.TextCodec`.
     vocab_size : int or None
         Number of BPE tokens, or how many characters or words to keep; the rest are unknown symbols.
     max_length : int or None

@@ -47,14 +47,12 @@ class MaskedDiffusion(TextModel, NeuralDensity):
 
     Parameters
     ----------
-    tokens : {"character", "byte", "bpe", "word"}
-        What a token is: see :class:`~densekit.codecs.text.TextCodec`.
-    vocab_size : int or None
-        Number of BPE tokens, or how many characters or words to keep; the rest are unknown symbols.
-    max_length : int or None
-        Tokens a string may have; None takes twice the longest in ``fit``.
-    width, n_layers, n_heads : int
-        Width of the residual stream (a multiple of ``2 * n_heads``), blocks, heads per block.
+    width : int
+        Width of the residual stream, a multiple of ``2 * n_heads``.
+    n_layers : int
+        Blocks.
+    n_heads : int
+        Heads of each block.
     dropout : float
         Probability that an entry of what a block adds is dropped in training.
     n_draws : int

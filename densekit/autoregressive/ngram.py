@@ -45,8 +45,6 @@ class NGram(LanguageModel):
     order : int
         n: a token depends on the n - 1 before it. Memory and time grow with the number of
         different n-grams.
-    tokens, vocab_size, max_length
-        As for every language model: see :class:`TransformerLanguageModel`.
 
     Attributes
     ----------

@@ -45,12 +45,12 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
 
     Parameters
     ----------
-    tokens, vocab_size, max_length
-        As for every language model: see :class:`TransformerLanguageModel`.
     cell : {"lstm", "gru"}
         What a layer is made of.
-    width, n_layers : int
-        Width of all layers, and how many.
+    width : int
+        Width of all layers.
+    n_layers : int
+        How many there are.
     dropout : float
         Probability that an entry between layers is dropped in training, at all places of a string.
     tied : bool

@@ -37,15 +37,14 @@ class Seq2Seq(NeuralTokenModel):
 
     Parameters
     ----------
-    tokens : {"character", "byte", "bpe", "word"}
-        What a token is, of sources and targets: see :class:`~densekit.codecs.text.TextCodec`.
-    vocab_size : int or None
-        Number of BPE tokens, or how many characters or words to keep; the rest are unknown symbols.
     max_length : int or None
         Tokens a source and a target may have; None takes twice the longest of each in ``fit``.
-    width, n_layers, n_heads : int
-        Width of the residual stream (a multiple of ``2 * n_heads``), blocks of the encoder and of the
-        decoder each, heads per block.
+    width : int
+        Width of the residual stream, a multiple of ``2 * n_heads``.
+    n_layers : int
+        Blocks of the encoder, and of the decoder.
+    n_heads : int
+        Heads of each block.
     dropout : float
         Probability that an entry of what a block adds is dropped in training.
 

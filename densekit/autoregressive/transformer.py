@@ -31,14 +31,12 @@ class TransformerLanguageModel(LanguageModel, NeuralTokenModel):
 
     Parameters
     ----------
-    tokens : {"character", "byte", "bpe", "word"}
-        What a token is: see :class:`~densekit.codecs.text.TextCodec`.
-    vocab_size : int or None
-        Number of BPE tokens, or how many characters or words to keep; the rest are unknown symbols.
-    max_length : int or None
-        Tokens a string (with its prompt) may have; None takes twice the longest in ``fit``.
-    width, n_layers, n_heads : int
-        Width of the residual stream (a multiple of ``2 * n_heads``), blocks, heads per block.
+    width : int
+        Width of the residual stream, a multiple of ``2 * n_heads``.
+    n_layers : int
+        Blocks.
+    n_heads : int
+        Heads of each block.
     n_kv_heads : int, optional
         Heads of keys and values, each for a group of ``n_heads / n_kv_heads`` heads of queries
         (Ainslie et al. 2023): a smaller cache. None has one for each.

@@ -52,9 +52,11 @@ class Glow(NeuralDensity):
         Splines cost more a step and learn more in it, above all of pixels that are black or white.
     hidden_sizes : tuple of int
         Channels of each network's hidden layers: 3 x 3, 1 x 1, ..., 3 x 3 convolutions.
-    n_bins, tail_bound : int, float
-        Of the splines: bins, and the range [-tail_bound, tail_bound] beyond which they do nothing, in
-        standard deviations.
+    n_bins : int
+        Bins of each spline.
+    tail_bound : float
+        The splines act on [-tail_bound, tail_bound], in standard deviations of the data; beyond, they
+        are the identity.
     activation : str
         Activation of the networks.
 

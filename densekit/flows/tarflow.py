@@ -64,8 +64,12 @@ class TarFlow(NeuralDensity):
         number of pixels: as many tokens, and slow). Tables have a token for each column.
     n_transforms : int
         Number of layers; two or more for the entries of one patch to depend on each other.
-    width, n_layers, n_heads : int
-        Width of each layer's transformer (a multiple of ``2 * n_heads``), blocks and heads in it.
+    width : int
+        Width of each layer's transformer, a multiple of ``2 * n_heads``.
+    n_layers : int
+        Blocks of each transformer.
+    n_heads : int
+        Heads of each block.
     noise_std : float
         Standard deviation of the Gaussian noise that is added to rows in training.
     denoise : bool

@@ -75,14 +75,23 @@ class NoiseConditionalScore(NeuralDensity):
         Widths of the layers of the network.
     dropout : float
         Probability with which a hidden unit is left out while training. Hundreds of rows need it.
-    sigma_min, sigma_max : float
-        Least and greatest noise level, in units of the whitened data.
+    sigma_min : float
+        Least noise level, in units of the whitened data.
+    sigma_max : float
+        Greatest noise level, in the same units.
     sampler : {"langevin", "ode"}
         Annealed Langevin dynamics, or the ODE backwards: faster, and from the very density that is
         scored.
-    n_levels, n_langevin_steps, step_size
-        Levels of the Langevin sampler, its steps at each, and their size over sigma squared (half
-        the :math:`\epsilon / \sigma_L^2` of the paper).
+    n_levels : int
+        Levels of the Langevin sampler.
+    n_langevin_steps : int
+        Its steps at each level.
+    step_size : float
+        Their size over sigma squared: half the :math:`\epsilon / \sigma_L^2` of the paper.
+    predictor : bool
+        Whether a fall to the next level first removes noise by the reverse of the diffusion, so that
+        Langevin dynamics only corrects (Song et al. 2021). Without it a level takes many times the
+        steps.
     n_ode_steps : int
         Steps of the ODE solver; even.
     n_probes : int
