@@ -130,8 +130,7 @@ class DataFile:
         )  # fmt: skip
 
     def _read(self, path: str) -> Any:
-        marks = {"sep": self.sep, "decimal": self.decimal}
-        rows = formats.read(path, **marks)
+        rows = formats.read(path, sep=self.sep, decimal=self.decimal)
         if not self.drop_missing:
             return rows
         if not hasattr(rows, "dropna"):

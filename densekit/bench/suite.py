@@ -234,7 +234,7 @@ def _suite(name: str, table: dict[str, Any], folder: Path) -> Suite:
     defaults = _values(where, {key: table.get(key, value) for key, value in _DEFAULTS.items()})
     about_files = {key: table[key] for key in files.KEYS if key in table}
     known: dict[str, files.DataFile] = {}
-    runs = []
+    runs: list[Run] = []
     for i, entry in enumerate(entries, 1):
         place = f"{where}, run {i}"
         _check_keys(place, entry, _RUN_KEYS)
