@@ -5,7 +5,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +145,8 @@ def _interval(column: Column, low: str, high: str) -> tuple[Any, Any]:
         raise ValueError(
             f"has no order, so nothing lies between two of its values; {_held(column)}"
         )
-    ends = [
-        _end(column, text, last) if text else None for text, last in ((low, False), (high, True))
-    ]
-    first, last = ends
+    first = _end(column, low, last=False) if low else None
+    last = _end(column, high, last=True) if high else None
     if first is not None and last is not None and not isinstance(first, str) and first > last:
         raise ValueError(f"has nothing from {low} to {high}: the lower end comes first")
     return first, last
@@ -226,7 +224,9 @@ def _instant(text: str, end_of_day: bool = False) -> Any:
             f"holds dates and times, and {text!r} is none; write 2024-01-31 or 2024-01-31T12:30:00"
         ) from None
     if end_of_day and ":" not in text:
-        found = datetime.combine(found.date(), time.max, found.tzinfo)
+        found = datetime.combine(found.date(), time.max)
+    if found.tzinfo is not None:  # what has no zone is UTC
+        found = found.astimezone(UTC).replace(tzinfo=None)
     return pd.Timestamp(found)
 
 

@@ -4,7 +4,7 @@ import enum
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -201,7 +201,7 @@ def list_models(
     from densekit import discovery
 
     table = Table("model", "family", "density", "takes", "context")
-    plain: list[dict[str, object]] = []
+    plain: list[dict[str, Any]] = []
     for name, (group, can) in discovery.listed(family=family, modality=modality).items():
         table.add_row(name, group, can.density, ", ".join(can.modalities), can.context)
         plain.append({"model": name, "family": group, "density": can.density})

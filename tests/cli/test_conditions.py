@@ -85,6 +85,9 @@ MEANT = {
     "since=2021-05-01T06:00..2021-05-01T12:00": lambda f: f["since"].dt.floor("6h").isin(
         [DAY + pd.Timedelta("6h"), DAY + pd.Timedelta("12h")]
     ),
+    "since=2021-05-01..2021-05-02T01:30+02:00": lambda f: f["since"].between(
+        DAY, DAY + pd.Timedelta("23h30m")
+    ),
     "since=2021-05-01 06:30:00": lambda f: f["since"] == DAY + pd.Timedelta("6h30m"),
     "a=b=-1..1": lambda f: f["a=b"].between(-1, 1),
 }  # fmt: skip

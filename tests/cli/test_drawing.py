@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -107,10 +108,9 @@ def test_another_number_of_contexts_is_refused(work, refused, tmp_path):
     assert "25" in said
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("in_tens")
 def test_all_pieces_are_warned_of_once(work, call, monkeypatch):
-    import warnings
-
     sample = densekit.Gaussian.sample
 
     def odd(self, n, **options):
