@@ -287,6 +287,43 @@ def _mixed_tables(results: dict[str, Any]) -> str:
     return said + _markdown_table(heads, lines)
 
 
+def _marginals(results: dict[str, Any]) -> str:
+    """What ``benchmarks/marginals.py`` measured."""
+    said = (
+        "# Marginals\n\n"
+        '`python benchmarks/marginals.py` scores rows with missing cells by `method="network"` and by '
+        '`method="marginal"` of `TabularAutoregressive`: of the difference of each row, in nats, the mean, '
+        "the mean size and the greatest; the share of rows whose marginal is exact, and the greatest "
+        "standard error of the others.\n\n"
+    )
+    heads = (
+        "data",
+        "missing",
+        "mean",
+        "size",
+        "greatest",
+        "exact",
+        "greatest error",
+        "processor ms a row",
+    )
+    lines = [
+        (
+            name,
+            which,
+            v["mean"],
+            v["absolute"],
+            v["greatest"],
+            v["exact"],
+            v["greatest_standard_error"],
+            " and ".join(f"{ms} ({way})" for way, ms in v["ms_a_row"].items()),
+        )
+        for name, found in results.items()
+        for which, v in found.items()
+        if which != "environment"
+    ]
+    return said + _markdown_table(heads, lines)
+
+
 def _markdown_table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     whole = [heads, ["---"] * len(heads), *lines]
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in whole)
@@ -295,6 +332,7 @@ def _markdown_table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> 
 _SCRIPTS = {
     "language_models": ("text.json", _language_models),
     "mixed_tables": ("tables_mixed.json", _mixed_tables),
+    "marginals": ("marginals.json", _marginals),
 }
 """Results of scripts that have a page of their own."""
 

@@ -70,6 +70,13 @@ Draw = Callable[[int, Tensor], Tensor]
 """From a column and its parameters (P, n) to draws for its entries of an event."""
 
 
+def _padded(columns: Tensor) -> Tensor:
+    """Columns (E, n) to a multiple of 32, as :func:`densekit.runtime.padded` does with rows: what is
+    said of a row must not depend on its place among others."""
+    lack = -columns.shape[1] % 32
+    return columns if not lack else torch.cat([columns, columns[:, -1:].expand(-1, lack)], 1)
+
+
 class OneOrder:
     """The density of events in one order of their columns.
 
@@ -94,9 +101,10 @@ class OneOrder:
 
     def params(self, x: Tensor, present: Tensor, d: int) -> Tensor:
         """Parameters (P, n) of column d, from the columns that are known of events (E, n)."""
-        dtype = self.net.net.last.dtype
+        dtype, n = self.net.net.last.dtype, x.shape[1]
+        x, present = _padded(x), _padded(present)
         found: Tensor = self.net(self.laws.read_all(x.to(dtype)).to(dtype), present, d)
-        return found
+        return found[:, :n]
 
     def hidden(self, present: Tensor) -> Tensor:
         """M: which columns (D, n) are missing before the last one that is known."""
@@ -109,9 +117,9 @@ class OneOrder:
 
     def chain(self, x: Tensor, present: Tensor, first: int = 0) -> Tensor:
         """Log of the product (n,) over the known columns from place ``first`` of the order on, each
-        given the known ones before it."""
-        dtype = self.net.net.last.dtype
-        x = x.to(dtype)
+        given the known ones before it; float64."""
+        dtype, n = self.net.net.last.dtype, x.shape[1]
+        x, present = _padded(x.to(dtype)), _padded(present)
         read, scored = self.laws.read_all(x).to(dtype), present.clone()
         known = torch.zeros_like(present)
         before = self.order[:first]
@@ -122,7 +130,7 @@ class OneOrder:
                 params[d] = self.net(read, known, d)
             known[d] = present[d]
         logp = self.laws.log_prob(torch.stack(params, 1), x)
-        return torch.where(scored, logp, 0.0).sum(0)
+        return torch.where(scored, logp, 0.0).sum(0)[:n].double()
 
     def prefix(self, x: Tensor, present: Tensor, stop: int) -> Tensor:
         """The same over the columns before place ``stop``."""
@@ -176,7 +184,7 @@ class OneOrder:
                 sampled[part] = off >= TOLERANCE
         whole = (count == 0).nonzero()[:, 0]
         if len(whole):
-            value[whole] = self.chain(x[:, whole], present[:, whole]).double()
+            value[whole] = self.chain(x[:, whole], present[:, whole])
         rest = sampled.nonzero()[:, 0]
         error[rest] = 0.0
         weights = [
@@ -238,7 +246,7 @@ class OneOrder:
             row += size
         pieces = zip(big.split(self.at_once, 1), shown.split(self.at_once, 1), strict=True)
         logp = torch.cat([self.chain(a, b, first) for a, b in pieces])
-        return logp.double().view(n, m)
+        return logp.view(n, m)
 
     def _codes(self, columns: list[int], x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over all combinations of some codes."""
@@ -249,7 +257,7 @@ class OneOrder:
         points = grid[:, None].expand(-1, x.shape[1], -1)
         logp = self._with(columns, points, x, present)[:, :m]
         first = min(self.order.index(d) for d in columns)
-        total = self.prefix(x, present, first).double() + logp.logsumexp(1)
+        total = self.prefix(x, present, first) + logp.logsumexp(1)
         return total, torch.zeros_like(total)
 
     def _both(self, d: int, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,7 +308,7 @@ class OneOrder:
         logp = self._with([d], self._points(d, values), x, present)
         gone = (j >= size[narrow, None]) | self.laws.on_atom(d, values)
         slab = torch.where(gone, -math.inf, logp).logsumexp(1)
-        prefix = self.prefix(x, present, self.order.index(d)).double()
+        prefix = self.prefix(x, present, self.order.index(d))
         total[narrow] = prefix + torch.logaddexp(self._atoms(d, x, present), slab)
         return total, error
 
@@ -308,7 +316,7 @@ class OneOrder:
         """The integral over the number in column d, its atoms among it, and what the last refinement
         of the grid changed."""
         mixture = self._both(d, x, present)
-        prefix = self.prefix(x, present, self.order.index(d)).double()
+        prefix = self.prefix(x, present, self.order.index(d))
         atoms = self._atoms(d, x, present)
         error = torch.full_like(prefix, math.inf)
         total, sums = error.clone(), error.clone().neg()

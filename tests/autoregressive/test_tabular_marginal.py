@@ -453,3 +453,15 @@ def test_impute_says_what_it_cannot_take(on_mixed):
         on_mixed.impute(mixed(3).assign(kind=["ash", "pine", None]))
     with pytest.raises(ValueError, match=r"columns|feature names"):
         on_mixed.impute(mixed(3).drop(columns="kind"))
+
+
+def test_a_full_row_has_the_same_bits_beside_rows_with_holes():
+    """In float32 too, where a sum in another precision would show."""
+    X = mixed(200)
+    est = TabularAutoregressive(**SMALL | {"dtype": "float32", "max_steps": 5}).fit(X)
+    rows = X[:50].astype(object)
+    rows.loc[1::3, "size"] = None
+    rows.loc[2::3, ["kind", "size"]] = None
+    together, alone = est.score_samples(rows), est.score_samples(X[:50:3])
+    np.testing.assert_array_equal(together[::3], alone)
+    np.testing.assert_array_equal(together[20:], est.score_samples(rows[20:]))

@@ -100,7 +100,7 @@ def test_restrictions_weigh_the_orders_too():
     assert max(masses) > 1.3 * min(masses)
     assert (want - sum(p / p.sum() for p in apart) / 2).abs().max() > 0.03
     drawn = AnyOrder(net, laws, orders, conditions={0: some, 1: some}).sample((20_000,))
-    share = torch.stack([(drawn == row).all(1).float().mean() for row in allowed])
+    share = torch.stack([(drawn == row).all(1).double().mean() for row in allowed])
     torch.testing.assert_close(share, want, atol=0.012, rtol=0)
 
 
