@@ -30,6 +30,8 @@ class Curve(Protocol):
     step: list[int]
     valid_loss: list[float]
     start_loss: float
+    gain: float
+    gain_error: float
 
 
 def divides(n_rows: int, n_steps: float) -> bool:
@@ -46,6 +48,9 @@ class Plan:
     losses: dict[int, float]
     """Mean held-out loss of the other runs after each of their rounds, by step."""
     reason: str
+    gain: float = 0.0
+    """By how much the mean held-out loss fell at the end of the runs, where the end was the best."""
+    gain_error: float = 0.0
 
     @classmethod
     def of(cls, runs: Sequence[Curve]) -> "Plan":
@@ -60,9 +65,12 @@ class Plan:
             losses[step] = sum(last) / len(last)
         finite = [step for step, loss in losses.items() if math.isfinite(loss)]
         stop = min(finite, key=losses.__getitem__, default=0)
-        return cls(
-            stop, losses, f"step {stop} had the best held-out loss of {len(curves)} cross-fits"
-        )
+        fall = error = 0.0
+        if losses and stop == max(losses):
+            fall = sum(r.gain for r in runs) / len(runs)
+            error = math.hypot(*(r.gain_error for r in runs)) / len(runs)
+        reason = f"step {stop} had the best held-out loss of {len(curves)} cross-fits"
+        return cls(stop, losses, reason, fall, error)
 
 
 def noise_for(n_rows: int, rows: Tensor) -> Noise | None:

@@ -27,7 +27,15 @@ from densekit.kernels.compiled import load_for
 from densekit.params import Interval, check_parameters
 from densekit.processes import Group, together
 from densekit.runtime import resolve_device, resolve_seed, seeded
-from densekit.training import Batches, Budget, History, Player, TrainingState, train
+from densekit.training import (
+    Batches,
+    Budget,
+    History,
+    Player,
+    TrainingState,
+    train,
+    warn_if_improving,
+)
 
 _FREE = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
 """Parameters that may differ between a checkpoint and the fit that goes on from it: they leave the
@@ -121,9 +129,10 @@ class NeuralDensity(DensityEstimator):
         Its call (with the encoded context or None) is a Pyro distribution over events.
     history_ : dict
         ``step, epoch, seconds, train_loss, valid_loss, learning_rate`` per evaluation (losses are
-        over events: objectives, not scores), ``stop_reason``, ``best_step`` and ``start_loss``, the
-        held-out loss before the first step. Where rows are held out in turn, ``valid_loss`` is the
-        mean over the five runs.
+        over events: objectives, not scores), ``stop_reason``, ``best_step``, ``start_loss``, the
+        held-out loss before the first step, and ``gain`` and ``gain_error``: by how much the last
+        evaluation lowered the least held-out loss, and its standard error. Where rows are held out in
+        turn, ``valid_loss`` is the mean over the five runs.
     n_iter_ : int
         Optimiser steps made.
     built_with_ : dict
@@ -359,10 +368,9 @@ class NeuralDensity(DensityEstimator):
         batches = self._batches(events, context, weights, seed, held_out=plan is None)
         noise = None if start is not None else self._start(module, batches)
         group.equalise(module)
-        options = self
+        options, budget = self, Budget.of(self, len(events), self._default_steps)
         if plan is not None:
-            steps = Budget.of(self, len(events), self._default_steps).steps
-            options = self._sharing(steps, 1)
+            options = self._sharing(budget.steps, 1)
         history = train(
             module,
             self._players(module),
@@ -377,6 +385,8 @@ class NeuralDensity(DensityEstimator):
             noise=noise,
             default_steps=self._default_steps,
         )
+        if plan is not None and budget.default and group.rank == 0:
+            warn_if_improving(plan.gain, plan.gain_error, int(budget.steps))
         return module, history
 
     def _batches(

@@ -108,6 +108,10 @@ class History:
     """0 where nothing was better than the start."""
     start_loss: float = math.nan
     """Held-out loss before the first step."""
+    gain: float = 0.0
+    """By how much the last evaluation lowered the least held-out loss before it."""
+    gain_error: float = 0.0
+    """The standard error of that."""
 
 
 class Batches:
@@ -391,7 +395,6 @@ class _Run:
         self.early = early if budget.seconds is None and len(players) == 1 else set()
         self.unmoved: list[Tensor] | None = [s.clone() for s in self.shadow]
         self.best_held_out: Tensor | None = None
-        self.improving = 0.0, 0.0
         self.history = History()
         planned = int(self.total) if math.isfinite(self.total) else 0
         self.state = TrainingState(total_steps=planned, module=module)
@@ -674,10 +677,10 @@ class _Run:
             state.total_steps = round(state.step / share)
         for name in ("step", "epoch", "seconds", "train_loss", "valid_loss", "learning_rate"):
             getattr(history, name).append(getattr(state, name))
-        self.improving = 0.0, 0.0
+        history.gain = history.gain_error = 0.0
         if not ranks or state.valid_loss < self.best_loss:
             if held_out is not None and self.best_held_out is not None:
-                self.improving = gain(self.best_held_out, held_out)
+                history.gain, history.gain_error = gain(self.best_held_out, held_out)
             self.best_held_out = held_out
             self.best_loss = state.valid_loss
             self.best = [s.clone() for s in self.shadow]
@@ -806,20 +809,6 @@ class _Run:
             stopper.load_state_dict(values["stopper"])
         set_generator_states(saved.part("generators"), self.device)
 
-    def _warn_if_improving(self) -> None:
-        fall, error = self.improving
-        if not fall > 2 * error:
-            return
-        steps = int(self.total)
-        warnings.warn(
-            f"The fit was still improving when its default budget of {steps} steps ended: its last "
-            f"evaluation lowered the mean held-out loss by {fall:.3g} (standard error {error:.2g}). "
-            f"Raise max_steps, for example max_steps={4 * steps}, or give the seconds it may take "
-            "as max_time",
-            ConvergenceWarning,
-            stacklevel=6,
-        )
-
     def _early_score(self, engine: Any) -> float:
         return -self.state.valid_loss
 
@@ -833,7 +822,7 @@ class _Run:
                 else f"all {self.total} steps are done"
             )
             if not early and self.budget.default and self.group.rank == 0:
-                self._warn_if_improving()
+                warn_if_improving(history.gain, history.gain_error, int(self.total))
         if self.failure and self.best is None:
             raise FloatingPointError(self.failure[0].upper() + self.failure[1:])
         if self.failure:
@@ -850,6 +839,19 @@ class _Run:
         for p in self.parameters:
             p.requires_grad_(True)
         return history
+
+
+def warn_if_improving(fall: float, error: float, steps: int) -> None:
+    """Warn of a default budget of so many steps that ended while the held-out loss fell."""
+    if fall > 2 * error:
+        warnings.warn(
+            f"The fit was still improving when its default budget of {steps} steps ended: its last "
+            f"evaluation lowered the mean held-out loss by {fall:.3g} (standard error {error:.2g}). "
+            f"Raise max_steps, for example max_steps={4 * steps}, or give the seconds it may take "
+            "as max_time",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
 
 
 def gain(before: Tensor, after: Tensor) -> tuple[float, float]:

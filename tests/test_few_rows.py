@@ -2,11 +2,13 @@
 
 import copy
 import math
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 import densekit
 from densekit import Gaussian, NeuralSplineFlow, RealNVP
@@ -40,7 +42,9 @@ def correlated(n=80, seed=0):
 
 
 def history(steps, losses, start):
-    return SimpleNamespace(step=steps, valid_loss=losses, start_loss=start)
+    return SimpleNamespace(
+        step=steps, valid_loss=losses, start_loss=start, gain=0.0, gain_error=0.0
+    )
 
 
 # The start.
@@ -207,3 +211,32 @@ def test_noise_vanishes_as_rows_get_many():
     assert noise_for(2000, rows) is None
     torch.manual_seed(0)
     assert float(noise_for(1000, rows)(torch.zeros(1000, 2), 0.0).std()) < 0.2
+
+
+def test_runs_that_still_improve_at_the_end_of_a_default_budget_are_warned_of():
+    first = history([10, 20], [3.0, 2.0], 9.0)
+    first.gain, first.gain_error = 1.0, 0.3
+    second = history([10, 20], [3.0, 1.0], 9.0)
+    second.gain, second.gain_error = 2.0, 0.4
+    plan = Plan.of([first, second])
+    assert (plan.stop, plan.gain, plan.gain_error) == (20, 1.5, pytest.approx(0.25))
+    second.valid_loss[-1] = 7.0
+    assert (Plan.of([first, second]).stop, Plan.of([first, second]).gain) == (10, 0.0)
+
+
+class Hasty(RealNVP):
+    """The default budget of few steps, which are divided all the same."""
+
+    _default_steps = 1200
+
+
+def test_a_default_budget_that_cross_fits_spend_is_warned_of():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400)
+    X = np.column_stack([x, x**2 + 0.1 * rng.normal(size=400)])
+    slow = Hasty(hidden_sizes=(8,), n_transforms=2, learning_rate=1e-3, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="default budget of 1200 steps"):
+        slow.fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slow.set_params(max_steps=1200).fit(X)
