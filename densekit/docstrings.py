@@ -12,11 +12,13 @@ import inspect
 import re
 from typing import Any
 
-_SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.M)
-_PARAMETERS, _OTHERS, _ATTRIBUTES = "Parameters", "Other Parameters", "Attributes"
+_ORDER = ("Parameters", "Attributes", "Methods", "Returns", "Yields", "Other Parameters", "Raises")
+_ORDER += ("Warns", "Warnings", "See Also", "Notes", "References", "Examples")
+"""numpydoc's order of sections, of which it knows no others."""
 
 Entry = tuple[str, str]
 """Of a parameter or attribute: its type, and what is said of it, indented."""
+_NOTHING: Entry = ("", "")
 
 
 def document(kind: Any, written: str | None) -> None:
@@ -30,36 +32,43 @@ def document(kind: Any, written: str | None) -> None:
         The docstring in its source, in numpydoc's form.
     """
     kind._written_doc = inspect.cleandoc(written or "")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
     said = [_sections(base.__dict__.get("_written_doc", "")) for base in kind.__mro__]
-    every = _nearest(said, _PARAMETERS)
-    named = _entries(said[0].get(_PARAMETERS, ""))
-    own = [
-        name
-        for name in (*named, *fields)
-        if name in fields and (name in named or name not in every)
-    ]
-    own = list(dict.fromkeys(own))
-    others = [name for name in every if name in fields and name not in own]
-    attributes = _nearest(said, _ATTRIBUTES)
-    nothing = ("", "")
+    own, others = _named(kind, said)
+    every, attributes = _nearest(said, "Parameters"), _nearest(said, "Attributes")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     listed = {
-        _PARAMETERS: [_shown(n, every.get(n, nothing), fields[n]) for n in own],
-        _ATTRIBUTES: [_shown(name, entry) for name, entry in attributes.items()],
-        _OTHERS: [_shown(n, every[n], fields[n]) for n in others],
+        "Parameters": [_shown(name, every.get(name, _NOTHING), fields[name]) for name in own],
+        "Attributes": [_shown(name, entry) for name, entry in attributes.items()],
+        "Other Parameters": [_shown(n, every.get(n, _NOTHING), fields[n]) for n in others],
     }
-    begin = said[0][""] or f"{kind.__name__}, a kind of {kind.__bases__[0].__name__}."
-    rest = {title: text for title, text in said[0].items() if title and title not in listed}
-    sections = {title: "\n".join(shown) for title, shown in listed.items() if shown} | rest
-    titled = (f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items())
-    kind.__doc__ = "\n\n".join([begin, *titled])
+    sections = said[0] | {title: "\n".join(shown) for title, shown in listed.items()}
+    begin = sections.pop("") or f"{kind.__name__}, a kind of {kind.__bases__[0].__name__}."
+    titles = sorted(filter(sections.get, sections), key=_ORDER.index)
+    parts = (f"{title}\n{'-' * len(title)}\n{sections[title]}" for title in titles)
+    kind.__doc__ = "\n\n".join([begin, *parts])
     kind.__signature__ = inspect.Signature([_parameter(fields[n]) for n in (*own, *others)])
+
+
+def _named(kind: Any, said: list[dict[str, str]]) -> tuple[list[str], list[str]]:
+    """Names of the parameters that are the class's own, and of those of its bases."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    inherited = {
+        field.name
+        for base in kind.__mro__[1:]
+        if dataclasses.is_dataclass(base)
+        for field in dataclasses.fields(base)
+    }
+    documented = list(_entries(said[0].get("Parameters", "")))
+    new = [name for name in fields if name not in inherited]
+    own = [n for n in dict.fromkeys([*documented, *new]) if n in fields]
+    every = dict.fromkeys([*_nearest(said, "Parameters"), *fields])
+    return own, [name for name in every if name in fields and name not in own]
 
 
 @functools.cache
 def _sections(doc: str) -> dict[str, str]:
     """The text of each section by its title; what comes before the first has no title."""
-    begin, *rest = _SECTION.split(doc)
+    begin, *rest = re.split(rf"^({'|'.join(_ORDER)})\n-{{3,}}\n", doc, flags=re.M)
     titles = {title: text.strip("\n") for title, text in zip(rest[::2], rest[1::2], strict=True)}
     return {"": begin.rstrip(), **titles}
 

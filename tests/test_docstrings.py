@@ -1,4 +1,4 @@
-"""What ``help`` shows of an estimator is whole: every parameter, once, with its default."""
+"""What ``help`` shows of an estimator is whole: every parameter once, with its type and default."""
 
 import dataclasses
 import inspect

@@ -2,6 +2,9 @@
 
 A third of the mutants get a new digest, as from someone who knows the format: those come past the
 digest to the checks behind it. A mutant is known by its seed and number, which a failure names.
+
+Others are tampered with where it hurts: an attribute of a codec is dropped or of another type, an array
+is not finite. What loads must be of use: it draws, and scores what it drew.
 """
 
 import collections
@@ -20,7 +23,7 @@ import pytest
 import torch
 
 import densekit
-from densekit import files, probes
+from densekit import files, guard, probes
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 GOLDEN = sorted(FOLDER.glob("*.densekit"))
@@ -61,16 +64,25 @@ def joined(header, body):
     return struct.pack("<Q", len(text)) + text + body
 
 
-def sealed(header, body, spec):
-    """The file with another specification, and the digest that goes with it."""
+def dtype_of(entry):
+    """NumPy's name of a dtype of safetensors."""
+    kind = {"F": "f", "I": "i", "U": "u", "B": "?"}[entry["dtype"][0]]
+    return kind + ("" if kind == "?" else str(int(entry["dtype"][1:]) // 8))
+
+
+def arrays_of(header, body):
+    """The arrays of a file by name."""
     arrays = {}
     for name, entry in header.items():
         if name != "__metadata__":
             a, b = entry["data_offsets"]
-            dtype = {"F": "f", "I": "i", "U": "u", "B": "?"}[entry["dtype"][0]]
-            width = "" if dtype == "?" else str(int(entry["dtype"][1:]) // 8)
-            arrays[name] = np.frombuffer(body[a:b], dtype + width).reshape(entry["shape"])
-    spec = {**spec, "digest": files._digest(spec, arrays)}
+            arrays[name] = np.frombuffer(body[a:b], dtype_of(entry)).reshape(entry["shape"])
+    return arrays
+
+
+def sealed(header, body, spec):
+    """The file with another specification, and the digest that goes with it."""
+    spec = {**spec, "digest": files._digest(spec, arrays_of(header, body))}
     return joined({**header, "__metadata__": {"densekit": json.dumps(spec)}}, body)
 
 
@@ -259,3 +271,155 @@ def test_a_size_that_the_file_does_not_justify_costs_nothing(tmp_path, model, na
     assert time.process_time() - begin < SECONDS
     assert psutil.Process().memory_info().rss - before < MEGABYTES * 2**20
     torch.zeros(2**23)  # The budget ends with the load.
+
+
+# What is tampered with is in the way of its use, or refused.
+
+DROPPED = object()
+TYPES = [DROPPED, None, True, 7, -1, 0.5, "x", [], [1, 2], {"$tuple": []}, {"$tuple": ["real"]}]
+TYPES += [{"$dict": []}, {"$float": "nan"}, {"$float": "inf"}]
+STATES = ("codec_", "context_codec_", "schema_")
+
+
+def original(name):
+    """Header, bytes and specification of a golden file, and its fitted attributes by name."""
+    header, body = parts((FOLDER / f"{name}.densekit").read_bytes())
+    spec = json.loads(header["__metadata__"]["densekit"])
+    return header, body, spec, dict(spec["fitted"]["$dict"])
+
+
+def attributes(value, path=()):
+    """The way to every attribute of the objects in a value: names, and places in lists."""
+    found = []
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            found += attributes(inner, (*path, i))
+    elif isinstance(value, dict) and "$object" in value:
+        for name, inner in value["state"]["$dict"]:
+            found += [(*path, name), *attributes(inner, (*path, name))]
+    elif isinstance(value, dict) and "$tuple" in value:
+        found += attributes(value["$tuple"], path)
+    return found
+
+
+def put(value, path, new):
+    """Another attribute at the end of a way, or none."""
+    first, *rest = path
+    if isinstance(first, int):
+        inner = value["$tuple"] if isinstance(value, dict) else value
+        return put(inner[first], rest, new)
+    pairs = value["state"]["$dict"]
+    (place,) = (i for i, pair in enumerate(pairs) if pair[0] == first)
+    if rest:
+        return put(pairs[place][1], rest, new)
+    if new is DROPPED:
+        del pairs[place]
+    else:
+        pairs[place][1] = copy.deepcopy(new)
+    return None
+
+
+def tampered(header, body, spec, name, path, new):
+    """The file with one attribute put in place of another, wherever it is held twice, and sealed."""
+    spec = copy.deepcopy(spec)
+    fitted = spec["fitted"]["$dict"]
+    held = dict(fitted)
+    if not path:
+        fitted[:] = [pair for pair in fitted if pair[0] != name]
+        fitted += [] if new is DROPPED else [[name, copy.deepcopy(new)]]
+    else:
+        put(held[name], path, new)
+        if name == "codec_" and path[0] == "schema" and path[1:]:
+            put(held["schema_"], path[1:], new)
+    return sealed(header, body, spec | hash_of(header, body, spec))
+
+
+def hash_of(header, body, spec):
+    """The hash that goes with the schema, if there is one that can be read."""
+    try:
+        schema = files._decode(dict(spec["fitted"]["$dict"])["schema_"], arrays_of(header, body))
+        return {"schema_hash": files.digest(schema)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def use(path, name):
+    """Whether a file loads: False by a ValueError that names it, an error where it is of no use."""
+    try:
+        estimator = densekit.load(path, device="cpu")
+    except ValueError as refusal:
+        if str(path) not in str(refusal):
+            raise AssertionError(f"the error does not name the file: {refusal}") from refusal
+        return False
+    known = json.loads((FOLDER / f"{name}.json").read_text())
+    context = None
+    if estimator.context_codec_ is not None:
+        rows = known.get("frame", {})
+        context = {k: rows[k][0] for k in estimator.context_names_} if rows else known["array"][0]
+    rows = estimator.sample(3, random_state=0, context=context)
+    if hasattr(estimator, "score_samples"):
+        apart = None if isinstance(context, dict) or context is None else [context] * 3
+        assert not np.isnan(estimator.score_samples(rows, context=apart)).any()
+    return True
+
+
+@pytest.mark.parametrize("name", [path.stem for path in GOLDEN])
+def test_a_file_that_lacks_an_attribute_of_a_codec_is_refused(tmp_path, name):
+    header, body, spec, fitted = original(name)
+    ways = [("codec_", way) for way in attributes(fitted["codec_"]) if len(way) == 1]
+    context = attributes(fitted["context_codec_"])
+    ways += [("context_codec_", way) for way in context if way[:-1] in ((), ("table",))]
+    ways += [(attribute, ()) for attribute in guard._FITTED]
+    path = tmp_path / "tampered.densekit"
+    for state, way in ways:
+        path.write_bytes(tampered(header, body, spec, state, way, DROPPED))
+        lost = way[-1] if way else state
+        later = lost in ("missing", "spike_share")  # which older files lack
+        assert use(path, name) == later, lost
+
+
+@pytest.mark.parametrize("name", [path.stem for path in GOLDEN])
+def test_what_has_an_attribute_of_another_type_is_refused_or_of_use(tmp_path, name):
+    tamper_at_random(tmp_path, name, 12, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.stem for path in GOLDEN])
+def test_whatever_attribute_is_of_another_type(tmp_path, name):
+    tamper_at_random(tmp_path, name, 10_000, 1)
+
+
+def tamper_at_random(folder, name, most, seed):
+    header, body, spec, fitted = original(name)
+    ways = [(state, way) for state in STATES for way in attributes(fitted[state])]
+    ways += [(attribute, ()) for attribute in fitted if attribute != "history_"]
+    every = [(state, way, new) for state, way in ways for new in TYPES]
+    rng, path = np.random.default_rng(seed), folder / "tampered.densekit"
+    refused = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k in rng.permutation(len(every))[:most]:
+            state, way, new = every[k]
+            path.write_bytes(tampered(header, body, spec, state, way, new))
+            try:
+                refused += not use(path, name)
+            except Exception as error:
+                raise AssertionError(f"{name}: {state}{way} as {new!r}: {error!r}") from error
+    assert refused > min(most, len(every)) / 2
+
+
+@pytest.mark.parametrize("name", [path.stem for path in GOLDEN])
+def test_an_array_that_is_not_finite_is_refused(tmp_path, name):
+    header, body, spec, _ = original(name)
+    rng, path = np.random.default_rng(0), tmp_path / "tampered.densekit"
+    arrays = [n for n, entry in header.items() if n[0] != "_" and entry["dtype"][0] == "F"]
+    arrays = [n for n in arrays if "probe" not in n and 0 not in header[n]["shape"]]
+    assert arrays
+    for array in rng.permutation(arrays)[:6]:
+        a, b = header[array]["data_offsets"]
+        values = np.frombuffer(body[a:b], dtype_of(header[array])).copy()
+        values[rng.integers(len(values))] = rng.choice([np.nan, np.inf, -np.inf])
+        changed = body[:a] + values.tobytes() + body[b:]
+        path.write_bytes(sealed(header, changed, spec | hash_of(header, changed, spec)))
+        with pytest.raises(ValueError, match="is not finite"):
+            densekit.load(path, device="cpu")

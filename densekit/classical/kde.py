@@ -26,6 +26,7 @@ class KernelDensity(DensityEstimator):
     Parameters
     ----------
     kernel : {"gaussian", "epanechnikov", "tophat"}
+        K.
     bandwidth : float or {"scott", "silverman", "cv"}
         h, in units of each column's standard deviation: rescaling a column changes nothing. It
         is the standard deviation of the Gaussian kernel and the radius of the other two, as in

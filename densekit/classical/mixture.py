@@ -43,6 +43,7 @@ class GaussianMixture(DensityEstimator):
     tol : float
         A restart ends when an iteration adds less than this to its mean log-likelihood, in nats.
     max_iter : int
+        Iterations of a restart at most.
     max_time : float, optional
         Seconds of wall clock after which no further iteration begins; half of them may go into
         choosing K.
