@@ -1,13 +1,17 @@
 """Multivariate normal."""
 
+import math
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from pyro.distributions import MultivariateNormal, TorchDistribution
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from densekit.base import Capabilities, DensityEstimator
+from densekit.classical.rows import distinct
+from densekit.classical.units import covariance_in_units, location_and_scale
 from densekit.params import Interval, OneOf
 
 _FOLDS = 5
@@ -35,9 +39,15 @@ class Gaussian(DensityEstimator):
     Attributes
     ----------
     mean_ : ndarray, shape (D,)
-        In event space: the columns are standardised. ``distribution_`` is in the units of X.
+        In the units of X, an entry for each column that varies. Where the support of a column is
+        bounded, they are those of b(x) in :class:`~densekit.codecs.TableCodec` (log x of a positive
+        one); of an integer k, those of k + u with u uniform on [0, 1); of a datetime, seconds since
+        1970. Columns of levels, the indicators of atoms (which have an entry before the value) and
+        pixels have no units: there the entry is that of the event, standardized.
     covariance_ : ndarray, shape (D, D)
-        In event space.
+        In the same units.
+    event_mean_, event_covariance_ : ndarray, shape (D,) and (D, D)
+        Of the events z, which the model is made of: set these to change it.
     shrinkage_ : float
 
     Examples
@@ -53,42 +63,71 @@ class Gaussian(DensityEstimator):
     dtype: Annotated[str, OneOf("float32", "float64")] = "float64"
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("table", "image"), score_batch=4096
+        density="exact",
+        view="relaxed",
+        modalities=("table", "image"),
+        weights=True,
+        score_batch=4096,
     )
+    _renamed: ClassVar[dict[str, str]] = {
+        "mean_": "event_mean_",
+        "covariance_": "event_covariance_",
+    }
 
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
-        x = events.double()
+    def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
+        x, weights = distinct(events.double(), weights)
         n_folds = min(_FOLDS, len(x))
-        x = x[torch.randperm(len(x), device=x.device)]
-        folds = [_moments(part) for part in x.tensor_split(n_folds)]
+        folds = [
+            _moments(x[places], None if weights is None else weights[places])
+            for places in torch.randperm(len(x), device=x.device).tensor_split(n_folds)
+        ]
         mean, covariance = _covariance(_total(folds))
         shrinkage = self.shrinkage
         if shrinkage == "auto":
-            shrinkage = _choose(folds)
+            shrinkage = _choose(folds) if n_folds > 1 else 0.0
         values, vectors = torch.linalg.eigh(covariance)
         values = ((1 - float(shrinkage)) * values + float(shrinkage)).clamp_min(_LEAST)
         self.shrinkage_ = float(shrinkage)
-        self.mean_ = mean.cpu().numpy()
-        self.covariance_ = ((vectors * values) @ vectors.T).cpu().numpy()
+        self.event_mean_ = mean.cpu().numpy()
+        self.event_covariance_ = ((vectors * values) @ vectors.T).cpu().numpy()
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        covariance = torch.as_tensor(self.covariance_, dtype=torch.float64, device=self.device_)
+        covariance = torch.as_tensor(
+            self.event_covariance_, dtype=torch.float64, device=self.device_
+        )
         factor = torch.linalg.cholesky(covariance).to(self._torch_dtype)
-        mean = torch.as_tensor(self.mean_, dtype=self._torch_dtype, device=self.device_)
+        mean = torch.as_tensor(self.event_mean_, dtype=self._torch_dtype, device=self.device_)
         return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
 
+    @property
+    def mean_(self) -> np.ndarray:
+        """The mean in the units of X, (D,)."""
+        check_is_fitted(self)
+        location, scale = location_and_scale(self.schema_)
+        mean: np.ndarray = location + scale * self.event_mean_
+        return mean
 
-Moments = tuple[int, Tensor, Tensor]
-"""Number of rows, their sum (D,) and the sum of their products (D, D)."""
+    @property
+    def covariance_(self) -> np.ndarray:
+        """The covariance in the units of X, (D, D)."""
+        check_is_fitted(self)
+        scale = location_and_scale(self.schema_)[1]
+        return covariance_in_units(self.event_covariance_, scale)
 
 
-def _moments(x: Tensor) -> Moments:
-    return len(x), x.sum(0), x.T @ x
+Moments = tuple[float, Tensor, Tensor]
+"""The sums over rows of their weights, the rows (D,), and their products (D, D)."""
+
+
+def _moments(x: Tensor, weights: Tensor | None) -> Moments:
+    if weights is None:
+        return float(len(x)), x.sum(0), x.T @ x
+    return float(weights.sum()), weights @ x, (x.T * weights) @ x
 
 
 def _total(folds: list[Moments]) -> Moments:
     count, first, second = zip(*folds, strict=True)
-    return sum(count), torch.stack(first).sum(0), torch.stack(second).sum(0)
+    return math.fsum(count), torch.stack(first).sum(0), torch.stack(second).sum(0)
 
 
 def _covariance(moments: Moments) -> tuple[Tensor, Tensor]:

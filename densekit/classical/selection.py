@@ -33,9 +33,7 @@ class Settings:
     def run(self, x: Tensor, weights: Tensor | None) -> em.Fitted:
         """A mixture for rows (n, D) of weights (n,)."""
         n_init = self.n_init if self.n_components > 1 else 1
-        start = em.start(
-            x, weights, self.n_components, n_init, self.covariance_type, self.penalty
-        )
+        start = em.start(x, weights, self.n_components, n_init, self.covariance_type, self.penalty)
         return self.go_on(x, weights, start)
 
     def go_on(self, x: Tensor, weights: Tensor | None, start: em.Mixtures) -> em.Fitted:
@@ -105,9 +103,7 @@ def choose(
             break
         if best and time.perf_counter() >= settings.deadline:
             break
-        trial = _with_rows(
-            replace(settings, n_components=n_components), folds, held_out, rows
-        )
+        trial = _with_rows(replace(settings, n_components=n_components), folds, held_out, rows)
         if best is None:
             best = trial
         else:
