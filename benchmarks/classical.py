@@ -48,7 +48,7 @@ def kernel_density(X):
     few, many = rows(100, seed=1), rows(4000, seed=1)
     record = {}
     for kernel in ("gaussian", "epanechnikov", "tophat"):
-        ours = KernelDensity(kernel=kernel, device="cpu").fit(X)
+        ours = KernelDensity(kernel=kernel, bandwidth="scott", device="cpu").fit(X)
         theirs = SklearnKernelDensity(kernel=kernel, bandwidth=ours.bandwidth_).fit(X)
         a, b = ours.score_samples(few), theirs.score_samples(few)
         both = np.isfinite(a) & np.isfinite(b)
@@ -86,7 +86,7 @@ def same_start(X):
     """EM from the same parameters for the same iterations: nothing differs but the arithmetic."""
     x, n_iter, penalty = torch.tensor(X), 20, em.Penalty(1e-6)
     torch.manual_seed(0)
-    start = em.start(x, K, 1, "full", penalty)
+    start = em.start(x, None, K, 1, "full", penalty)
     theirs = SklearnMixture(
         K,
         tol=0.0,
@@ -99,7 +99,7 @@ def same_start(X):
 
     def ours():
         again = em.Mixtures(*(v.clone() for v in vars(start).values()))
-        found["densekit"] = em.fit(x, again, "full", 0.0, n_iter, penalty).lower_bound
+        found["densekit"] = em.fit(x, None, again, "full", 0.0, n_iter, penalty).lower_bound
 
     def sklearn():
         found["scikit-learn"] = theirs.fit(X).lower_bound_

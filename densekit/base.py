@@ -437,7 +437,9 @@ class DensityEstimator(BaseEstimator, ABC):
             encoded = self._encode_context(context, len(typed))
         with seeded(seed, device):
             events = self._events(typed)
-            if self._capabilities.view == "relaxed" and not self._relaxes_itself:
+            relaxes = self._capabilities.view == "relaxed" and not self._relaxes_itself
+            # Noise that nothing needs would move the seed on by the number of rows.
+            if relaxes and self.schema_.quantised.any():
                 events, _ = self.schema_.relax(events, torch.rand_like(events))
             self._fit(events, encoded, *self._weights(weights))
         # Last, since they say that it is fitted.

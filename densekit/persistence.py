@@ -119,6 +119,9 @@ def _fill(
 ) -> "DensityEstimator":
     """An estimator on the CPU with what the file says, checked as far as it can be unrun."""
     fitted = content["fitted"]
+    for old, new in getattr(kind, "_renamed", {}).items():
+        if old in fitted and new not in fitted:
+            fitted[new] = fitted.pop(old)
     _check_names(kind, fitted)
     if files.digest(fitted["schema_"]) != content["schema_hash"]:
         raise ValueError("the hash of its schema is not that of the schema")

@@ -17,7 +17,16 @@ from densekit.params import Interval
 
 KINDS = {**all_estimators(), "DensityEstimator": DensityEstimator, "NeuralDensity": NeuralDensity}
 EVERY = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-OF_DATA = ["image_shape", "support", "kinds", "dequantisation_draws"]
+OF_DATA = [
+    "image_shape",
+    "support",
+    "kinds",
+    "atom_share",
+    "step",
+    "derived",
+    "columns",
+    "dequantisation_draws",
+]
 RUNNING = ["device", "dtype", "random_state", "verbose"]
 
 

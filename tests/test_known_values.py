@@ -61,7 +61,7 @@ def test_gaussian_with_set_parameters_is_scipys():
     X = rows()
     scale, loc = units(X)
     est = Gaussian().fit(X)
-    est.mean_, est.covariance_ = MEAN, COVARIANCE
+    est.event_mean_, est.event_covariance_ = MEAN, COVARIANCE
     truth = stats.multivariate_normal(loc + scale * MEAN, COVARIANCE * np.outer(scale, scale))
     np.testing.assert_allclose(est.score_samples(X), truth.logpdf(X), rtol=1e-10)
 
@@ -91,9 +91,9 @@ def test_mixture_with_set_parameters_is_scikit_learns(kind):
     est = GaussianMixture(n_components=2, covariance_type=kind).fit(X)
     theirs = mixture.GaussianMixture(2, covariance_type=kind).fit((X - loc) / scale)
     est.weights_ = theirs.weights_ = np.array([0.3, 0.7])
-    est.means_ = theirs.means_ = np.array([[-1.0, 0.2], [0.5, 0.1]])
+    est.event_means_ = theirs.means_ = np.array([[-1.0, 0.2], [0.5, 0.1]])
     covariances = np.stack([COVARIANCE, np.eye(2) / 2])
-    est.covariances_ = theirs.covariances_ = {
+    est.event_covariances_ = theirs.covariances_ = {
         "full": covariances,
         "tied": covariances[0],
         "diag": np.array([[1.0, 0.5], [0.2, 2.0]]),
@@ -103,7 +103,7 @@ def test_mixture_with_set_parameters_is_scikit_learns(kind):
     theirs.precisions_cholesky_ = {
         "full": lambda p: np.linalg.cholesky(p),
         "tied": lambda p: np.linalg.cholesky(p),
-    }.get(kind, np.sqrt)(precisions(est.covariances_))
+    }.get(kind, np.sqrt)(precisions(est.event_covariances_))
     truth = theirs.score_samples((X - loc) / scale) - np.log(scale).sum()
     np.testing.assert_allclose(est.score_samples(X), truth, rtol=1e-10)
 
@@ -112,7 +112,7 @@ def test_mixture_with_set_parameters_is_scikit_learns(kind):
 def test_kernel_density_with_set_points_is_scikit_learns(kernel):
     X = rows()
     scale, loc = units(X)
-    est = KernelDensity(kernel=kernel).fit(X)
+    est = KernelDensity(kernel=kernel, bandwidth=1.0).fit(X)
     est.points_, est.bandwidth_ = np.array([[0.0, 0.0], [1.0, -1.0], [0.5, 2.0]]), 1.7
     theirs = neighbors.KernelDensity(kernel=kernel, bandwidth=1.7).fit(est.points_)
     with np.errstate(divide="ignore"):
@@ -541,7 +541,7 @@ def test_a_dequantised_gaussian_bounds_the_mass_of_its_cells():
     X = np.random.default_rng(0).poisson([2.0, 7.0], size=(200, 2))
     est = Gaussian(dequantisation_draws=2).fit(X)
     assert est.density_kind_ == "lower_bound"
-    est.mean_, est.covariance_ = MEAN, COVARIANCE
+    est.event_mean_, est.event_covariance_ = MEAN, COVARIANCE
     scale = np.array([c.scale for c in est.schema_.columns])
     loc = np.array([c.loc + c.origin for c in est.schema_.columns])
     law = stats.multivariate_normal(loc + scale * MEAN, COVARIANCE * np.outer(scale, scale))
@@ -559,7 +559,7 @@ def test_a_dequantised_gaussian_bounds_the_mass_of_its_cells():
 def test_a_dequantised_category_has_the_mass_between_two_quantiles():
     X = np.random.default_rng(0).choice(["a", "b", "c"], p=[0.2, 0.5, 0.3], size=(300, 1))
     est = Gaussian(dequantisation_draws=4096).fit(X)
-    est.mean_, est.covariance_ = np.array([0.4]), np.array([[0.49]])
+    est.event_mean_, est.event_covariance_ = np.array([0.4]), np.array([[0.49]])
     counts = np.array([(level == X).sum() for level in "abc"]) + 1
     edges = stats.norm.ppf(np.r_[0, counts.cumsum() / counts.sum()])
     mass = np.diff(stats.norm(0.4, 0.7).cdf(edges))

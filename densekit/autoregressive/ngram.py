@@ -31,7 +31,8 @@ class NGram(LanguageModel):
     .. math:: D_k(j) = j - (j + 1)\, \frac{n_1}{n_1 + 2 n_2} \frac{n_{j+1}}{n_j},
 
     or, where a tenth of the rows has 10,000 tokens, by maximum likelihood of rows held out: every
-    tenth, or so many that they have about 50,000 tokens. Then all rows are counted.
+    tenth of the distinct rows, or so many that they have about 50,000 tokens. Then all rows are counted.
+    With a ``sample_weight``, which must be whole numbers, a row of weight w counts w times.
 
     At the bottom lies the uniform distribution over all tokens, the unknown symbol and the end
     included, so every string of at most ``max_length`` tokens has a mass above zero and all masses
@@ -69,24 +70,31 @@ class NGram(LanguageModel):
     order: Annotated[int, Interval(ge=1)] = 6
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="typed", modalities=("text",), context="prompt", score_batch=16384
+        density="exact",
+        view="typed",
+        modalities=("text",),
+        context="prompt",
+        weights=True,
+        score_batch=16384,
     )
 
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
+    def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
         # A prompt is text as well: it is counted as the beginning of its string.
         given = begin(events[:, :0] if context is None else context)
-        x, place = (a.cpu().numpy() for a in stream(torch.cat([given, events], 1)))
+        rows, times = _distinct(torch.cat([given, events], 1), weights)
+        x, place = (a.cpu().numpy() for a in stream(rows))
+        times = times[np.cumsum(place == 0) - 1]
         # The end of a string of full length is certain, so it teaches nothing.
         free = place < self.schema_.event_shape[0]
-        x, place = x[free], place[free]
-        counts, keys = _count(x, place, self.order, self.schema_.vocab_size)
+        tokens = x[free], place[free], times[free]
+        counts, keys = _count(*tokens, self.order, self.schema_.vocab_size)
         self.discounts_ = np.array([_discounts(c) for c in counts])
-        every = max(10, len(x) // _HELD_OUT)
-        row = np.cumsum(place == 0) % every
+        every = max(10, int(tokens[2].sum()) // _HELD_OUT)
+        row = np.cumsum(tokens[1] == 0) % every
         held = row == every - 1
-        if held.sum() >= _ENOUGH:
-            known = _count(x[~held], place[~held], self.order, self.schema_.vocab_size)
-            tuned = _tuned(*known, self.discounts_, x[held], place[held])
+        if tokens[2][held].sum() >= _ENOUGH:
+            known = _count(*(a[~held] for a in tokens), self.order, self.schema_.vocab_size)
+            tuned = _tuned(*known, self.discounts_, *(a[held] for a in tokens))
             self.discounts_[: len(tuned)] = tuned
         self.unigram_ = _unigram(counts[0], self.discounts_[0])
         self.keys_ = tuple(keys)
@@ -110,12 +118,38 @@ class NGram(LanguageModel):
         return TokenSequence(table, self.schema_.event_shape[0] - 1, context)
 
 
+def _distinct(rows: Tensor, weights: Tensor | None) -> tuple[Tensor, np.ndarray]:
+    """The distinct rows of ids, in the order in which they come first, and how often each comes."""
+    times = np.ones(len(rows)) if weights is None else weights.cpu().numpy()
+    if weights is not None and (odd := times != np.rint(times)).any():
+        row = int(odd.argmax())
+        raise ValueError(
+            f"sample_weight is {times[row]:g} in row {row} of those with a weight: an NGram counts, and "
+            "takes whole numbers; scale and round the weights"
+        )
+    # By two 64-bit hashes, which cost no sorting of whole rows.
+    ids = np.ascontiguousarray(rows.cpu().numpy()).view(np.uint64)
+    factors = np.random.default_rng(0).integers(2**63, size=(2, ids.shape[1]), dtype=np.uint64)
+    one, other = (ids @ (2 * f + 1) for f in factors)
+    _, first, which = np.unique(one, return_index=True, return_inverse=True)
+    if (other != other[first[which]]).any():
+        _, first, which = np.unique(ids, axis=0, return_index=True, return_inverse=True)
+    total = np.bincount(which.ravel(), times)
+    order = np.argsort(first)
+    return rows[torch.from_numpy(first[order]).to(rows.device)], total[order].astype(np.int64)
+
+
+def _counted(codes: np.ndarray, times: np.ndarray, size: int = 0) -> np.ndarray:
+    """How often each code comes; whole numbers, exact up to 2^53."""
+    return np.bincount(codes, times, minlength=size).astype(np.int64)
+
+
 def _count(
-    x: np.ndarray, place: np.ndarray, order: int, vocab_size: int
+    x: np.ndarray, place: np.ndarray, times: np.ndarray, order: int, vocab_size: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Kneser-Ney counts of the 1-grams, (vocab_size,), and of the k-grams of each k > 1, and the
-    keys of the latter (see `backoff.Order`)."""
-    uses = np.bincount(x[place > 0], minlength=vocab_size)
+    keys of the latter (see `backoff.Order`), from tokens, their places and how often each comes."""
+    uses = _counted(x[place > 0], times[place > 0], vocab_size)
     counts, keys = [uses], []
     gram = x.astype(np.int64)  # the k-gram that ends at each token, -1 where there is none
     for k in range(2, order + 1):
@@ -129,7 +163,7 @@ def _count(
         shorter, ends = counts[-1], gram[at[first]]
         before = np.bincount(ends, minlength=len(shorter))
         counts[-1] = np.where(before > 0, before, shorter)
-        counts.append(np.bincount(inverse))
+        counts.append(_counted(inverse, times[at]))
         keys.append(known)
         gram = np.full(len(x), -1)
         gram[at] = inverse
@@ -153,8 +187,10 @@ def _tuned(
     discounts: np.ndarray,
     x: np.ndarray,
     place: np.ndarray,
+    times: np.ndarray,
 ) -> np.ndarray:
     """Discounts under which tokens that were not counted are likeliest, (n_orders, 3)."""
+    share = torch.as_tensor(times[place > 0] / times[place > 0].sum())
     v, target = len(counts[0]), place > 0
     gram, n_contexts = x, [1, v, *map(len, keys)]
     terms = []
@@ -182,14 +218,14 @@ def _tuned(
             for (this, any_, handed, there), row in zip(terms, d, strict=True):
                 off = torch.cat([row.new_zeros(1), row])[this.clamp_max(3).long()]
                 p = torch.where(there, (this - off) / any_ + handed @ row * p, p)
-            nats = -p.log().mean()
+            nats = -(share * p.log()).sum()
             nats.backward()
         assert raw.grad is not None
         return nats.item(), raw.grad.numpy()
 
     most = torch.arange(1, 4)
-    share = (discounts[: len(counts)] / np.arange(1, 4)).clip(0.05, 0.95)
-    best = minimize(loss, np.log(share / (1 - share)).ravel(), jac=True, options={"maxiter": 40})
+    part = (discounts[: len(counts)] / np.arange(1, 4)).clip(0.05, 0.95)
+    best = minimize(loss, np.log(part / (1 - part)).ravel(), jac=True, options={"maxiter": 40})
     return (most * torch.tensor(best.x).view(-1, 3).sigmoid()).numpy()
 
 

@@ -28,8 +28,8 @@ class _PixelCNN(nn.Module):
     def log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         features = self.net(self._read(x), context).permute(0, 2, 3, 1)
         pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        logp: Tensor = self.head.log_prob(features.reshape(len(pixels), -1), pixels)
-        return logp.view(len(x), -1).sum(1)
+        logp: Tensor = self.head.log_prob(features.flatten(0, 2), pixels)
+        return logp.view(features.shape[:3]).sum((1, 2))
 
     def draw(self, n: int, context: Tensor | None) -> Tensor:
         drawn: list[Tensor] = []

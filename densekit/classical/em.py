@@ -32,11 +32,16 @@ _TINY = 1e-12
 
 @dataclass
 class Penalty:
-    """What keeps covariances away from zero: ``floor`` is added to every variance, and each
-    covariance is averaged with that of ``rows`` imagined rows, whose columns are independent.
+    r"""What keeps covariances away from zero: ``floor`` is added to every variance, and each
+    covariance is averaged with that of ``rows`` imagined rows, whose columns are independent:
 
-    The variances of these are the component's own, averaged in turn with one row of the components'
-    geometric mean: a component of few rows cannot collapse, and a small one of many rows stays small.
+    .. math::  \Sigma_k \leftarrow \frac{n_k \Sigma_k + a \operatorname{diag} t_k}{n_k + a}, \quad
+               t_k = \frac{n_k \sigma_k^2 + a g}{n_k + a}, \quad
+               \log g = \sum_k w_k \log \frac{n_k \sigma_k^2 + a K^{-2/D}}{n_k + a}
+
+    with :math:`\sigma_k^2` the diagonal of :math:`\Sigma_k`. Imagined rows are as wide as the component,
+    where it has many rows; with few it is drawn towards the others, and if all have few, towards a K-th
+    of the volume of the data.
     """
 
     floor: float = 1e-6
@@ -198,35 +203,43 @@ def maximise(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) 
     loc = sums[..., 1 : n_dims + 1] / count
     second = sums[..., n_dims + 1 :]
     log_weights = weight[..., 0].log()
+    spread = count.shape[1] ** (-2 / n_dims)
     if covariance_type in ("diag", "spherical"):
         variance = (second / count - loc.square()).clamp_min(0)
         if covariance_type == "spherical":
             variance = variance.mean(-1, keepdim=True).expand_as(variance)
         share = penalty.rows / (count + penalty.rows)
-        variance = (1 - share) * variance + share * _imagined(variance, count, weight)
+        variance = (1 - share) * variance + share * _imagined(
+            variance, count, weight, penalty, spread
+        )
         return Mixtures(log_weights, loc, (variance + penalty.floor).sqrt())
     if covariance_type == "tied":
         within = symmetric(second.sum(1) / count.sum(1), n_dims) - (weight * loc).mT @ loc
         total = count.sum(1, keepdim=True)
-        scale = _factor(within[:, None], total, torch.ones_like(total), penalty)
+        scale = _factor(within[:, None], total, torch.ones_like(total), penalty, spread)
         return Mixtures(log_weights, loc, scale.repeat(1, loc.shape[1], 1, 1))
     covariance = symmetric(second / count, n_dims) - loc[..., None] * loc[..., None, :]
-    return Mixtures(log_weights, loc, _factor(covariance, count, weight, penalty))
+    return Mixtures(log_weights, loc, _factor(covariance, count, weight, penalty, spread))
 
 
-def _imagined(variance: Tensor, count: Tensor, weight: Tensor) -> Tensor:
-    """Variances (R, K, D) of the rows that are imagined for components of these variances, with as
-    many rows and shares of all rows, (R, K, 1)."""
-    shared = (weight * variance.clamp_min(_TINY).log()).sum(1, keepdim=True).exp()
-    return (count * variance + shared) / (count + 1)
+def _imagined(
+    variance: Tensor, count: Tensor, weight: Tensor, penalty: Penalty, spread: float
+) -> Tensor:
+    """Variances (R, K, D) of the rows that are imagined for components of these variances, with so
+    many rows and shares of all rows, (R, K, 1), where ``spread`` is a K-th of the volume."""
+    share = penalty.rows / (count + penalty.rows)
+    shared = ((1 - share) * variance + share * spread).clamp_min(_TINY).log()
+    return (1 - share) * variance + share * (weight * shared).sum(1, keepdim=True).exp()
 
 
-def _factor(covariance: Tensor, count: Tensor, weight: Tensor, penalty: Penalty) -> Tensor:
+def _factor(
+    covariance: Tensor, count: Tensor, weight: Tensor, penalty: Penalty, spread: float
+) -> Tensor:
     """Cholesky factors of penalized covariances."""
     floor = penalty.floor
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     variance = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
-    imagined = torch.diag_embed(_imagined(variance, count, weight))
+    imagined = torch.diag_embed(_imagined(variance, count, weight, penalty, spread))
     share = (penalty.rows / (count + penalty.rows))[..., None]
     covariance = (1 - share) * covariance + share * imagined
     factor, failed = torch.linalg.cholesky_ex(covariance + floor * eye)

@@ -2,11 +2,15 @@
 
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from pyro.distributions import MultivariateNormal, TorchDistribution
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from densekit.base import Capabilities, DensityEstimator
+from densekit.classical.rows import distinct
+from densekit.classical.units import covariance_in_units, location_and_scale
 from densekit.params import Interval, OneOf
 from densekit.transforms.shrinkage import shrunken
 
@@ -31,9 +35,15 @@ class Gaussian(DensityEstimator):
     Attributes
     ----------
     mean_ : ndarray, shape (D,)
-        In event space: the columns are standardised. ``distribution_`` is in the units of X.
+        In the units of X, an entry for each column that varies. Where the support of a column is
+        bounded, they are those of b(x) in :class:`~densekit.codecs.TableCodec` (log x of a positive
+        one); of an integer k, those of k + u with u uniform on [0, 1); of a datetime, seconds since
+        1970. Columns of levels, the indicators of atoms (which have an entry before the value) and
+        pixels have no units: there the entry is that of the event, standardized.
     covariance_ : ndarray, shape (D, D)
-        In event space.
+        In the same units.
+    event_mean_, event_covariance_ : ndarray, shape (D,) and (D, D)
+        Of the events z, which the model is made of: set these to change it.
     shrinkage_ : float
 
     Examples
@@ -49,18 +59,44 @@ class Gaussian(DensityEstimator):
     dtype: Annotated[str, OneOf("float32", "float64")] = "float64"
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="exact", view="relaxed", modalities=("table", "image"), score_batch=4096
+        density="exact",
+        view="relaxed",
+        modalities=("table", "image"),
+        weights=True,
+        score_batch=4096,
     )
+    _renamed: ClassVar[dict[str, str]] = {
+        "mean_": "event_mean_",
+        "covariance_": "event_covariance_",
+    }
 
-    def _fit(self, events: Tensor, context: Tensor | None) -> None:
-        x = events.double()
-        x = x[torch.randperm(len(x), device=x.device)]
-        mean, (values, vectors), self.shrinkage_ = shrunken(x, self.shrinkage)
-        self.mean_ = mean.cpu().numpy()
-        self.covariance_ = ((vectors * values) @ vectors.T).cpu().numpy()
+    def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
+        x, weights = distinct(events.double(), weights)
+        places = torch.randperm(len(x), device=x.device)
+        given = None if weights is None else weights[places]
+        mean, (values, vectors), self.shrinkage_ = shrunken(x[places], self.shrinkage, given)
+        self.event_mean_ = mean.cpu().numpy()
+        self.event_covariance_ = ((vectors * values) @ vectors.T).cpu().numpy()
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        covariance = torch.as_tensor(self.covariance_, dtype=torch.float64, device=self.device_)
+        covariance = torch.as_tensor(
+            self.event_covariance_, dtype=torch.float64, device=self.device_
+        )
         factor = torch.linalg.cholesky(covariance).to(self._torch_dtype)
-        mean = torch.as_tensor(self.mean_, dtype=self._torch_dtype, device=self.device_)
+        mean = torch.as_tensor(self.event_mean_, dtype=self._torch_dtype, device=self.device_)
         return MultivariateNormal(mean, scale_tril=factor, validate_args=False)
+
+    @property
+    def mean_(self) -> np.ndarray:
+        """The mean in the units of X, (D,)."""
+        check_is_fitted(self)
+        location, scale = location_and_scale(self.schema_)
+        mean: np.ndarray = location + scale * self.event_mean_
+        return mean
+
+    @property
+    def covariance_(self) -> np.ndarray:
+        """The covariance in the units of X, (D, D)."""
+        check_is_fitted(self)
+        scale = location_and_scale(self.schema_)[1]
+        return covariance_in_units(self.event_covariance_, scale)

@@ -270,13 +270,13 @@ class Schema:
     def features(self, typed: Tensor) -> Tensor:
         """Typed events as network input, (n, n_features): numbers as they are, ordered and binary
         codes scaled to [-1, 1], other codes one-hot."""
-        x = typed.reshape(len(typed), -1)
+        x = typed.flatten(1)
         card = torch.as_tensor(self.cardinality, dtype=x.dtype, device=x.device)
         x = torch.where(card > 0, 2 * x / (card - 1).clamp_min(1) - 1, x)
         one_hot = np.flatnonzero((self.cardinality > 2) & ~self.ordered)
         if not len(one_hot):
             return x
-        flat = typed.reshape(len(typed), -1)
+        flat = typed.flatten(1)
         parts, start = [], 0
         for j in one_hot:
             codes = flat[:, j].long().clamp(0, int(self.cardinality[j]) - 1)

@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -72,9 +72,18 @@ class TextCodec(Codec):
         self.vocab_size = vocab_size
         self.max_length = max_length
 
-    def fit(self, X: Any, what: str = "X", prompts: Any = None) -> "TextCodec":
+    def fit(
+        self,
+        X: Any,
+        what: str = "X",
+        prompts: Any = None,
+        weights: np.ndarray | None = None,
+    ) -> "TextCodec":
         """Learn the symbols of the strings and of their prompts, one for all or one for each; ``what``
         is the name that errors give to X.
+
+        Where there is no room for all symbols, those of a string of weight w (n,) count w times; byte
+        pairs are counted by whole numbers, w rounded and one at least.
 
         Raises
         ------
@@ -89,19 +98,25 @@ class TextCodec(Codec):
         texts = _strings(X, what)
         before = [] if prompts is None else _strings(prompts, "context")
         every = [*before, *texts]
+        times = None
+        if weights is not None:
+            times = [*(weights if len(before) == len(texts) else np.ones(len(before))), *weights]
         self._check()
         self.container, self.dtype, self.name = _container(X)
         self.symbols, self.tokenizer = "", ""
         if self.tokens == "character":
-            self.symbols = "".join(_most_frequent("".join(every), self.vocab_size))
+            self.symbols = "".join(_most_frequent(every, times, self.vocab_size))
             size = _SPECIAL + len(self.symbols)
         elif self.tokens == "word":
-            words = itertools.chain.from_iterable(map(_words, every))
-            self.symbols = " ".join(_most_frequent(words, self.vocab_size))
+            words = list(map(_words, every))
+            self.symbols = " ".join(_most_frequent(words, times, self.vocab_size))
             size = _SPECIAL + len(_words(self.symbols))
         elif self.tokens == "byte":
             size = _SPECIAL + 256
         else:
+            if times is not None:
+                repeats = [max(1, round(float(w))) for w in times]
+                every = [t for t, k in zip(every, repeats, strict=True) for _ in range(k)]
             self.tokenizer = _train_bpe(every, (self.vocab_size or _BPE_SIZE) - _SPECIAL)
             size = _SPECIAL + _bpe(self.tokenizer).get_vocab_size()
         lengths = self._ids(texts)[1]
@@ -312,11 +327,19 @@ def _log_spelling(word: str) -> float:
     return -(len(word) + 1) * math.log(2) - len(word) * math.log(_SCALARS - 1)
 
 
-def _most_frequent(symbols: Iterable[str], vocab_size: int | None) -> list[str]:
-    """All different symbols, or as many as there is room for; sorted."""
-    counts = Counter(symbols)
+def _most_frequent(
+    texts: Sequence[str | list[str]], weights: Sequence[float] | None, vocab_size: int | None
+) -> list[str]:
+    """All different symbols of texts, or as many as there is room for; sorted."""
+    counts: Counter[str] = Counter(itertools.chain.from_iterable(texts))
     kept = list(counts)
     if vocab_size is not None and len(kept) > vocab_size - _SPECIAL:
+        if weights is not None:
+            heavy: dict[str, float] = dict.fromkeys(counts, 0.0)
+            for text, weight in zip(texts, weights, strict=True):
+                for symbol, times in Counter(text).items():
+                    heavy[symbol] += times * float(weight)
+            return sorted(sorted(kept, key=lambda c: (-heavy[c], c))[: vocab_size - _SPECIAL])
         kept = sorted(kept, key=lambda c: (-counts[c], c))[: vocab_size - _SPECIAL]
     return sorted(kept)
 

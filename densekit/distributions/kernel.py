@@ -1,4 +1,4 @@
-"""Kernel densities: an equal mixture of one kernel around every point, scored tile by tile."""
+"""Kernel densities: a mixture of one kernel around every point, scored tile by tile."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -88,30 +88,36 @@ class Tiles:
                 yield high, wide, tile
 
 
-def _exponential(tile: Tensor) -> Tensor:
-    return tile.exp_().sum(1)
+def _sum(tile: Tensor, weights: Tensor | None) -> Tensor:
+    return tile.sum(1) if weights is None else tile @ weights
 
 
-def _parabola(tile: Tensor) -> Tensor:
-    return tile.add_(0.5).clamp_min_(0).sum(1).mul_(2)
+def _exponential(tile: Tensor, weights: Tensor | None = None) -> Tensor:
+    return _sum(tile.exp_(), weights)
 
 
-def _count(tile: Tensor) -> Tensor:
-    return tile.gt_(-0.5).sum(1)
+def _parabola(tile: Tensor, weights: Tensor | None = None) -> Tensor:
+    return _sum(tile.add_(0.5).clamp_min_(0), weights).mul_(2)
 
 
-KERNEL_SUMS: dict[str, Callable[[Tensor], Tensor]] = {
+def _count(tile: Tensor, weights: Tensor | None = None) -> Tensor:
+    return _sum(tile.gt_(-0.5), weights)
+
+
+KERNEL_SUMS: dict[str, Callable[..., Tensor]] = {
     "gaussian": _exponential,
     "epanechnikov": _parabola,
     "tophat": _count,
 }
-"""From a tile of ``-u^2 / 2``, which may be overwritten, to its rows' sums of the kernel."""
+"""From a tile of ``-u^2 / 2``, which may be overwritten, and weights of its columns, which may be None,
+to its rows' sums of the kernel."""
 
 
 class KernelDistribution(TorchDistribution):
-    r"""An equal mixture of one radial kernel around each of n points.
+    r"""A mixture of one radial kernel around each of n points.
 
-    .. math::  p(x) = \frac{1}{n h^D} \sum_{i=1}^n K\Bigl(\frac{x - x_i}{h}\Bigr), \qquad
+    .. math::  p(x) = \frac{1}{W h^D} \sum_{i=1}^n w_i\, K\Bigl(\frac{x - x_i}{h}\Bigr), \qquad
+               W = \sum_{i=1}^n w_i, \qquad
                K(u) \propto e^{-|u|^2/2},\; (1 - |u|^2)_+ \text{ or } 1[|u| < 1]
 
     Scores cost one matrix product and one exponential per pair, in tiles that stay in cache:
@@ -125,6 +131,8 @@ class KernelDistribution(TorchDistribution):
     bandwidth : float
         h: the standard deviation of the Gaussian kernel, the radius of the other two.
     kernel : {"gaussian", "epanechnikov", "tophat"}
+    weights : Tensor, shape (n,), optional
+        w, positive; all points weigh the same unless given.
 
     Examples
     --------
@@ -142,6 +150,7 @@ class KernelDistribution(TorchDistribution):
         points: Tensor,
         bandwidth: float,
         kernel: str = "gaussian",
+        weights: Tensor | None = None,
         validate_args: bool | None = False,
     ):
         if kernel not in KERNELS:
@@ -150,11 +159,18 @@ class KernelDistribution(TorchDistribution):
             raise ValueError(f"points: must be (n, D) with n > 0, got {tuple(points.shape)}")
         if not bandwidth > 0:
             raise ValueError(f"bandwidth={bandwidth!r}: must be greater than 0")
+        if weights is not None and (weights.shape != points.shape[:1] or not (weights > 0).all()):
+            raise ValueError(
+                f"weights: must be {len(points)} positive numbers, one a point, got shape "
+                f"{tuple(weights.shape)}"
+            )
         self.points, self.bandwidth, self.kernel = points, float(bandwidth), kernel
+        self.weights = weights
         self._tiles = Tiles(points / self.bandwidth)
         n, n_dims = points.shape
+        total = n if weights is None else float(weights.double().sum())
         self._log_scale = (
-            log_normaliser(kernel, n_dims) - math.log(n) - n_dims * math.log(self.bandwidth)
+            log_normaliser(kernel, n_dims) - math.log(total) - n_dims * math.log(self.bandwidth)
         )
         super().__init__(Size(), Size((n_dims,)), validate_args=validate_args)
 
@@ -171,10 +187,12 @@ class KernelDistribution(TorchDistribution):
     def _log_sum(self, exponents: Tensor) -> Tensor:
         """The log of each row's sum of the kernel, from the whole table ``-u^2 / 2``."""
         if self.kernel == "gaussian":
-            return exponents.logsumexp(1)
+            logs = exponents if self.weights is None else exponents + self.weights.log()
+            return logs.logsumexp(1)
         if self.kernel == "epanechnikov":
-            return (2 * exponents + 1).clamp_min(0).sum(1).log()
-        return (exponents > -0.5).sum(1).to(exponents.dtype).log() + 0 * exponents.sum(1)
+            return _sum((2 * exponents + 1).clamp_min(0), self.weights).log()
+        inside = (exponents > -0.5).to(exponents.dtype)
+        return _sum(inside, self.weights).log() + 0 * exponents.sum(1)
 
     def _blocked(self, rows: Tensor) -> Tensor:
         total = self._sum(rows)
@@ -194,15 +212,15 @@ class KernelDistribution(TorchDistribution):
     def _sum(self, rows: Tensor) -> Tensor:
         total = rows.new_zeros(len(rows))
         reduce = KERNEL_SUMS[self.kernel]
-        for high, _, tile in self._tiles.walk(rows):
-            total[high] += reduce(tile)
+        for high, wide, tile in self._tiles.walk(rows):
+            total[high] += reduce(tile, None if self.weights is None else self.weights[wide])
         return total
 
     def sample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
         """Rows (\\*sample_shape, D): a point drawn at random, moved by a draw from the kernel."""
         with torch.no_grad():
             shape = self._extended_shape(Size(sample_shape))
-            index = torch.randint(len(self.points), shape[:-1], device=self.points.device)
+            index = self._draw(shape[:-1])
             noise = torch.randn(shape, dtype=self.points.dtype, device=self.points.device)
             if self.kernel != "gaussian" and self.event_shape[0]:
                 # Any direction; |u|^2 is Beta(D/2, 1) in a ball, Beta(D/2, 2) under a parabola.
@@ -211,3 +229,12 @@ class KernelDistribution(TorchDistribution):
                 square = torch.distributions.Beta(half, tail).sample(shape[:-1])
                 noise *= (square.sqrt() / noise.norm(dim=-1))[..., None]
             return self.points[index] + self.bandwidth * noise
+
+    def _draw(self, shape: Size) -> Tensor:
+        """Places of points, drawn by their weights."""
+        if self.weights is None:
+            return torch.randint(len(self.points), shape, device=self.points.device)
+        # By their sums: torch.multinomial takes 2^24 points at most.
+        sums = self.weights.double().cumsum(0)
+        place = torch.rand(shape, dtype=torch.float64, device=sums.device) * sums[-1]
+        return torch.searchsorted(sums, place, right=True).clamp_max(len(sums) - 1)

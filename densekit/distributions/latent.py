@@ -114,6 +114,9 @@ class LatentVariable(MonteCarloDistribution):
         batch = torch.broadcast_shapes(
             value.shape[: value.ndim - len(self.event_shape)], self.batch_shape
         )
+        if not batch.numel():
+            # torch's Independent, which prior and decoder may be, cannot sum over no rows.
+            return value.new_zeros(batch), value.new_zeros(batch)
         value = value.expand(*batch, *self.event_shape)
         step = max(1, _ROWS // max(1, batch.numel()))
         log_w = torch.cat([self.log_weights(value, part) for part in self.noise.split(step)])

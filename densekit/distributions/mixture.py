@@ -214,6 +214,14 @@ class NormalMixture(TorchDistribution):
                 logp[piece] = scores.logsumexp(0)
         return logp.reshape(value.shape[:-1])
 
+    def log_joint(self, value: Tensor) -> Tensor:
+        """:math:`\\log w_k + \\log N(x; \\mu_k, \\Sigma_k)` of each component, (\\*sample_shape, K)."""
+        x = value.to(self.loc.dtype).reshape(-1, self.event_shape[0])
+        joint = x.new_empty(len(x), len(self.weights))
+        for piece, scores, _ in self._scores.blocks(x):
+            joint[piece] = scores.T
+        return joint.reshape(*value.shape[:-1], len(self.weights))
+
     def sample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
         """Rows (\\*sample_shape, D)."""
         with torch.no_grad():
@@ -221,7 +229,8 @@ class NormalMixture(TorchDistribution):
             x = torch.randn(
                 shape[:-1].numel(), shape[-1], dtype=self.loc.dtype, device=self.loc.device
             )
-            which = torch.multinomial(self.weights, len(x), replacement=True)
+            # torch.multinomial draws at least one.
+            which = torch.multinomial(self.weights, max(1, len(x)), replacement=True)[: len(x)]
             # One component at a time: a factor gathered for every row would fill the memory.
             for k in range(len(self.weights)):
                 mine = (which == k).nonzero()[:, 0]

@@ -111,8 +111,8 @@ class LogisticPixels(nn.Module):
         # Narrower than a tenth of a level no mass is gained, and floats that repeat have no bound.
         least = math.log(0.1 / self.levels) if self.levels else math.log(0.01)
         scale = log_scale.clamp(least, 10.0).exp()
-        shape = (len(features), -1, M)
-        return weight.log_softmax(1), loc.view(shape), scale.view(shape), pull.view(shape)
+        loc, scale, pull = (p.unflatten(1, (p.shape[1] // M, M)) for p in (loc, scale, pull))
+        return weight.log_softmax(1), loc, scale, pull
 
     def _loc(self, c: int, loc: Tensor, pull: Tensor, before: list[Tensor]) -> Tensor:
         """Means of channel c given the scaled channels before, (R, M)."""

@@ -154,7 +154,7 @@ class TokenSequence(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-mass of strings, (\\*shape, L) to (\\*shape,), in nats, END included."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        tokens = value.long().expand(*shape, -1).reshape(shape.numel(), -1)
+        tokens = value.long().expand(*shape, -1).reshape(shape.numel(), value.shape[-1])
         given = self._given(shape)
         # Scoring goes in pieces that bound the memory; training takes its batch whole.
         rows = len(tokens) if torch.is_grad_enabled() else _TOKENS_AT_ONCE // (tokens.shape[1] + 1)

@@ -80,18 +80,18 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Columns (n_in H W, N) and (n_context, N) to (n_out H W, N)."""
         H, W = self.size
-        images = x.t().view(-1, self.n_in, H, W) if self.n_in else x.new_zeros(x.shape[1], 0, H, W)
+        images = x.t().view(x.shape[1], self.n_in, H, W)
         images = images.contiguous(memory_format=torch.channels_last)
         rows = None if context is None else squash(context).t()
         if torch.is_grad_enabled():
             y = self._images(images, rows)
         else:
             n = max(1, _IN_CACHE // (H * W * max(map(len, self.bias))))
-            parts = [None] * -(-len(images) // n) if rows is None else rows.split(n)
+            parts = [None] * max(1, -(-len(images) // n)) if rows is None else rows.split(n)
             y = torch.cat(
                 [self._images(i, r) for i, r in zip(images.split(n), parts, strict=True)]
             )
-        return y.permute(1, 2, 3, 0).reshape(self.n_out * H * W, -1)
+        return y.permute(1, 2, 3, 0).reshape(self.n_out * H * W, x.shape[1])
 
     def _images(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Images (N, n_in, H, W) and rows (N, n_context) to (N, n_out, H, W)."""

@@ -55,14 +55,14 @@ class Look(nn.Module):
 
     def offer(self, source: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Source tokens (m, width) to keys and values (m, n_heads, head_dim)."""
-        both = self.key_value(source).view(len(source), 2 * self.n_heads, -1)
+        both = self.key_value(source).unflatten(1, (2 * self.n_heads, -1))
         return rotary(both, turn, both.new_ones(self.n_heads))
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], at: Layout, source: Source, layer: int
     ) -> Tensor:
         """Tokens (m, width) that lie at ``at`` to tokens (m, width)."""
-        q = self.query(rms_norm(x)).view(len(x), self.n_heads, -1)
+        q = self.query(rms_norm(x)).unflatten(1, (self.n_heads, -1))
         q, _ = rotary(q, turn, self.sharpness.squeeze(1))
         q = at.pad(q).transpose(1, 2)
         k, v = source.keys[layer], source.values[layer]

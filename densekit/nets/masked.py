@@ -157,7 +157,7 @@ class MaskedNet(nn.Module):
         if self.direct is not None:
             direct = (self.direct * self.get_buffer("direct_mask")).transpose(0, 1)
             out = out.addmm(direct.flatten(0, 1), squash(x))
-        return out.view(-1, self.n_params, x.shape[1]).transpose(0, 1)
+        return out.view(len(out) // self.n_params, self.n_params, x.shape[1]).transpose(0, 1)
 
     def written(self) -> bool:
         """Whether :meth:`write` can."""

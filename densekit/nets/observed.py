@@ -71,4 +71,4 @@ class ObservedNet(nn.Module):
         if column is not None:
             return self.net(x, rows=slice(column * P, (column + 1) * P))
         y: Tensor = self.net(x)
-        return y.view(len(self.reads), P, -1).transpose(0, 1)
+        return y.view(len(self.reads), P, x.shape[1]).transpose(0, 1)

@@ -76,7 +76,7 @@ def glu(x: Tensor, added: Tensor | None = None) -> Tensor:
     if fits and (loops := compiled(KERNEL, *both)):
         rows = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in both)
         y = Looped.apply(_switch, loops.switch, loops.switch_backward, *rows)
-        return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        return y.view(len(x), *x.shape[2:], y.shape[1]).permute(0, 3, 1, 2)
     return F.glu(x if added is None else x + added, 1)
 
 

@@ -139,7 +139,7 @@ class Block(nn.Module):
         then: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Tokens (m, width) to tokens (m, width); ``then`` is done between the two."""
-        qkv = self.qkv(rms_norm(x)).view(len(x), self.n_heads + 2 * self.n_kv_heads, -1)
+        qkv = self.qkv(rms_norm(x)).unflatten(1, (self.n_heads + 2 * self.n_kv_heads, -1))
         gain = torch.cat([self.sharpness.squeeze(1), self.sharpness.new_ones(self.n_kv_heads)])
         qk, v = rotary(qkv, turn, gain)
         q, k = qk.split([self.n_heads, self.n_kv_heads], 1)

@@ -59,7 +59,9 @@ class ElementwiseTransform(ColumnTransform):
         """(P, D, 1), or (P, D, N) where there is a context."""
         if self.net is None:
             return self.raw
-        return self.raw + self.net(columns[:0], context).view(*self.raw.shape[:2], -1)
+        return self.raw + self.net(columns[:0], context).view(
+            *self.raw.shape[:2], columns.shape[1]
+        )
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""

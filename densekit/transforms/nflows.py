@@ -92,7 +92,7 @@ class FromNflows(ColumnTransform):
                 f"{needed}: take a transform with both ways, or InverseTransform of it where the other "
                 "way is enough"
             ) from error
-        return to_columns(after.reshape(len(rows), -1)), ladj.to(rows)
+        return to_columns(after.flatten(1)), ladj.to(rows)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""

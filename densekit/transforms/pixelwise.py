@@ -37,10 +37,14 @@ class Pixelwise(ColumnTransform):
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
-        z, ladj = self.transform.to_noise(x.reshape(self.transform.n_features, -1))
-        return z.reshape(x.shape), ladj.reshape(self.n_pixels, -1).sum(0)
+        z, ladj = self.transform.to_noise(self._apart(x))
+        return z.reshape(x.shape), ladj.reshape(self.n_pixels, x.shape[1]).sum(0)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
-        x, ladj = self.transform.to_data(z.reshape(self.transform.n_features, -1))
-        return x.reshape(z.shape), ladj.reshape(self.n_pixels, -1).sum(0)
+        x, ladj = self.transform.to_data(self._apart(z))
+        return x.reshape(z.shape), ladj.reshape(self.n_pixels, z.shape[1]).sum(0)
+
+    def _apart(self, x: Tensor) -> Tensor:
+        """(C H W, N) to (C, H W N)."""
+        return x.reshape(self.transform.n_features, self.n_pixels * x.shape[1])

@@ -1,5 +1,6 @@
 """Transforms of Pyro and torch as transforms of columns."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -160,7 +161,7 @@ def _log_det(part: Transform, x: Tensor, y: Tensor) -> Tensor:
     """log|dy/dx| of each row, (N,); Pyro's may leave out axes along which it is the same."""
     ladj = part.log_abs_det_jacobian(x, y)
     batch = x.shape[: x.dim() - part.domain.event_dim]
-    return ladj.expand(batch).reshape(len(x), -1).sum(1)
+    return ladj.expand(batch).reshape(len(x), math.prod(batch[1:])).sum(1)
 
 
 def title(transform: Any) -> str:

@@ -37,9 +37,9 @@ def shrunken(
     True
     """
     n_folds = min(_FOLDS, len(x))
-    w = x.new_ones(len(x)) if weights is None else weights.to(x)
-    parts = zip(x.tensor_split(n_folds), w.tensor_split(n_folds), strict=True)
-    folds = [_moments(*part) for part in parts]
+    rows = x.tensor_split(n_folds)
+    w = [None] * n_folds if weights is None else weights.to(x).tensor_split(n_folds)
+    folds = [_moments(*part) for part in zip(rows, w, strict=True)]
     mean, covariance = _covariance(_total(folds))
     if len(x) < 2 or not (covariance.isfinite().all() and mean.isfinite().all()):
         # One row, or values whose squares no float holds: independent columns are all that is left.
@@ -50,9 +50,10 @@ def shrunken(
     return mean, (((1 - s) * values + s).clamp_min(_LEAST), vectors), s
 
 
-def _moments(x: Tensor, weights: Tensor) -> Moments:
-    weighted = weights[:, None] * x
-    return float(weights.sum()), weighted.sum(0), weighted.T @ x
+def _moments(x: Tensor, weights: Tensor | None = None) -> Moments:
+    if weights is None:
+        return float(len(x)), x.sum(0), x.T @ x
+    return float(weights.sum()), weights @ x, (x.T * weights) @ x
 
 
 def _total(folds: Sequence[Moments]) -> Moments:

@@ -67,10 +67,10 @@ class Squeeze(ColumnTransform):
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx| = 0."""
-        pixels = x.reshape(*self._apart, -1).permute(0, 2, 4, 1, 3, 5)
+        pixels = x.reshape(*self._apart, x.shape[1]).permute(0, 2, 4, 1, 3, 5)
         return pixels.reshape(x.shape), x.new_zeros(x.shape[1])
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz| = 0."""
-        pixels = z.reshape(*self._joined, -1).permute(0, 3, 1, 4, 2, 5)
+        pixels = z.reshape(*self._joined, z.shape[1]).permute(0, 3, 1, 4, 2, 5)
         return pixels.reshape(z.shape), z.new_zeros(z.shape[1])

@@ -185,7 +185,8 @@ class VAEModule(nn.Module):
 
     def encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each (..., latent_dim), for x (..., D)."""
-        seen = _inputs(self.schema, x.flatten(0, -2)).reshape(*x.shape[:-1], -1)
+        seen = _inputs(self.schema, x.reshape(-1, x.shape[-1]))
+        seen = seen.reshape(*x.shape[:-1], seen.shape[-1])
         loc, raw = self.encoder(beside(seen, context)).chunk(2, -1)
         return loc, 1e-4 + softplus(raw)
 

@@ -212,12 +212,13 @@ def test_held_out_rows_choose_discounts_at_which_they_are_likeliest():
     rows = [" ".join(rng.choice(words, 20, p=p / p.sum())) for _ in range(1200)]
     model = NGram(order=4).fit(rows)
     ids, _ = model.codec_.encode(rows)
-    x, place = (a.numpy() for a in stream(begin_and(ids)))
-    held = np.cumsum(place == 0) % 10 == 9
-    counts, keys = _count(x[~held], place[~held], 4, model.schema_.vocab_size)
-    all_counts, _ = _count(x, place, 4, model.schema_.vocab_size)
+    tokens = [a.numpy() for a in stream(begin_and(ids))]
+    tokens.append(np.ones_like(tokens[0]))
+    held = np.cumsum(tokens[1] == 0) % 10 == 9
+    counts, keys = _count(*(a[~held] for a in tokens), 4, model.schema_.vocab_size)
+    all_counts, _ = _count(*tokens, 4, model.schema_.vocab_size)
     closed = np.array([_discounts(c) for c in all_counts])
-    tuned = _tuned(counts, keys, closed, x[held], place[held])
+    tuned = _tuned(counts, keys, closed, *(a[held] for a in tokens))
     np.testing.assert_allclose(model.discounts_, tuned)
 
     def likelihood(discounts):
@@ -243,3 +244,50 @@ def test_held_out_rows_choose_discounts_at_which_they_are_likeliest():
 
 def begin_and(ids):
     return torch.cat([torch.ones_like(ids[:, :1]), ids], 1)
+
+
+WEIGHTS = np.random.default_rng(5).integers(0, 4, 400)
+
+
+def repeated(rows, weights):
+    return [row for row, w in zip(rows, weights, strict=True) for _ in range(w)]
+
+
+@pytest.mark.parametrize("tokens", ["character", "word", "bpe"])
+def test_whole_weights_are_repeated_rows(tokens):
+    rows = [" ".join(row) for row in markov_source(400)]
+    settings = {"order": 3, "tokens": tokens, "vocab_size": 262 if tokens == "bpe" else 5}
+    weighted = NGram(**settings).fit(rows, sample_weight=WEIGHTS)
+    plain = NGram(**settings).fit(repeated(rows, WEIGHTS))
+    new = [" ".join(row) for row in markov_source(50, seed=1)]
+    np.testing.assert_allclose(weighted.score_samples(new), plain.score_samples(new), rtol=1e-12)
+
+
+def test_whole_weights_are_repeated_rows_where_discounts_are_tuned():
+    rng = np.random.default_rng(0)
+    rows = ["".join(rng.choice(list("abcdefgh"), 60, p=np.arange(1, 9) / 36)) for _ in range(400)]
+    rows = [row.replace("h", "ab").replace("g", "cd") for row in rows]
+    twice = WEIGHTS + 3
+    weighted = NGram(order=4).fit(rows, sample_weight=twice)
+    plain = NGram(order=4).fit(repeated(rows, twice))
+    closed = NGram(order=4).fit(rows)  # a tenth of these has fewer than 10,000 tokens
+    np.testing.assert_allclose(weighted.discounts_, plain.discounts_, rtol=1e-9)
+    assert not np.allclose(weighted.discounts_, closed.discounts_, rtol=1e-2)
+    np.testing.assert_allclose(
+        weighted.score_samples(rows[:50]), plain.score_samples(rows[:50]), rtol=1e-6
+    )
+
+
+def test_a_weight_that_is_no_whole_number_is_refused():
+    with pytest.raises(ValueError, match=r"sample_weight is 1.5 in row 1 .* whole numbers"):
+        NGram(order=2).fit(["ab", "b", "ba"], sample_weight=[1, 1.5, 2])
+
+
+def test_a_weighted_prompt_counts_as_often_as_its_string():
+    weighted = NGram(order=3, max_length=6).fit(
+        ["ca", "bb", "b"], context=["ab", "ab", "ca"], sample_weight=[2, 1, 3]
+    )
+    plain = NGram(order=3, max_length=6).fit(["abca"] * 2 + ["abbb"] + ["cab"] * 3)
+    np.testing.assert_allclose(weighted.unigram_, plain.unigram_)
+    for a, b in zip(weighted.values_, plain.values_, strict=True):
+        np.testing.assert_allclose(a, b)

@@ -135,7 +135,7 @@ class LostInFile(Gaussian):
     def save(self, path):
         twin = densekit.Gaussian(**self.get_params())
         vars(twin).update(vars(self))
-        twin.covariance_ = self.covariance_ / 2
+        twin.event_covariance_ = self.event_covariance_ / 2
         twin.save(path)
 
 

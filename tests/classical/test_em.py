@@ -24,7 +24,7 @@ def test_same_start_same_end_as_scikit_learn(kind):
     """From the same centres and precisions, ten iterations end at the same parameters."""
     x, k = clusters(), 4
     torch.manual_seed(0)
-    start = em.start(x, k, 1, kind, Penalty(1e-6))
+    start = em.start(x, None, k, 1, kind, Penalty(1e-6))
     covariance = {
         "full": lambda s: s @ s.mT,
         "tied": lambda s: s[0] @ s[0].T,
@@ -44,7 +44,7 @@ def test_same_start_same_end_as_scikit_learn(kind):
     # It warns that ten iterations are not enough, which is what is wanted here.
     with pytest.warns(UserWarning, match="did not converge"):
         reference.fit(x.numpy())
-    ours = em.fit(x, start, kind, 1e-12, 10, Penalty(1e-6))
+    ours = em.fit(x, None, start, kind, 1e-12, 10, Penalty(1e-6))
     assert ours.n_iter == 10
     assert ours.lower_bound == pytest.approx(reference.lower_bound_, abs=1e-9)
     np.testing.assert_allclose(ours.mixture.loc, reference.means_, atol=1e-6)
@@ -55,10 +55,10 @@ def test_same_start_same_end_as_scikit_learn(kind):
 def test_likelihood_never_falls(kind):
     x = clusters(seed=3)
     torch.manual_seed(1)
-    m = em.start(x, 5, 2, kind, Penalty(1e-9))
+    m = em.start(x, None, 5, 2, kind, Penalty(1e-9))
     before = torch.full((2,), -np.inf).double()
     for _ in range(15):
-        sums, loglik = em.expect(x, m)
+        sums, loglik = em.expect(x, None, m)
         assert (loglik >= before - 1e-9).all()
         before, m = loglik, em.maximise(sums, 2, kind, Penalty(1e-9))
 
@@ -66,7 +66,9 @@ def test_likelihood_never_falls(kind):
 def test_one_component_is_the_sample_moments():
     x = clusters()
     penalty = Penalty(1e-12)
-    fitted = em.fit(x, em.start(x, 1, 1, "full", penalty), "full", 1e-9, 5, penalty).mixture
+    fitted = em.fit(
+        x, None, em.start(x, None, 1, 1, "full", penalty), "full", 1e-9, 5, penalty
+    ).mixture
     torch.testing.assert_close(fitted.loc[0], x.mean(0))
     torch.testing.assert_close(fitted.scale[0] @ fitted.scale[0].T, x.T.cov(correction=0))
 
@@ -74,12 +76,12 @@ def test_one_component_is_the_sample_moments():
 def test_restarts_are_independent_and_the_best_is_kept():
     x = clusters(n=300, seed=2)
     torch.manual_seed(0)
-    several = em.start(x, 6, 5, "full", Penalty(1e-6))
+    several = em.start(x, None, 6, 5, "full", Penalty(1e-6))
     alone = [
-        em.fit(x, several[torch.tensor([i])], "full", 1e-5, 100, Penalty(1e-6)).lower_bound
+        em.fit(x, None, several[torch.tensor([i])], "full", 1e-5, 100, Penalty(1e-6)).lower_bound
         for i in range(5)
     ]
-    together = em.fit(x, several, "full", 1e-5, 100, Penalty(1e-6))
+    together = em.fit(x, None, several, "full", 1e-5, 100, Penalty(1e-6))
     assert len({round(a, 6) for a in alone}) > 1
     assert together.lower_bound == pytest.approx(max(alone), abs=1e-9)
 
@@ -87,14 +89,14 @@ def test_restarts_are_independent_and_the_best_is_kept():
 def test_a_restart_goes_on_when_another_has_converged():
     x, penalty = clusters(n=300, seed=2), Penalty(1e-6)
     torch.manual_seed(0)
-    alone = em.start(x, 6, 1, "full", penalty)
+    alone = em.start(x, None, 6, 1, "full", penalty)
     # Identical components never part: that restart is done at its second iteration.
     stuck = em.Mixtures(*(v[:, :1].expand_as(v).clone() for v in vars(alone).values()))
     both = em.Mixtures(
         *(torch.cat(p) for p in zip(vars(stuck).values(), vars(alone).values(), strict=True))
     )
-    expected = em.fit(x, alone, "full", 1e-6, 100, penalty)
-    got = em.fit(x, both, "full", 1e-6, 100, penalty)
+    expected = em.fit(x, None, alone, "full", 1e-6, 100, penalty)
+    got = em.fit(x, None, both, "full", 1e-6, 100, penalty)
     assert expected.n_iter > 5
     assert got.n_iter == expected.n_iter
     assert got.lower_bound == pytest.approx(expected.lower_bound, abs=1e-12)
@@ -103,44 +105,88 @@ def test_a_restart_goes_on_when_another_has_converged():
 def test_wide_rows_take_another_way_to_the_same_sums(monkeypatch):
     x = clusters(n=203)
     torch.manual_seed(0)
-    m = em.start(x, 3, 2, "full", Penalty(1e-6))
-    narrow = em.expect(x, m)
-    monkeypatch.setattr(mixtures, "_WIDE", 1)
+    m = em.start(x, None, 3, 2, "full", Penalty(1e-6))
+    narrow = em.expect(x, None, m)
+    monkeypatch.setattr(mixtures, "MOST_PRODUCTS", 1)
     torch.manual_seed(0)
-    torch.testing.assert_close(em.start(x, 3, 2, "full", Penalty(1e-6)).scale, m.scale)
-    torch.testing.assert_close(em.expect(x, m), narrow)
+    torch.testing.assert_close(em.start(x, None, 3, 2, "full", Penalty(1e-6)).scale, m.scale)
+    torch.testing.assert_close(em.expect(x, None, m), narrow)
 
 
 def test_blocks_do_not_matter(monkeypatch):
     x = clusters(n=203)
     torch.manual_seed(0)
-    m = em.start(x, 3, 2, "full", Penalty(1e-6))
-    sums, loglik = em.expect(x, m)
+    m = em.start(x, None, 3, 2, "full", Penalty(1e-6))
+    sums, loglik = em.expect(x, None, m)
     monkeypatch.setattr(mixtures, "block_length", lambda width, device: 17)
-    torch.testing.assert_close(em.expect(x, m), (sums, loglik))
+    torch.testing.assert_close(em.expect(x, None, m), (sums, loglik))
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_imagined_rows_are_averaged_in(kind):
-    """With all weight on one component, n rows and a imagined ones: (n S + a v I) / (n + a)."""
-    x, n = clusters()[:50], 50
+@pytest.mark.parametrize("k", [1, 3])
+def test_imagined_rows_are_averaged_in(kind, k):
+    """The formula of Penalty, from the sums of hard clusters."""
+    x, a, d = clusters()[:60] * 0.7, 25.0, 2
+    label = torch.arange(60) % k if k == 1 else torch.tensor([0] * 5 + [1] * 20 + [2] * 35)
+    parts = [x[label == j] for j in range(k)]
+    features = mixtures.quadratic_features(x, kind in ("full", "tied"))
+    sums = torch.stack([features[:, label == j].sum(1) for j in range(k)])
+    got = em.maximise(sums[None], d, kind, Penalty(1e-12, rows=a)).scale[0]
+    got = got @ got.mT if kind in ("full", "tied") else torch.diag_embed(got.square())
+    n = torch.tensor([[len(part)] for part in parts]).double()
+    sample = torch.stack([part.T.cov(correction=0) for part in parts])
+    if kind == "tied":
+        sample, n = (n[..., None] * sample).sum(0, keepdim=True) / 60, torch.tensor([[60.0]])
+    variance = sample.diagonal(dim1=1, dim2=2)
+    if kind == "spherical":
+        variance = variance.mean(1, keepdim=True).expand_as(variance)
+    if kind in ("diag", "spherical"):
+        sample = torch.diag_embed(variance)
+    shared = (n / n.sum() * ((n * variance + a * k ** (-2 / d)) / (n + a)).log()).sum(0).exp()
+    imagined = torch.diag_embed((n * variance + a * shared) / (n + a))
+    wanted = (n[..., None] * sample + a * imagined) / (n[..., None] + a)
+    torch.testing.assert_close(got, wanted.expand_as(got))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_step_with_whole_weights_is_one_with_repeated_rows(kind):
+    x = clusters(n=203)
+    weights = torch.arange(203) % 4 + 1
     torch.manual_seed(0)
-    scale = em.start(x, 1, 1, kind, Penalty(1e-12, rows=25.0, spread=0.5)).scale[0, 0]
-    got = scale @ scale.T if kind in ("full", "tied") else scale.square().diag()
-    sample = x.T.cov(correction=0)
-    if kind == "diag":
-        sample = sample.diag().diag()
-    elif kind == "spherical":
-        sample = torch.eye(2).double() * sample.diag().mean()
-    torch.testing.assert_close(got, (n * sample + 25 * 0.5 * torch.eye(2)) / (n + 25))
+    m = em.start(x, None, 3, 2, kind, Penalty(1e-6))
+    got = em.expect(x, weights.double(), m)
+    torch.testing.assert_close(got, em.expect(x.repeat_interleave(weights, 0), None, m))
+
+
+def test_weights_draw_the_centers():
+    """Where nearly all weight is on two clusters, no center is drawn in the third."""
+    torch.manual_seed(0)
+    x = torch.randn(300, 2).double() * 0.01 + 5 * torch.eye(3)[torch.arange(300) % 3, :2]
+    weights = torch.where(torch.arange(300) % 3 == 2, 1e-9, 1.0).double()
+    centers = em.plus_plus(x, weights, 2, 20)
+    assert (centers.amax(-1) > 4).all()
+
+
+def test_widths_are_those_of_normals_and_of_narrow_clusters():
+    rng = np.random.default_rng(0)
+    sign = rng.choice([-1.0, 1.0], 20_000)
+    x = np.c_[3 * rng.normal(size=20_000), sign + 0.01 * rng.normal(size=20_000)]
+    even = torch.ones(20_000).double()
+    # Two halves as wide as 0.01 are as wide as 0.02.
+    wanted = torch.tensor([3.0, 0.02]).double()
+    torch.testing.assert_close(em.widths(torch.tensor(x), even), wanted, rtol=0.05, atol=0)
+    # Rows of weight 3 are as three, and what has no weight has no width.
+    half = torch.tensor(np.where(sign > 0, 3.0, 1e-12))
+    alone = em.widths(torch.tensor(x), half)[1]
+    assert alone.item() == pytest.approx(0.01, rel=0.1)
 
 
 def test_far_outliers_take_the_careful_form():
     x = clusters()
     x[0] = 1e6
-    m = em.start(x, 3, 1, "full", Penalty(1e-8))
+    m = em.start(x, None, 3, 1, "full", Penalty(1e-8))
     m.scale *= 1e-3
-    _, loglik = em.expect(x, m)
+    _, loglik = em.expect(x, None, m)
     one = torch.distributions.MultivariateNormal(m.loc[0], scale_tril=m.scale[0])
     exact = (one.log_prob(x[:, None]) + m.log_weights[0]).logsumexp(1).mean()
     torch.testing.assert_close(loglik[0], exact, rtol=1e-9, atol=0)
@@ -152,7 +198,8 @@ def test_plus_plus_finds_separate_clusters():
         torch.randn(300, 2) * 0.01
         + torch.tensor([[0.0, 0], [5, 0], [0, 5]])[torch.arange(300) % 3]
     )
-    labels = em.lloyd(x, em.plus_plus(x, 3, 4))
+    even = torch.ones(300)
+    labels = em.lloyd(x, even, em.plus_plus(x, even, 3, 4))
     for restart in labels:
         assert len({tuple(restart[i::3].unique().tolist()) for i in range(3)}) == 3
 
@@ -162,6 +209,6 @@ def test_more_components_than_distinct_rows(kind):
     x = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double().repeat(5, 1)
     torch.manual_seed(0)
     penalty = Penalty(1e-6)
-    fitted = em.fit(x, em.start(x, 4, 2, kind, penalty), kind, 1e-3, 20, penalty)
+    fitted = em.fit(x, None, em.start(x, None, 4, 2, kind, penalty), kind, 1e-3, 20, penalty)
     assert np.isfinite(fitted.lower_bound)
     assert all(v.isfinite().all() for v in vars(fitted.mixture).values())

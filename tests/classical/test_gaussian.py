@@ -1,6 +1,7 @@
 """Gaussian against its closed form and SciPy."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -79,3 +80,86 @@ def test_a_wrong_shrinkage_is_named():
         Gaussian(shrinkage=2.0).fit(rows())
     with pytest.raises(ValueError, match="did you mean 'auto'"):
         Gaussian(shrinkage="atuo").fit(rows())
+
+
+def test_attributes_are_in_the_units_of_the_data():
+    X = rows()
+    est = Gaussian(shrinkage=0.0).fit(X)
+    np.testing.assert_allclose(est.mean_, X.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(est.covariance_, np.cov(X.T, ddof=0), rtol=1e-9)
+    law = stats.multivariate_normal(est.mean_, est.covariance_)
+    np.testing.assert_allclose(est.score_samples(X), law.logpdf(X))
+
+
+def mixed_frame():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=400)
+    return pd.DataFrame(
+        {
+            "real": 1e6 + 50 * x,
+            "positive": np.exp(2 + 0.1 * x),
+            "integer": rng.poisson(300, 400) + 10**12,
+            "level": rng.choice(["a", "b", "c"], 400),
+            "same": 7.0,
+            "day": pd.Timestamp("2020-03-01") + pd.to_timedelta(rng.normal(0, 99, 400), "D"),
+            "spiked": np.where(rng.random(400) < 0.4, 0.0, 5 + rng.normal(size=400)),
+        }
+    )
+
+
+def test_what_attributes_are_where_columns_are_bounded_or_have_masses():
+    X = mixed_frame()
+    est = Gaussian(shrinkage=0.0, support={"positive": "positive"}, random_state=0).fit(X)
+    real, log, integer, level, day, indicator, spiked = est.mean_
+    spread = np.sqrt(np.diag(est.covariance_))
+    assert real == pytest.approx(X.real.mean(), rel=1e-9)
+    assert log == pytest.approx(np.log(X.positive).mean(), rel=1e-9)
+    # Integers k are k + u; a twentieth is five standard errors of the mean of 400 uniform numbers.
+    assert integer - 10**12 == pytest.approx((X.integer - 10**12).mean() + 0.5, abs=0.08)
+    seconds = X.day.astype("datetime64[us]").astype("int64") / 1e6
+    assert day == pytest.approx(seconds.mean(), abs=1.0)
+    # Codes and indicators have no units: there the marginal is standard normal.
+    assert abs(level) < 0.2
+    assert abs(indicator) < 0.2
+    assert spread[[0, 1]] == pytest.approx([X.real.std(ddof=0), np.log(X.positive).std(ddof=0)])
+    assert spread[3] == pytest.approx(1, abs=0.15)
+    # The values off the atom, at which the column ends; noise of the same moments stands in on it.
+    off = np.log(X.spiked[X.spiked != 0])
+    assert spiked == pytest.approx(off.mean(), abs=5 * off.std() / 20)
+
+
+def balanced(n_each=40, seed=4):
+    """Rows of which those of each weight have the same means and deviations, and the weights."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(3, 3))
+    parts = [stats.zscore(rng.normal(size=(n_each, 3)) @ mix) * [1, 5, 0.2] + 9 for _ in range(3)]
+    weights = np.repeat([1, 2, 3], n_each)
+    order = rng.permutation(3 * n_each)
+    return np.concatenate(parts)[order], weights[order]
+
+
+@pytest.mark.parametrize("make", [balanced, lambda: (rows(90), np.arange(90) % 4)])
+@pytest.mark.parametrize("shrinkage", ["auto", 0.0])
+def test_whole_weights_are_repeated_rows(shrinkage, make):
+    X, weights = make()
+    est = Gaussian(shrinkage=shrinkage, random_state=0)
+    new = X[:20] + 0.1
+    weighted = est.fit(X, sample_weight=weights).score_samples(new)
+    again, shuffled = np.repeat(X, weights, 0), np.random.default_rng(0).permutation(weights.sum())
+    np.testing.assert_allclose(weighted, est.fit(again).score_samples(new), atol=1e-6)
+    np.testing.assert_allclose(weighted, est.fit(again[shuffled]).score_samples(new), atol=1e-6)
+    assert np.abs(weighted - est.fit(X).score_samples(new)).max() > 1e-3
+
+
+def test_weights_are_those_of_moments():
+    X, weights = rows(50), np.random.default_rng(0).exponential(size=50)
+    est = Gaussian(shrinkage=0.0).fit(X, sample_weight=weights)
+    np.testing.assert_allclose(est.mean_, np.average(X, axis=0, weights=weights), rtol=1e-9)
+    np.testing.assert_allclose(est.covariance_, np.cov(X.T, ddof=0, aweights=weights), rtol=1e-7)
+
+
+def test_rows_that_are_repeated_are_held_out_together():
+    """Ten copies of each row choose the shrinkage that one copy chooses."""
+    X = rows(12, 8, seed=5)
+    once, often = (Gaussian(random_state=0).fit(x).shrinkage_ for x in (X, np.repeat(X, 10, 0)))
+    assert once == often > 1e-3

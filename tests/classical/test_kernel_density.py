@@ -8,12 +8,8 @@ import torch
 from sklearn.neighbors import KernelDensity as Reference
 
 from densekit import KernelDensity
-from densekit.classical.bandwidth import (
-    cross_validated,
-    leave_one_out,
-    nearest_neighbour,
-    rule_of_thumb,
-)
+from densekit.classical import kde
+from densekit.classical.bandwidth import Held, cross_validated, rule_of_thumb
 from densekit.distributions import kernel as kernels
 from densekit.distributions.kernel import KERNELS
 
@@ -32,7 +28,7 @@ def brute_force(points, bandwidth, kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("bandwidth", ["scott", "silverman", "cv", 0.8])
+@pytest.mark.parametrize("bandwidth", ["auto", "scott", "silverman", "cv", 0.8])
 def test_scores_equal_scikit_learn(kernel, bandwidth):
     X, new = rows(), rows(50, seed=1)
     est = KernelDensity(kernel=kernel, bandwidth=bandwidth).fit(X)
@@ -68,14 +64,14 @@ def test_leave_one_out_equals_brute_force(kernel, monkeypatch):
     x = torch.tensor(points)
     with np.errstate(divide="ignore"):
         exact = [np.mean(brute_force(points, 90 / math.sqrt(2) ** b, kernel)) for b in range(8)]
-    got = leave_one_out(x, nearest_neighbour(x), 90.0, 8, kernel)
+    got = Held(x).log_likelihood(90.0, 8, kernel)
     np.testing.assert_allclose(got, exact, atol=1e-9)
 
 
 def test_leave_one_out_does_not_underflow():
     """An outlier at 1,000 bandwidths costs half a million nats, no more and no less."""
     x = torch.tensor([[0.0], [0.0], [1000.0]]).double()
-    got = leave_one_out(x, nearest_neighbour(x), 1.0, 1, "gaussian").item()
+    got = Held(x).log_likelihood(1.0, 1, "gaussian").item()
     log_phi = -0.5 * math.log(2 * math.pi)
     exact = (2 * (log_phi - math.log(2)) + log_phi - 500_000) / 3
     assert got == pytest.approx(exact, rel=1e-12)
@@ -84,7 +80,7 @@ def test_leave_one_out_does_not_underflow():
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_cv_is_the_maximum(kernel):
     points = np.random.default_rng(1).normal(size=(60, 1))
-    chosen = cross_validated(torch.tensor(points), kernel)
+    chosen = cross_validated(Held(torch.tensor(points)), 60, kernel)
     best = np.mean(brute_force(points, chosen, kernel))
     grid = chosen * np.geomspace(0.3, 3, 25)
     with np.errstate(divide="ignore"):
@@ -125,7 +121,7 @@ def test_samples_lie_where_the_density_is(kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("shape", [(2, 3), (50, 1), (6, 40)])
-@pytest.mark.parametrize("bandwidth", ["scott", "cv"])
+@pytest.mark.parametrize("bandwidth", ["scott", "cv", "auto"])
 def test_few_rows(kernel, shape, bandwidth):
     X = np.random.default_rng(0).normal(size=shape)
     est = KernelDensity(kernel=kernel, bandwidth=bandwidth).fit(X)
@@ -138,3 +134,88 @@ def test_a_wrong_bandwidth_is_named():
         KernelDensity(bandwidth=0.0).fit(rows())
     with pytest.raises(ValueError, match="did you mean 'scott'"):
         KernelDensity(bandwidth="scot").fit(rows())
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("whole", [False, True])
+def test_leave_one_out_with_weights_is_the_one_with_repeated_rows(kernel, whole, monkeypatch):
+    """A point that is left out leaves its copies behind, or takes them with it."""
+    monkeypatch.setattr(kernels, "tile_shape", lambda device: (7, 11))
+    points = np.random.default_rng(0).normal(size=(25, 2))
+    times = np.arange(25) % 3 + 1
+    often = np.repeat(points, times, 0)
+    h, exact = 3.0, []
+    for i, x in enumerate(often):
+        others = often[(often != x).any(1)] if whole else np.delete(often, i, 0)
+        exact.append(Reference(bandwidth=h, kernel=kernel).fit(others).score_samples(x[None])[0])
+    held = Held(torch.tensor(points), torch.tensor(times).double(), whole=whole)
+    got = held.log_likelihood(h, 1, kernel).item()
+    assert got == pytest.approx(np.mean(exact), abs=1e-9)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_some_points_left_out_score_as_they_do_among_all(kernel, monkeypatch):
+    monkeypatch.setattr(kernels, "tile_shape", lambda device: (5, 7))
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    exact, some = np.array(brute_force(points, 2.0, kernel)), [3, 4, 17, 38]
+    held = Held(torch.tensor(points), places=torch.tensor(some))
+    assert held.log_likelihood(2.0, 1, kernel).item() == pytest.approx(exact[some].mean())
+
+
+def test_the_default_is_the_best_of_its_rules():
+    """Ten columns near a curve: rules for a normal oversmooth by two nats."""
+    rng = np.random.default_rng(0)
+    t = rng.uniform(-3, 3, (1200, 1))
+    X = np.sin(t * np.arange(1, 11) + np.arange(10)) + 0.1 * rng.normal(size=(1200, 10))
+    fit, new = X[:800], X[800:]
+    score = {b: KernelDensity(bandwidth=b).fit(fit).score(new) for b in ("auto", "scott", "cv")}
+    assert score["auto"] > score["scott"] + 2
+    assert score["auto"] == pytest.approx(score["cv"], abs=1e-3)
+    assert KernelDensity().bandwidth == "auto"
+
+
+def test_of_many_rows_some_are_left_out(monkeypatch):
+    monkeypatch.setattr(kde, "_PAIRS", 0)
+    monkeypatch.setattr(kde, "_LEFT_OUT", 200)
+    X = rows(2000)
+    some = KernelDensity(random_state=0).fit(X).bandwidth_
+    every = KernelDensity(bandwidth="cv").fit(X).bandwidth_
+    assert some != every
+    assert some == pytest.approx(every, rel=0.25)
+    assert some != KernelDensity(random_state=1).fit(X).bandwidth_
+
+
+def test_the_default_stands_repeated_rows():
+    """Where each row comes twice, leaving out one copy has no best bandwidth but zero."""
+    X = rows(200)
+    once, twice = (
+        KernelDensity(random_state=0).fit(x).bandwidth_ for x in (X, np.repeat(X, 2, 0))
+    )
+    assert twice == pytest.approx(once, rel=1e-3)
+    assert KernelDensity(bandwidth="cv").fit(np.repeat(X, 2, 0)).bandwidth_ < 0.1 * once
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("bandwidth", ["auto", "cv", "silverman", 0.7])
+def test_whole_weights_are_repeated_rows(kernel, bandwidth):
+    X, new = rows(), rows(40, seed=1)
+    weights = np.random.default_rng(0).integers(0, 4, len(X))
+    est = KernelDensity(kernel=kernel, bandwidth=bandwidth, random_state=0)
+    weighted = est.fit(X, sample_weight=weights).score_samples(new)
+    repeated = est.fit(np.repeat(X, weights, 0)).score_samples(new)
+    np.testing.assert_allclose(weighted, repeated, atol=1e-6)
+    unweighted = est.fit(X).score_samples(new)
+    np.testing.assert_raises(
+        AssertionError, np.testing.assert_allclose, weighted, unweighted, atol=1e-3
+    )
+
+
+def test_fractions_weigh_the_kernels():
+    X = rows(20)
+    weights = np.random.default_rng(0).exponential(size=20)
+    est = KernelDensity(bandwidth=0.5).fit(X, sample_weight=weights)
+    mean = np.average(X, axis=0, weights=weights)
+    scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+    reference = Reference(bandwidth=0.5).fit((X - mean) / scale, sample_weight=weights)
+    exact = reference.score_samples((X - mean) / scale) - np.log(scale).sum()
+    np.testing.assert_allclose(est.score_samples(X), exact, atol=1e-8)

@@ -114,3 +114,28 @@ def test_bad_arguments_are_named():
         KernelDistribution(torch.zeros(2, 1), 0)
     with pytest.raises(ValueError, match=r"points: .* got \(0, 2\)"):
         KernelDistribution(torch.zeros(0, 2), 1.0)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_weight_is_so_many_points(kernel, gradient):
+    points, times = points_in(3), torch.arange(60) % 4 + 1
+    far = torch.tensor([[40.0, -3.0, 7.0]]).double()
+    x = torch.cat([points_in(3, 20, seed=1), far]).requires_grad_(gradient)
+    ours = KernelDistribution(points, 0.9, kernel, times.double()).log_prob(x)
+    repeated = KernelDistribution(points.repeat_interleave(times, 0), 0.9, kernel).log_prob(x)
+    torch.testing.assert_close(ours, repeated)
+
+
+def test_points_are_drawn_by_their_weights():
+    torch.manual_seed(0)
+    weights = torch.tensor([5.0, 1.0, 3.0, 1.0])
+    d = KernelDistribution(10.0 * torch.arange(4.0)[:, None], 0.1, "tophat", weights)
+    counts = torch.bincount((d.sample((4000,))[:, 0] / 10).round().long())
+    assert stats.chisquare(counts.numpy(), weights.numpy() * 400).pvalue > 1e-3
+
+
+def test_weights_that_are_not_positive_are_refused():
+    for weights in (torch.ones(3), torch.tensor([1.0, 0.0])):
+        with pytest.raises(ValueError, match="weights: must be 2 positive numbers"):
+            KernelDistribution(torch.zeros(2, 1), 1.0, weights=weights)
