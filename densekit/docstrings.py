@@ -12,7 +12,8 @@ import inspect
 import re
 from typing import Any
 
-_ORDER = ("Parameters", "Attributes", "Methods", "Returns", "Yields", "Other Parameters", "Raises")
+_ORDER: tuple[str, ...] = ("Parameters", "Attributes", "Methods", "Returns", "Yields")
+_ORDER += ("Other Parameters", "Raises")
 _ORDER += ("Warns", "Warnings", "See Also", "Notes", "References", "Examples")
 """numpydoc's order of sections, of which it knows no others."""
 

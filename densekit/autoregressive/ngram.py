@@ -93,7 +93,8 @@ class NGram(LanguageModel):
         row = np.cumsum(tokens[1] == 0) % every
         held = row == every - 1
         if tokens[2][held].sum() >= _ENOUGH:
-            known = _count(*(a[~held] for a in tokens), self.order, self.schema_.vocab_size)
+            ids, at, often = (a[~held] for a in tokens)
+            known = _count(ids, at, often, self.order, self.schema_.vocab_size)
             tuned = _tuned(*known, self.discounts_, *(a[held] for a in tokens))
             self.discounts_[: len(tuned)] = tuned
         self.unigram_ = _unigram(counts[0], self.discounts_[0])

@@ -35,7 +35,8 @@ def _conditional(subject: Subject) -> Iterator[tuple[str, Any, int]]:
     """What it is, the distribution under a few contexts, and how many."""
     if subject.context == "features":
         data = subject.load("lit" if subject.only_images else "conditional")
-        fitted, given = subject.fitted(data), np.array([[-0.5], [0.0], [0.5]])
+        given: Any = np.array([[-0.5], [0.0], [0.5]])
+        fitted = subject.fitted(data)
     elif subject.context == "prompt":
         fitted, given = subject.fitted(subject.load("strings")), ["a", "", "b"]
     elif subject.context == "text":

@@ -116,7 +116,8 @@ class LatentVariable(MonteCarloDistribution):
         )
         if not batch.numel():
             # torch's Independent, which prior and decoder may be, cannot sum over no rows.
-            return value.new_zeros(batch), value.new_zeros(batch)
+            none = value.new_zeros(batch)
+            return Scores(none, none, none, None)
         value = value.expand(*batch, *self.event_shape)
         step = max(1, _ROWS // max(1, batch.numel()))
         log_w = torch.cat([self.log_weights(value, part) for part in self.noise.split(step)])
