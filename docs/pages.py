@@ -293,7 +293,8 @@ def _marginals(results: dict[str, Any]) -> str:
         "# Marginals\n\n"
         '`python benchmarks/marginals.py` scores rows with missing cells by `method="network"` and by '
         '`method="marginal"` of `TabularAutoregressive`: of the difference of each row, in nats, the '
-        "mean, the mean size and the greatest; the share of rows whose marginal is exact, and the greatest "
+        "mean, the mean size and the greatest; the share of rows whose marginal is exact, and the "
+        "greatest "
         "standard error of the others.\n\n"
     )
     heads = (
