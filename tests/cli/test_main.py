@@ -114,7 +114,7 @@ def test_interrupted(call, monkeypatch):
         (["datasets"], {"rich", "numpy"}),
         (["datasets", "adult", "--json"], {"rich", "numpy"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(sorted(value)),
 )
 def test_what_only_tells_waits_for_no_library(words, also):
     code = (
