@@ -254,7 +254,7 @@ def train(
     before the first step.
 
     The budget is what ``options`` give: steps, epochs, seconds on the clock of the fit
-    (:mod:`densekit.clock`), whichever ends first; ``default_steps`` where they give none.
+    (``densekit.clock``), whichever ends first; ``default_steps`` where they give none.
 
     With one player the held-out loss decides when to stop and which weights are kept; several
     players play against each other, no loss of theirs ranks weights, so the run goes to its end.

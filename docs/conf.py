@@ -32,7 +32,11 @@ extensions = [
 exclude_patterns = ["_build", "**/README.txt"]
 nitpicky = True
 # Abstract hooks and third-party classes have no page here; intersphinx would need a network.
-nitpick_ignore_regex = [("py:.*", r"(torch|pyro|sklearn|numpy|pandas|nn|np|pd)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|pyro|sklearn|numpy|pandas|nn|np|pd)\..*"),
+    # Attributes that are properties, which numpydoc links to a page of their own.
+    ("py:obj", r"(mean|covariance|means|covariances)_"),
+]
 intersphinx_mapping: dict = {}
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]

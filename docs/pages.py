@@ -496,4 +496,8 @@ The models themselves are :doc:`here </models/index>`.
 .. autofunction:: densekit.capabilities
 
 .. autofunction:: densekit.load
+
+.. autofunction:: densekit.describe
+
+It returns a :class:`~densekit.codecs.description.Description`, which estimators take as ``columns``.
 """

@@ -60,7 +60,7 @@ class TabularAutoregressive(NeuralDensity):
     categories, else by importance sampling with a standard error (``return_info=True``). The
     network's own law of some cells given others would be another one, since its conditional laws agree
     only as far as it has learned: ``method="network"`` scores and draws by it, faster. ``sample`` takes
-    any columns as a context, and :meth:`impute` fills what is missing.
+    any columns as a context, and ``impute`` fills what is missing.
 
     Parameters
     ----------

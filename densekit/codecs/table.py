@@ -163,7 +163,7 @@ class TableCodec(Codec):
         Warns
         -----
         UserWarning
-            What a user should know of the columns (:mod:`densekit.codecs.findings`).
+            What a user should know of the columns (:class:`~densekit.codecs.findings.ColumnWarning`).
         """
         pieces = self._pieces(X, weights)
         frame, first_weights = next(pieces)
