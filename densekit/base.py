@@ -509,9 +509,9 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _weights(self, weights: np.ndarray | None) -> tuple[Tensor | None, ...]:
         """What ``_fit`` takes beside events and context, where it takes weights."""
-        if not self._capabilities.weights:
+        if not self._capabilities.weights or weights is None:
             return ()
-        return (None if weights is None else torch.from_numpy(weights).to(self.device_),)
+        return (torch.from_numpy(weights).to(self.device_),)
 
     def _check_rows(self, X: Any, context: Any, reset: bool) -> tuple[Any, Any]:
         """X and context as the codecs take them; context columns split off; attributes set that

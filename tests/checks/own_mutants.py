@@ -258,6 +258,20 @@ class LikelyDrawsOnly(NGram):
         return [X[i] for i in order]
 
 
+# Distributions
+
+
+class _Matrices(MultivariateNormal):
+    def log_prob(self, value):
+        return super().log_prob(value.reshape(-1, value.shape[-1]))
+
+
+class MatricesOnly(Gaussian):
+    def _distribution(self, context):
+        law = super()._distribution(context)
+        return _Matrices(law.loc, scale_tril=law.scale_tril, validate_args=False)
+
+
 # Contexts
 
 
@@ -303,6 +317,7 @@ MEANT = {
     WholeUnknownMassForEach: "sums_to_one_over_strings",
     PromptForgotten: "prompts_condition",
     LikelyDrawsOnly: "draws_follow_scores_over_strings",
+    MatricesOnly: "distribution_takes_any_batch_shape",
     ContextIgnored: "conditional_density_integrates_to_one",
     DrawsOfAnotherContext: "conditional_draws_follow_the_context",
 }
