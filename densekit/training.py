@@ -755,7 +755,8 @@ class _Run:
             checkpoint.write(lambda: self._saved(stopper))
 
     def _saved(self, stopper: Any) -> Saved:
-        rows = {"shadow": self.shadow, "best": self.best or []}
+        looked = [] if self.best_held_out is None else [self.best_held_out]
+        rows = {"shadow": self.shadow, "best": self.best or [], "looked": looked}
         moments = {
             f"moments{k}/{i}/{name}": moment
             for k, optimiser in enumerate(self.optimisers)
@@ -801,6 +802,8 @@ class _Run:
             self.best = [
                 torch.empty_like(s).copy_(b) for s, b in zip(self.shadow, best, strict=True)
             ]
+        looked = saved.row("looked")
+        self.best_held_out = looked[0].to(self.device) if looked else None
         self.unmoved = None
         self.best_loss, self.history = float(values["best_loss"]), History(**values["history"])
         self.state.step = int(values["step"])
