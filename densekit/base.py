@@ -319,7 +319,7 @@ class DensityEstimator(BaseEstimator, ABC):
         >>> import numpy as np
         >>> from densekit import Gaussian
         >>> Gaussian().fit(np.arange(40.0).reshape(20, 2)).describe_columns()["step"].tolist()
-        [2.0, 1.0]
+        [2, 1]
         """
         check_is_fitted(self)
         if self.schema_.modality != "table":

@@ -52,7 +52,7 @@ class Gaussian(DensityEstimator):
     >>> from densekit import Gaussian
     >>> X = np.random.default_rng(0).normal(size=(1000, 2)) @ [[1.0, 1.0], [0.0, 2.0]]
     >>> float(Gaussian(shrinkage=0.0).fit(X).covariance_[0, 1].round(1))
-    0.4
+    1.0
     """
 
     shrinkage: Annotated[float | str, OneOf("auto"), Interval(ge=0, le=1)] = "auto"
