@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import densekit
@@ -71,10 +73,25 @@ COMMANDS = [
 ]
 
 
+def people(n=200):
+    """What the pages call people.csv and shop.csv."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "age": rng.integers(18, 80, n),
+            "member": rng.random(n) < 0.4,
+            "race": rng.choice(["White", "Black", "Other"], n),
+            "Month": rng.choice(["Feb", "Mar", "May"], n),
+            "Revenue": rng.random(n) < 0.2,
+        }
+    )
+
+
 def test_commands_of_the_command_line_s_page_run(tmp_path, monkeypatch, capsys):
     from densekit import cli
 
     monkeypatch.chdir(tmp_path)
+    people().to_csv("people.csv", index=False)
     lines = [line for page, line in COMMANDS if page.name == "command-line.md"]
     assert len(lines) >= 6
     for line in lines:
@@ -101,11 +118,12 @@ def test_suites_of_the_pages_can_be_run(tmp_path):
 
     suites = [code for page in WRITTEN for code in blocks(page, "toml")]
     assert suites
+    people().to_csv(tmp_path / "shop.csv", index=False)
     for code in suites:
         (tmp_path / "mine.toml").write_text(code)
         suite = bench.load_suite(str(tmp_path / "mine.toml"))
         bench.check(suite)
-        assert {run.seed for run in suite.runs} == {0, 1}
+        assert {run.seed for run in suite.runs} in ({0, 1}, {0})
 
 
 def test_each_model_has_a_page_that_shows_its_docstring_and_nothing_twice():

@@ -118,7 +118,7 @@ def test_help_shows_what_the_docstring_says():
     for line in NeuralSplineFlow.__doc__.splitlines():
         assert line.strip() in said
     assert inspect.getdoc(NeuralSplineFlow) == NeuralSplineFlow.__doc__
-    assert "max_steps : int, default=2000" in said
+    assert "max_steps : int or None, default=None" in said
     assert "learning_rate : float, default=0.003" in said  # this model's
     assert "max_time : float or None, default=None" in said
     assert "patience : int or None, default=10" in said

@@ -210,7 +210,9 @@ def test_noise_vanishes_as_rows_get_many():
     rows = torch.randn(100, 2)
     assert noise_for(2000, rows) is None
     torch.manual_seed(0)
-    assert float(noise_for(1000, rows)(torch.zeros(1000, 2), 0.0).std()) < 0.2
+    assert (
+        float(noise_for(1000, rows)(torch.zeros(1000, 2), 0.0, torch.randn(1000, 2)).std()) < 0.2
+    )
 
 
 def test_runs_that_still_improve_at_the_end_of_a_default_budget_are_warned_of():
