@@ -19,6 +19,12 @@ def with_atoms(schema: Schema) -> Schema:
     """The schema with the spikes of its numbers as atoms."""
     if not any(c.kind == "real" and c.spikes for c in schema.columns):
         return schema
+    for name in ("width", "shift", "spread", "edges"):
+        if not np.isfinite(getattr(schema, name)).all():
+            raise ValueError(f"{name} of the schema is not finite")
+    widest = int(schema.cardinality.max(initial=0))
+    if schema.edges.size and schema.edges.shape[1] <= widest:
+        raise ValueError(f"edges of the schema are of shape {schema.edges.shape}, too few")
     columns = tuple(
         replace(c, spikes=(), atoms=c.spikes) if c.kind == "real" else c for c in schema.columns
     )
