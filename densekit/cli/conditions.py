@@ -66,7 +66,7 @@ def conditions_of(estimator: Any, file: Path, given: Sequence[str]) -> dict[Any,
     ValueError
         Naming the column and the value, and what the column holds.
     """
-    anything = takes_given(estimator)
+    anything = not estimator.context_names_ and takes_given(estimator)
     table = estimator.codec_ if anything else estimator.context_codec_.table
     columns = {
         _name(label): (label, column)

@@ -294,6 +294,10 @@ def _read(
 
     if name != "-" and not Path(name).exists():
         if name in room.names():
+            if sep is not None or decimal != ".":
+                raise ValueError(
+                    f"--sep and --decimal are for CSV files, and {name} is a data set"
+                )
             data = room.load(name)
             rows = data.train if part == "train" else data.test.for_scoring()
             return rows, data.domain, data.reference

@@ -245,6 +245,41 @@ def test_json_of_sample_and_score(work, tmp_path, done):
     assert [set(r) for r in records] == [{"score", "standard_error"}] * 3
 
 
+def test_fit_shows_what_it_found_in_the_columns(tmp_path, call):
+    frame = pd.DataFrame(
+        {"amount": RNG.lognormal(0, 1, 300).round(2), "kind": RNG.choice(["a", "b"], 300)}
+    )
+    frame.loc[:99, "amount"] = 0.0
+    formats.write(frame, tmp_path / "shop.csv", sep=";")
+    words = ("fit", tmp_path / "shop.csv", "-m", "Gaussian", "-o", tmp_path / "g.densekit")
+    status, out, err = call(*words)
+    assert (status, out) == (0, "")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in err.splitlines()]
+    amount, kind = (next(row for row in rows if row[:1] == [name]) for name in ("amount", "kind"))
+    assert amount[1:5] == ["real", "at least 0.0", "0.01", "0.0"]
+    assert kind[1] == "categorical"
+    assert "a, b" in kind
+    # Of images there is nothing to show.
+    formats.write(IMAGES, tmp_path / "pictures")
+    assert (
+        "│"
+        not in call("fit", tmp_path / "pictures", "-m", "Gaussian", "-o", tmp_path / "i.densekit")[
+            2
+        ]
+    )
+    found = json.loads(call(*words, "--json", "--quiet")[1])["columns"]
+    assert [column["column"] for column in found] == ["amount", "kind"]
+    assert (found[0]["atoms"], found[0]["step"], found[1]["step"]) == ([0.0], 0.01, None)
+    assert found[1]["levels"] == ["a", "b"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_of_rows_names_their_file(tmp_path, call):
+    formats.write(pd.DataFrame({"a": range(300), "b": RNG.normal(size=300)}), tmp_path / "x.csv")
+    words = ("fit", tmp_path / "x.csv", "-m", "Gaussian", "-o", tmp_path / "g.densekit")
+    assert f"densekit: warning: {tmp_path}/x.csv: of the columns of X: 'a' has " in call(*words)[2]
+
+
 def test_json_of_a_fit(work, tmp_path, done):
     words = ("fit", work / "lines.txt", "-m", "NGram", "-o", tmp_path / "n.densekit", "--json")
     found = json.loads(done(*words))
@@ -255,6 +290,30 @@ NO = "--out={tmp}/no.densekit"
 WRONG = {
     "no such file": (["fit", "nofile.csv", "--model=NGram", NO], ["nofile.csv: no such file"]),
     "no such data set": (["fit", "digts", "--model=VAE", NO], ["digts: no such file", "'digits'"]),
+    "a separator of a data set": (
+        ["fit", "digits", "--model=VAE", "--sep=;", NO],
+        ["for CSV files, and digits is a data set"],
+    ),
+    "another suffix": (
+        ["fit", "{work}/people.csv", "--model=Gaussian", "--out={tmp}/x.pkl"],
+        ["x.pkl would hold a model of densekit: end the name in .densekit, and not in .pkl"],
+    ),
+    "scores as text": (
+        ["score", "{work}/people.densekit", "{work}/people.csv", "--out={tmp}/s.txt"],
+        ["scores are a table, and text holds none", ".csv, .tsv, .parquet"],
+    ),
+    "scores under another name": (
+        ["score", "{work}/people.densekit", "{work}/people.csv", "--out={tmp}/s.xlsx"],
+        ["'.xlsx' names no format", ".csv"],
+    ),
+    "samples under another name": (
+        ["sample", "{work}/lines.densekit", "--out={tmp}/x.csv", "--format=text"],
+        ["x.csv would hold text: end the name in .txt or .txt.gz, and not in .csv"],
+    ),
+    "the wrong separator": (
+        ["score", "{work}/people.densekit", "{work}/people.csv", "--sep=|"],
+        ["'|' separates nothing, and ',' divides each line into 5 values"],
+    ),
     "no such model": (["fit", "{work}/people.csv", "--model=RealNVQ", NO], ["mean 'RealNVP'"]),
     "no such setting": (
         ["fit", "{work}/people.csv", "--model=RealNVP", "--set=n_transfroms=3", NO],
