@@ -151,18 +151,18 @@ def _fill(
 
 def _check_weights(estimator: Any, weights: dict[str, np.ndarray]) -> None:
     """Raise unless weights are of the model's dtypes and finite, but for masks that the model makes."""
-    module = estimator.module_ if weights else None
-    for name, tensor in module.state_dict().items() if module else ():
+    built = estimator.module_.state_dict() if weights else {}
+    for name, tensor in built.items():
         found, wanted = str(weights[name].dtype), str(tensor.dtype).removeprefix("torch.")
         if found != wanted:
             raise ValueError(f"{name} is {found} in the file and {wanted} in the model")
     endless = [n for n, w in weights.items() if w.dtype.kind == "f" and not np.isfinite(w).all()]
     if not endless or module is None:
         return
-    learnt = {name for name, _ in module.named_parameters()}
+    learned = {name for name, _ in estimator.module_.named_parameters()}
     fresh = estimator._fresh_module().state_dict()
     for name in endless:
-        if name in learnt or not np.array_equal(
+        if name in learned or not np.array_equal(
             fresh[name].numpy(), weights[name], equal_nan=True
         ):
             check_finite(name, weights[name])
