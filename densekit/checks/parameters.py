@@ -61,18 +61,20 @@ def other_value(estimator: Any, name: str) -> Any:
         getattr(estimator, name),
         typing.get_type_hints(type(estimator), include_extras=True),
     )
-    candidates: list[Any] = [w for w in words_of(hint[name]) if w != value]
+    candidates: list[Any] = list(words_of(hint[name]))
     if isinstance(value, bool):
         candidates = [not value]
     elif isinstance(value, int):
         candidates += [value + 1, value - 1]
     elif isinstance(value, float):
         candidates += [0.8 * value, 1.2 * value, 0.5]
-    elif isinstance(value, tuple) and value and isinstance(value[0], int):
-        candidates += [(value[0] + 1, *value[1:])]
-    elif value is None:
+    elif isinstance(value, tuple) and value and isinstance(value[0], int | float):
+        candidates += [(value[0] + 1, *value[1:]), (0.5 * value[0] + 0.1, *value[1:])]
+    else:
         candidates += [3, 0.5, True]
     for candidate in candidates:
+        if same(candidate, value):
+            continue
         try:
             check_parameters(clone(estimator).set_params(**{name: candidate}))
         except (TypeError, ValueError):
