@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from densekit.codecs.space import DataDistribution
 from densekit.codecs.weights import read_weights, with_weight
 from densekit.distributions.montecarlo import Scores, scores_of
 from densekit.docstrings import document
-from densekit.params import Interval, OneOf, check_integer, check_parameters
+from densekit.params import Interval, OneOf, check_integer, check_parameters, same
 from densekit.runtime import padded, resolve_device, resolve_dtype, resolve_seed, seeded
 from densekit.tags import Capabilities as Capabilities
 from densekit.tags import DensityKind, DensityTags
@@ -100,6 +101,10 @@ class DensityEstimator(BaseEstimator, ABC):
         What ``score_samples`` returns.
     base_measure_ : {"lebesgue", "counting", "product"}
         What it is a density over.
+    built_with_ : dict
+        The parameters that ``fit`` made the model with. Those of drawing and scoring act when they are
+        set; any other that was set since is a UserWarning where the model is used, and waits for the
+        next ``fit``.
     codec_ : Codec
         Data space to events and back.
     schema_ : Schema
@@ -126,6 +131,9 @@ class DensityEstimator(BaseEstimator, ABC):
     _capabilities: ClassVar[Capabilities]
     _before: ClassVar[dict[str, Any]] = {"atom_share": None}
     """What files that lack a parameter were fitted with, where that is not its default."""
+    _at_once: ClassVar[tuple[str, ...]] = ("dequantisation_draws",)
+    """Parameters of drawing and scoring: set after ``fit``, they act at the next call. A model names its
+    own; all others need a new fit."""
     _relaxes_itself: ClassVar[bool] = False
     _instead_of_context: ClassVar[str] = "densekit.capabilities(estimator).context says which do"
     _instead_of_y: ClassVar[str] = ""  # where a y is a mistake: what to do
@@ -141,6 +149,7 @@ class DensityEstimator(BaseEstimator, ABC):
         dtype_: str = field(init=False)
         density_kind_: DensityKind = field(init=False)
         base_measure_: str = field(init=False)
+        built_with_: dict[str, Any] = field(init=False)
         feature_names_in_: np.ndarray = field(init=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -218,6 +227,7 @@ class DensityEstimator(BaseEstimator, ABC):
             differs from row to row, and how many equal weights the draws behind it are worth. NaN
             where there are none, or they have no weights.
         """
+        self._check_fitted()
         X = codecs.for_scoring(X)
         if (pieces := ParquetRows.of(X)) is not None:
             found = self._score_pieces(pieces, context, return_info)
@@ -284,7 +294,7 @@ class DensityEstimator(BaseEstimator, ABC):
         random_state : int, RandomState, Generator or None
             Its own seed: None draws anew at every call.
         """
-        check_is_fitted(self)
+        self._check_fitted()
         check_integer("n_samples", n_samples, 1)
         given = self._check_sample_context(context)
         encoded = self._encode_context(given, None)
@@ -339,7 +349,7 @@ class DensityEstimator(BaseEstimator, ABC):
         >>> pyro.sample("x", est.distribution_).shape
         torch.Size([2])
         """
-        check_is_fitted(self)
+        self._check_fitted()
         if self.context_codec_ is not None and self._capabilities.context != "prompt":
             raise AttributeError(
                 f"this {type(self).__name__} was fitted with a context: it is one distribution per "
@@ -349,7 +359,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def condition(self, context: Any) -> TorchDistribution:
         """The Pyro distribution given one or n rows of context: batch shape (n,)."""
-        check_is_fitted(self)
+        self._check_fitted()
         given = self._check_sample_context(context)
         if given is None:
             raise ValueError("condition needs a context; without one use distribution_")
@@ -428,7 +438,8 @@ class DensityEstimator(BaseEstimator, ABC):
         encoded = None
         if context is not None:
             if self._capabilities.context == "features":
-                self.context_codec_ = ContextCodec(self.context_names_).fit(context, len(typed))
+                self.context_codec_ = ContextCodec(self.context_names_)
+                self.context_codec_.fit(context, len(typed), weights)
             elif self._capabilities.context == "text":
                 self.context_codec_ = self._new_codec(codecs.TextCodec)
                 self.context_codec_.fit(context, "context")
@@ -442,6 +453,7 @@ class DensityEstimator(BaseEstimator, ABC):
             if relaxes and self.schema_.quantised.any():
                 events, _ = self.schema_.relax(events, torch.rand_like(events))
             self._fit(events, encoded, *self._weights(weights))
+        self._record_parameters()
         # Last, since they say that it is fitted.
         self.base_measure_ = self.schema_.base_measure
         self.density_kind_ = self._kind_of_scores(self.schema_)
@@ -639,7 +651,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _over_typed(self, context: Tensor | None) -> TorchDistribution:
         """What was learnt, over typed events: what is scored, drawn from, and handed out."""
-        dist = self._distribution(context)
+        dist = self._as_fitted()._distribution(context)
         if self._capabilities.view == "relaxed" and self.schema_.quantised.any():
             return Dequantised(dist, self.schema_, self.dequantisation_draws)
         return dist
@@ -680,6 +692,48 @@ class DensityEstimator(BaseEstimator, ABC):
             if events.is_floating_point():
                 events = events.double().reshape(m, *self.codec_.schema.event_shape)
             yield events.cpu()
+
+    # Parameters that were set after fit.
+
+    @classmethod
+    def _names_of_fit(cls) -> set[str]:
+        """Parameters that say how ``fit`` goes, and nothing of what it makes."""
+        return {"random_state", "verbose"}
+
+    def _record_parameters(self) -> None:
+        names = sorted(self._names() - self._names_of_fit())
+        values = {name: getattr(self, name) for name in names}
+        self.built_with_ = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+    def _built_otherwise(self) -> dict[str, Any]:
+        """Parameters that were set since ``fit`` and need another one, with the values they had."""
+        now = {name for base in type(self).__mro__ for name in vars(base).get("_at_once", ())}
+        built = vars(self).get("built_with_", {})
+        names = sorted(set(built) & self._names() - now)
+        return {name: built[name] for name in names if not same(built[name], getattr(self, name))}
+
+    def _as_fitted(self) -> Self:
+        """This estimator with the parameters that it was built with: itself, or a light copy."""
+        otherwise = self._built_otherwise()
+        if not otherwise:
+            return self
+        other = object.__new__(type(self))
+        other.__dict__.update(vars(self), **otherwise)
+        return other
+
+    def _check_fitted(self) -> None:
+        """Raise NotFittedError, or warn of parameters that wait for a new fit."""
+        check_is_fitted(self)
+        otherwise = self._built_otherwise()
+        if otherwise:
+            new = ", ".join(f"{name}={getattr(self, name)!r}" for name in otherwise)
+            old = ", ".join(f"{name}={value!r}" for name, value in otherwise.items())
+            warnings.warn(
+                f"{new} was set after fit, and what is used is the model that was fitted with {old}: "
+                f"call fit again, or set {'it' if len(otherwise) == 1 else 'them'} back",
+                UserWarning,
+                stacklevel=3,
+            )
 
     # Small things.
 

@@ -135,8 +135,6 @@ class NeuralDensity(DensityEstimator):
         turn, ``valid_loss`` is the mean over the five runs.
     n_iter_ : int
         Optimiser steps made.
-    built_with_ : dict
-        The model's own hyper-parameters as the last ``fit`` found them: a copy is built with these.
 
     Warns
     -----
@@ -170,7 +168,6 @@ class NeuralDensity(DensityEstimator):
     _learns_in_batches: ClassVar[bool] = True
 
     if TYPE_CHECKING:
-        built_with_: dict[str, Any] = dataclasses.field(init=False)
         module_: Any = dataclasses.field(init=False)
         history_: dict[str, Any] = dataclasses.field(init=False)
         n_iter_: int = dataclasses.field(init=False)
@@ -256,6 +253,10 @@ class NeuralDensity(DensityEstimator):
     _constant = False
     """Whether the learning rate is constant: in a pass of ``partial_fit``."""
 
+    @classmethod
+    def _names_of_fit(cls) -> set[str]:
+        return super()._names_of_fit() | (NeuralDensity._names() - DensityEstimator._names())
+
     def _fit_rows(self, X: Any, context: Any, sample_weight: Any) -> None:
         if self.warm_start and self.__sklearn_is_fitted__():
             self._continue(X, context, sample_weight)
@@ -315,8 +316,7 @@ class NeuralDensity(DensityEstimator):
         self.module_ = module.eval().requires_grad_(False)
         self.history_ = dataclasses.asdict(history)
         self.n_iter_ = history.step[-1] if history.step else 0
-        own = self._names() - NeuralDensity._names()
-        self.built_with_ = {name: getattr(self, name) for name in sorted(own)}
+        self._record_parameters()
 
     def _bare(self) -> Self:
         """A copy without weights and without what only rank 0 needs: light, and it pickles."""

@@ -136,6 +136,11 @@ def _constraints(hint: Any) -> list[Any]:
     return []
 
 
+def words_of(hint: Any) -> tuple[str, ...]:
+    """The words that a field of this type may be, where it may be words."""
+    return tuple(w for c in _constraints(hint) if isinstance(c, OneOf) for w in c.words)
+
+
 def check_parameters(estimator: Any) -> None:
     """Raise if a hyper-parameter has a wrong type or lies outside its constraint.
 
@@ -160,6 +165,25 @@ def check_parameters(estimator: Any) -> None:
                     found = difflib.get_close_matches(str(value), constraint.words, n=1)
                     near = f"; did you mean {found[0]!r}?" if found else ""
                 raise ValueError(f"{where}: {field.name} must be {constraint}{near}")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values of a parameter are equal, arrays among them too.
+
+    Examples
+    --------
+    >>> same({"a": np.zeros(2)}, {"a": np.zeros(2)}), same((1, 2), (1, 3)), same(1, True)
+    (True, False, False)
+    """
+    if one is other:
+        return True
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def check_integer(name: str, value: Any, least: int) -> None:

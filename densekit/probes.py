@@ -28,7 +28,8 @@ _UNABLE = (ValueError, RuntimeError, ArithmeticError, NotImplementedError)
 def make(estimator: Any) -> dict[str, Any] | None:
     """Probe rows of a fitted estimator, as plain values and arrays; None, with a warning, where the
     model cannot be drawn from or scored, or only with more work than a save may take."""
-    twin = _on_cpu(estimator)
+    # As fitted: of parameters that were set since there is nothing to warn here.
+    twin = _on_cpu(estimator._as_fitted())
     try:
         with Budget(_MOST_OPERATIONS, _entries(twin)) as budget:
             probe = _rows(twin)
@@ -52,6 +53,7 @@ def check(estimator: Any, probe: dict[str, Any] | None) -> None:
     if probe is None:
         _try(estimator)
         return
+    estimator = estimator._as_fitted()
     operations = int(min(_MOST_OPERATIONS, max(0, probe["operations"])))
     with Budget(2 * operations + 1000, _entries(estimator)):
         found = _outcome(estimator, probe)

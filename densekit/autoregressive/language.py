@@ -203,7 +203,7 @@ class LanguageModel(TokenModel):
         >>> model.score_documents(["ab" * 100], overlap=4).shape
         (1,)
         """
-        check_is_fitted(self)
+        self._check_fitted()
         window = self.schema_.event_shape[0] - 1 if window is None else window
         check_integer("window", window, 1)
         overlap = window // 2 if overlap is None else overlap
@@ -236,7 +236,7 @@ class LanguageModel(TokenModel):
         yield from super()._score_events(typed, context)
 
     def _token_sequence(self) -> TokenSequence:
-        dist = self._distribution(None)
+        dist = self._as_fitted()._distribution(None)
         assert isinstance(dist, TokenSequence)
         return dist
 

@@ -4,6 +4,7 @@ import math
 from typing import Annotated, Any, ClassVar
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +12,7 @@ from densekit.autoregressive.language import TextModel, log_probs_of
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.absorbing import AbsorbingDiffusion
+from densekit.distributions.montecarlo import drawn_from
 from densekit.distributions.sequence import END, PADDING
 from densekit.nets.transformer import Encoder, Layout
 from densekit.neural import NeuralDensity
@@ -91,6 +93,7 @@ class MaskedDiffusion(TextModel, NeuralDensity):
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995
 
     _default_steps: ClassVar[int] = 3000
+    _at_once: ClassVar[tuple[str, ...]] = ("n_draws", "n_steps")
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="lower_bound", view="typed", modalities=("text",), flat=False, weights=True
     )
@@ -116,9 +119,18 @@ class MaskedDiffusion(TextModel, NeuralDensity):
         # One id more than there are tokens: the mask.
         embed = nn.Embedding(vocab_size + 1, self.width)
         net = Encoder(embed, self.width, self.n_layers, self.n_heads, self.dropout)
-        half, length = math.ceil(self.n_draws / 2), schema.event_shape[0] - 1
-        levels = (torch.arange(half).repeat_interleave(2) + torch.rand(2 * half)) / half
-        return _Uncovering(net, vocab_size, levels, torch.rand(2 * half, length), self.n_steps)
+        levels, noise = _bank(self.n_draws, schema.event_shape[0] - 1)
+        return _Uncovering(net, vocab_size, levels, noise)
+
+    def _distribution(self, context: Tensor | None) -> TorchDistribution:
+        return self.module_(context, self.n_draws, self.n_steps)
+
+
+def _bank(n_draws: int, length: int) -> tuple[Tensor, Tensor]:
+    """Levels (K,) and noise (K, length) of K draws, ``n_draws`` made even."""
+    half = math.ceil(n_draws / 2)
+    levels = (torch.arange(half).repeat_interleave(2) + torch.rand(2 * half)) / half
+    return levels.clamp(max=1 - 1e-6), torch.rand(2 * half, length)
 
 
 class _Uncovering(nn.Module):
@@ -128,18 +140,23 @@ class _Uncovering(nn.Module):
     levels: Tensor
     noise: Tensor
 
-    def __init__(
-        self, net: Encoder, vocab_size: int, levels: Tensor, noise: Tensor, n_steps: int | None
-    ):
+    def __init__(self, net: Encoder, vocab_size: int, levels: Tensor, noise: Tensor):
         super().__init__()
-        self.net, self.vocab_size, self.n_steps = net, vocab_size, n_steps
+        self.net, self.vocab_size = net, vocab_size
         self.lengths = nn.Parameter(torch.zeros(noise.shape[1] + 1))
-        self.register_buffer("levels", levels.clamp(max=1 - 1e-6))
+        self.register_buffer("levels", levels)
         self.register_buffer("noise", noise)
 
-    def forward(self, context: Tensor | None = None) -> AbsorbingDiffusion:
+    def forward(
+        self, context: Tensor | None = None, n_draws: int | None = None, n_steps: int | None = None
+    ) -> AbsorbingDiffusion:
+        """The law of strings, scored by its bank of noise, or by one of so many draws."""
         log_lengths = (_LENGTHS_FASTER * self.lengths).log_softmax(0)
-        return AbsorbingDiffusion(self, log_lengths, self.levels, self.noise, self.n_steps)
+        levels, noise = self.levels, self.noise
+        if n_draws is not None and 2 * math.ceil(n_draws / 2) != len(levels):
+            with drawn_from(noise):
+                levels, noise = (t.to(noise) for t in _bank(n_draws, noise.shape[1]))
+        return AbsorbingDiffusion(self, log_lengths, levels, noise, n_steps)
 
     def log_probs(self, seen: Tensor, tokens: Tensor) -> Tensor:
         hidden = seen == self.vocab_size

@@ -4,7 +4,6 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from densekit import codecs
@@ -116,7 +115,7 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
         >>> model.score_in_order(["ab", "ba"]).shape
         (2,)
         """
-        check_is_fitted(self)
+        self._check_fitted()
         rows, ladj = self.codec_.documents(codecs.for_scoring(X))
         net, state, logp = self.module_.net, None, []
         with torch.no_grad():

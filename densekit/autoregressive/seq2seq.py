@@ -3,7 +3,6 @@
 from typing import Annotated, Any, ClassVar
 
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from densekit.autoregressive.language import NeuralTokenModel, NextTokenNet
@@ -111,10 +110,10 @@ class Seq2Seq(NeuralTokenModel):
         TypeError, ValueError
             ``n_beams`` below 1; ``context`` as in ``sample``.
         """
-        check_is_fitted(self)
+        self._check_fitted()
         check_integer("n_beams", n_beams, 1)
         source = self._encode_context(self._check_sample_context(context), None)
-        dist = self._distribution(source)
+        dist = self._as_fitted()._distribution(source)
         assert isinstance(dist, TokenSequence)
         assert dist.source is not None
         tokens, logp = [], []

@@ -120,6 +120,7 @@ class TabularAutoregressive(NeuralDensity):
     min_scale: Annotated[float, Interval(gt=0)] = 1e-3
     n_draws: Annotated[int, Interval(ge=2)] = 64
 
+    _at_once: ClassVar[tuple[str, ...]] = ("n_orders", "n_draws")
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="typed", modalities=("table",), missing=True, weights=True
     )
@@ -185,7 +186,11 @@ class TabularAutoregressive(NeuralDensity):
         return loss
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        return self._seen_as or self.module_(draws=self.n_draws)
+        return self._seen_as or self._law()
+
+    def _law(self, **asked: Any) -> AnyOrder:
+        law: AnyOrder = self.module_(draws=self.n_draws, n_orders=self.n_orders, **asked)
+        return law
 
     def _as(self, distribution: AnyOrder, codec: Any) -> Self:
         """This estimator with another distribution and codec: light, and for one call."""
@@ -247,7 +252,7 @@ class TabularAutoregressive(NeuralDensity):
             raise ValueError(
                 f"given={list(given)!r} has all columns that vary: nothing is left to score"
             )
-        distribution = self.module_(given=numbers, method=method, draws=self.n_draws)
+        distribution = self._law(given=numbers, method=method)
         twin = self._as(distribution, self.codec_.given(given))
         if numbers or method == "network":
             twin._kind_if_inexact = "estimate"  # type: ignore[misc]
@@ -320,7 +325,7 @@ class TabularAutoregressive(NeuralDensity):
     ) -> tuple[Any, dict[str, float]]:
         """Draws under one mapping, and what is known of them."""
         asked = read_conditions(self.codec_, context)
-        distribution = self.module_(conditions=asked.entries, method=method)
+        distribution = self._law(conditions=asked.entries, method=method)
         twin = self._as(distribution, self.codec_.given((), asked.ends))
         rows = super(TabularAutoregressive, twin).sample(n_samples, random_state=seed)
         exact = settle(self.codec_, asked, rows, np.random.default_rng(seed))
@@ -374,7 +379,7 @@ class TabularAutoregressive(NeuralDensity):
     def _complete(self, events: Tensor, method: str, seed: int) -> tuple[Any, np.ndarray]:
         """Rows of which the missing entries are drawn, and effective sample sizes."""
         with seeded(seed, torch.device(self.device_)):
-            found, size = self.module_(method=method).complete(events.to(self.device_))
+            found, size = self._law(method=method).complete(events.to(self.device_))
         return self.codec_.decode(found), size.cpu().numpy()
 
     def impute(self, X: Any, *, method: str = "marginal", random_state: Any = None) -> Any:
@@ -413,7 +418,7 @@ class TabularAutoregressive(NeuralDensity):
         (False, True)
         """
         _check_method(method)
-        check_is_fitted(self)
+        self._check_fitted()
         X, _ = self._check_rows(codecs.for_scoring(X), None, reset=False)
         if codecs.frames.container_of(X) != self.codec_.container:
             raise TypeError(

@@ -44,8 +44,10 @@ class ContextCodec:
         named = tuple(c for c in labels if isinstance(c, str))
         return named if len(named) == len(labels) else ()
 
-    def fit(self, context: Any, n: int | None = None) -> "ContextCodec":
-        """Learn the columns, of ``n`` rows where that is given.
+    def fit(
+        self, context: Any, n: int | None = None, weights: np.ndarray | None = None
+    ) -> "ContextCodec":
+        """Learn the columns, of ``n`` rows where that is given, with their ``weights``.
 
         Raises
         ------
@@ -66,7 +68,7 @@ class ContextCodec:
                 f"context has {n_rows(frame)} rows and X has {n}: give one a row{hint}"
             )
         with _said_of_context():
-            self.table.fit(frame)
+            self.table.fit(frame, weights=weights)
         if len(self.schema.columns) == 1 and _are_labels(frame):
             warnings.warn(
                 "context has all integers from 0 or 1 to some k, and is read as a quantity; if they are "

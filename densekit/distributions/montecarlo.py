@@ -1,12 +1,17 @@
 """Distributions whose log_prob is a bound or an estimate from a fixed number of draws."""
 
+import contextlib
+import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+
+from densekit.runtime import seeded
 
 
 class Scores(NamedTuple):
@@ -49,6 +54,32 @@ class MonteCarloDistribution(TorchDistribution, ABC):
     def log_prob(self, value: Tensor) -> Tensor:
         """The score alone."""
         return self.log_prob_and_error(value)[0]
+
+
+def grown(bank: Tensor, n: int, draw: Callable[[int], Tensor]) -> Tensor:
+    """The first n entries of a bank of noise; what it lacks is drawn by ``draw``, given how many, under
+    a seed that is a function of the bank: copies of a model have the same bank of any size.
+
+    Examples
+    --------
+    >>> bank = torch.zeros(2, 3)
+    >>> more = grown(bank, 4, lambda k: torch.rand(k, 3))
+    >>> torch.equal(more, grown(bank, 4, lambda k: torch.rand(k, 3))), grown(bank, 1, torch.rand).shape
+    (True, torch.Size([1, 3]))
+    """
+    if n <= len(bank):
+        return bank[:n]
+    with drawn_from(bank):
+        rest = draw(n - len(bank))
+    return torch.cat([bank, rest.to(bank)])
+
+
+@contextlib.contextmanager
+def drawn_from(bank: Tensor) -> Iterator[None]:
+    """Draw from a seed that is a function of a tensor, within a ``with`` block."""
+    held = hashlib.sha256(bank.cpu().contiguous().numpy().tobytes()).digest()
+    with seeded(int.from_bytes(held[:4], "big")):
+        yield
 
 
 def log_mean_exp(logw: Tensor) -> tuple[Tensor, Tensor]:

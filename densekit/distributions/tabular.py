@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from densekit.distributions.anyorder import AnyOrder
+from densekit.distributions.montecarlo import grown
 from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.observed import ObservedNet
+from densekit.nets.orders import draw_orders
 
 
 class TabularModule(nn.Module):
@@ -29,9 +31,14 @@ class TabularModule(nn.Module):
         conditions: dict[int, Any] | None = None,
         method: str = "marginal",
         draws: int = 64,
+        n_orders: int | None = None,
     ) -> AnyOrder:
-        """Event shape that of the laws, batch shape ()."""
-        return AnyOrder(self.net, self.laws, self.orders, given, conditions, method, draws)
+        """Event shape that of the laws, batch shape (); ``n_orders`` where they are not those that there
+        are."""
+        orders, D = self.orders, self.laws.n_dims
+        if n_orders is not None:
+            orders = grown(orders, n_orders, lambda k: draw_orders(D, range(D), k + 1)[1:])
+        return AnyOrder(self.net, self.laws, orders, given, conditions, method, draws)
 
     def summary(self, events: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
         """The least and the greatest value (D,) of each column of events (N, E), NaN where there is

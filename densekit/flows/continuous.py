@@ -1,13 +1,16 @@
 """FFJORD: a continuous flow."""
 
+import copy
 from typing import Annotated, ClassVar
 
-from torch import nn
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
 
 from densekit.base import Capabilities, DensityKind
 from densekit.codecs.schema import Schema
-from densekit.distributions.flow import FlowModule
-from densekit.distributions.ode import HutchinsonModule
+from densekit.distributions.flow import FlowDistribution, FlowModule
+from densekit.distributions.montecarlo import grown
+from densekit.distributions.ode import HutchinsonFlow, HutchinsonModule, random_signs
 from densekit.nets.velocity import VelocityNet
 from densekit.neural import NeuralDensity
 from densekit.params import Interval
@@ -73,6 +76,7 @@ class ContinuousFlow(NeuralDensity):
     n_probes: Annotated[int, Interval(ge=2)] = 16
     learning_rate: Annotated[float, Interval(gt=0)] = 5e-3
 
+    _at_once: ClassVar[tuple[str, ...]] = ("n_steps", "n_probes")
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact",
         view="relaxed",
@@ -88,6 +92,16 @@ class ContinuousFlow(NeuralDensity):
         if schema.n_dims <= self.exact_dims:
             return FlowModule(transform)
         return HutchinsonModule(transform, self.n_probes)
+
+    def _distribution(self, context: Tensor | None) -> TorchDistribution:
+        module = self.module_
+        transform = copy.copy(module.transform)
+        transform.n_steps = self.n_steps
+        if not isinstance(module, HutchinsonModule):
+            return FlowDistribution(transform, context, frame=module.frame)
+        n_dims = transform.n_features
+        probes = grown(module.probes.T, self.n_probes, lambda k: random_signs(k, n_dims)).T
+        return HutchinsonFlow(transform, probes, context, module.frame)
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
         # A parameter may have been set since fit; the module is as it was then.

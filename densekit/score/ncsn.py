@@ -4,11 +4,13 @@ import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.diffusion import Diffusion, NoiseSchedule
+from densekit.distributions.montecarlo import grown
 from densekit.nets.noise_conditional import NoiseConditionalMLP
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
@@ -32,10 +34,28 @@ class _ScoreModule(nn.Module):
         f = self.net(x * variance.rsqrt(), sigma, context)
         return f / (sigma[:, None] * variance.sqrt()) - x / variance
 
-    def forward(self, context: Tensor | None = None) -> Diffusion:
-        """The distribution of events (given each row of context)."""
+    def forward(
+        self,
+        context: Tensor | None = None,
+        schedule: NoiseSchedule | None = None,
+        n_probes: int | None = None,
+    ) -> Diffusion:
+        """The distribution of events (given each row of context), by the schedule and the number of
+        probes that it was built with unless others are given."""
         size = torch.Size([self.probes.shape[1]])
-        return Diffusion(self.score, self.probes, size, self.schedule, context, self.frame)
+        probes = self.probes if n_probes is None else self._frame_of(n_probes)
+        return Diffusion(self.score, probes, size, schedule or self.schedule, context, self.frame)
+
+    def _frame_of(self, n_probes: int) -> Tensor:
+        """Orthonormal rows; more than there are complete the frame at random."""
+        k, n_dims = self.probes.shape
+
+        def draw(more: int) -> Tensor:
+            known = self.probes.T.double().cpu()
+            frame = torch.linalg.qr(torch.cat([known, torch.randn(n_dims, more).double()], 1))[0]
+            return frame[:, k:].T
+
+        return grown(self.probes, min(n_probes, n_dims), draw)
 
 
 class NoiseConditionalScore(NeuralDensity):
@@ -128,6 +148,15 @@ class NoiseConditionalScore(NeuralDensity):
     dequantisation_draws: Annotated[int, Interval(ge=2)] = 4
 
     _default_steps: ClassVar[int] = 3000
+    _at_once: ClassVar[tuple[str, ...]] = (
+        "sampler",
+        "n_levels",
+        "n_langevin_steps",
+        "step_size",
+        "predictor",
+        "n_ode_steps",
+        "n_probes",
+    )
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="estimate",
         view="relaxed",
@@ -138,8 +167,8 @@ class NoiseConditionalScore(NeuralDensity):
         weights=True,
     )
 
-    def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
-        schedule = NoiseSchedule(
+    def _schedule(self) -> NoiseSchedule:
+        return NoiseSchedule(
             sigma_min=self.sigma_min,
             sigma_max=self.sigma_max,
             n_levels=self.n_levels,
@@ -149,9 +178,14 @@ class NoiseConditionalScore(NeuralDensity):
             n_ode_steps=2 * math.ceil(self.n_ode_steps / 2),
             sampler=self.sampler,
         )
+
+    def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         n_context = 0 if context_schema is None else context_schema.n_features
         net = NoiseConditionalMLP(schema.n_dims, self.hidden_sizes, n_context, self.dropout)
-        return _ScoreModule(net, schema.n_dims, self.n_probes, schedule)
+        return _ScoreModule(net, schema.n_dims, self.n_probes, self._schedule())
+
+    def _distribution(self, context: Tensor | None) -> TorchDistribution:
+        return self.module_(context, self._schedule(), self.n_probes)
 
     def _begin_as(
         self, module: Any, rows: Tensor, context: Tensor | None, weights: Tensor | None

@@ -5,8 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import pyro
 import torch
-from pyro.distributions import Independent, Normal
-from sklearn.utils.validation import check_is_fitted
+from pyro.distributions import Independent, Normal, TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -15,6 +14,7 @@ from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.heads import Typed, TypedHead
 from densekit.distributions.latent import LatentVariable
+from densekit.distributions.montecarlo import grown
 from densekit.nets.mlp import ACTIVATIONS, MLP, beside
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
@@ -84,6 +84,7 @@ class VAE(NeuralDensity):
     min_scale: Annotated[float, Interval(gt=0)] = 0.01
     learning_rate: Annotated[float, Interval(gt=0)] = 2e-3
 
+    _at_once: ClassVar[tuple[str, ...]] = ("n_importance",)
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="lower_bound",
         view="typed",
@@ -124,7 +125,7 @@ class VAE(NeuralDensity):
     def _observed(
         self, X: Any, context: Any
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        check_is_fitted(self)
+        self._check_fitted()
         if X is None:
             return None, None, self._encode_context(self._check_sample_context(context), None)
         X, context = self._check_rows(X, context, reset=False)
@@ -148,6 +149,9 @@ class VAE(NeuralDensity):
         encoder = MLP(_n_inputs(schema) + n_context, sizes, 2 * latent, self.activation)
         decoder = MLP(latent + n_context, sizes[::-1], head.n_parameters, self.activation)
         return VAEModule(schema, encoder, decoder, head, torch.randn(self.n_importance, latent))
+
+    def _distribution(self, context: Tensor | None) -> TorchDistribution:
+        return self.module_(context, self.n_importance)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         loc, scale = module.encode(events, context)
@@ -195,13 +199,16 @@ class VAEModule(nn.Module):
         decoded: Typed = self.head(self.decoder(beside(z, context)))
         return decoded
 
-    def forward(self, context: Tensor | None) -> LatentVariable:
-        """p(x) given each row of the context."""
+    def forward(self, context: Tensor | None, n_importance: int | None = None) -> LatentVariable:
+        """p(x) given each row of the context; scored by the draws of the bank, or by so many."""
+        noise, k = self.noise, n_importance
+        if k is not None:
+            noise = grown(noise, k, lambda more: torch.randn(more, noise.shape[1]))
         return LatentVariable(
             self.prior,
             lambda z: self.decode(z, context),
             lambda x: self.encode(x, context),
-            self.noise,
+            noise,
             torch.Size(self.schema.event_shape),
             torch.Size([]) if context is None else context.shape[:-1],
         )

@@ -161,6 +161,21 @@ class SumOfWeights(VAE):
     score_samples = scored(lambda self, X, scores: scores + np.log(self.n_importance))
 
 
+class FrozenDraws(VAE):
+    """The number of draws behind a score stays what it was when the module was built."""
+
+    def _distribution(self, context):
+        return self.module_(context)
+
+
+class WeightsForgotten(RealNVP):
+    """Rows of weight zero are left out, and all others count alike."""
+
+    def _weigh(self, rows, context, sample_weight):
+        rows, context, weights = super()._weigh(rows, context, sample_weight)
+        return rows, context, None if weights is None else np.ones_like(weights)
+
+
 # Images
 
 
@@ -303,6 +318,8 @@ MEANT = {
     LostInFile: "saved_and_loaded_in_a_new_process",
     ReconstructionOnly: "never_beats_the_truth",
     SumOfWeights: "integrates_to_one_on_a_line",
+    FrozenDraws: "parameters_set_after_fit_act_or_are_warned_of",
+    WeightsForgotten: "weights_count_and_rows_of_weight_zero_do_not",
     PixelsFromNoughtToOne: "sums_to_one_over_images",
     SignedBytes: "draws_follow_scores_over_images",
     ShadesWithoutJacobian: "integrates_to_one_over_shades",
