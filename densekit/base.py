@@ -753,6 +753,11 @@ class DensityEstimator(BaseEstimator, ABC):
     def _is_verbose(self) -> bool:
         return sys.stderr.isatty() if self.verbose == "auto" else bool(self.verbose)
 
+    @classmethod
+    def _as_read(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Parameters of a file with what they meant when it was written."""
+        return parameters
+
     def __sklearn_is_fitted__(self) -> bool:
         return "density_kind_" in vars(self)
 

@@ -519,6 +519,13 @@ class NeuralDensity(DensityEstimator):
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
         return self.module_(context)
 
+    @classmethod
+    def _as_read(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        # Files older than `derived` always have a max_steps, which max_epochs replaced where given.
+        if "derived" not in parameters and parameters.get("max_epochs") is not None:
+            return {**parameters, "max_steps": None}
+        return parameters
+
     # Weights only: a module that has run holds caches and graphs, which neither copy nor pickle.
 
     def __getstate__(self) -> dict[str, Any]:

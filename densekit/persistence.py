@@ -131,7 +131,9 @@ def _fill(
     # A parameter that is younger than the file, where its default is not what was done before.
     ages = (vars(base).get("_before", {}) for base in reversed(kind.__mro__))
     before = {name: value for age in ages for name, value in age.items()}
-    estimator: DensityEstimator = kind(**{**before, **given, **content["parameters"]})
+    estimator: DensityEstimator = kind(
+        **{**before, **given, **kind._as_read(content["parameters"])}
+    )
     check_parameters(estimator)
     facts = {name: value for name, value in fitted.items() if name != "weights_"}
     estimator.__dict__.update(facts)
@@ -157,7 +159,7 @@ def _check_weights(estimator: Any, weights: dict[str, np.ndarray]) -> None:
         if found != wanted:
             raise ValueError(f"{name} is {found} in the file and {wanted} in the model")
     endless = [n for n, w in weights.items() if w.dtype.kind == "f" and not np.isfinite(w).all()]
-    if not endless or module is None:
+    if not endless or not built:
         return
     learned = {name for name, _ in estimator.module_.named_parameters()}
     fresh = estimator._fresh_module().state_dict()

@@ -52,8 +52,16 @@ AT_ONCE = [
     (VAE, {"n_importance": 8}, {"n_importance": 5}),
     (VAE, {"n_importance": 8}, {"n_importance": 20}),
     (ContinuousFlow, {"n_steps": 4, "validation_fraction": 0.0}, {"n_steps": 2}),
-    (ContinuousFlow, {"exact_dims": 2, "n_probes": 4, "validation_fraction": 0.0}, {"n_probes": 3}),
-    (ContinuousFlow, {"exact_dims": 2, "n_probes": 4, "validation_fraction": 0.0}, {"n_probes": 9}),
+    (
+        ContinuousFlow,
+        {"exact_dims": 2, "n_probes": 4, "validation_fraction": 0.0},
+        {"n_probes": 3},
+    ),
+    (
+        ContinuousFlow,
+        {"exact_dims": 2, "n_probes": 4, "validation_fraction": 0.0},
+        {"n_probes": 9},
+    ),
     (TabularAutoregressive, {"n_orders": 3}, {"n_orders": 2}),
     (TabularAutoregressive, {"n_orders": 3}, {"n_orders": 5}),
 ]

@@ -116,6 +116,8 @@ class ImageTransformer(NeuralDensity):
         Law of a token; "auto" takes "categorical" up to 32 levels. Two levels have one logit.
     n_components : int
         M, of the mixture of logistics.
+    max_steps : int, optional
+        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
 
     Examples
     --------

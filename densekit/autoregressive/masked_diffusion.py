@@ -63,6 +63,8 @@ class MaskedDiffusion(TextModel, NeuralDensity):
         Readings of a draw. Tokens uncovered in one step do not see each other: fewer steps than
         tokens are faster, and draw from another law than the one that is scored. None takes one token
         a step, the limit of many steps.
+    max_steps : int, optional
+        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
 
     References
     ----------

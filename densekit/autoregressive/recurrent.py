@@ -56,6 +56,8 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
         Whether one matrix reads and writes tokens.
     carry : bool
         Whether rows follow each other. Such a fit has no checkpoints, which do not hold its states.
+    max_steps : int, optional
+        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
 
     Raises
     ------

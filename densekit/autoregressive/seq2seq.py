@@ -46,6 +46,8 @@ class Seq2Seq(NeuralTokenModel):
         Heads of each block.
     dropout : float
         Probability that an entry of what a block adds is dropped in training.
+    max_steps : int, optional
+        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
 
     Examples
     --------

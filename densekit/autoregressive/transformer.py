@@ -42,6 +42,8 @@ class TransformerLanguageModel(LanguageModel, NeuralTokenModel):
         (Ainslie et al. 2023): a smaller cache. None has one for each.
     dropout : float
         Probability that an entry of what a block adds is dropped in training.
+    max_steps : int, optional
+        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
 
     Examples
     --------

@@ -6,13 +6,13 @@ over the rows, in blocks that stay in cache, is a whole iteration.
 """
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from densekit import clock
 from densekit.distributions.mixture import (
     MOST_PRODUCTS,
     NormalScores,
@@ -281,7 +281,7 @@ def fit(
     deadline: float = math.inf,
 ) -> Fitted:
     """Run EM (Dempster, Laird and Rubin 1977) on each restart until it gains less than ``tol``, or
-    until ``time.perf_counter()`` has reached ``deadline``; one iteration is made in any case."""
+    until :func:`densekit.clock.now` has reached ``deadline``; one iteration is made in any case."""
     n_init = len(mixtures.loc)
     bound = x.new_full((n_init,), -torch.inf)
     n_iter = torch.zeros(n_init, dtype=torch.long, device=x.device)
@@ -295,6 +295,6 @@ def fit(
         converged[active] = (loglik - bound[active]).abs() < tol
         bound[active] = loglik
         n_iter[active] += 1
-        if time.perf_counter() >= deadline:
+        if clock.now() >= deadline:
             break
     return Fitted.best(mixtures, bound, n_iter, converged)

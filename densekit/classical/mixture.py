@@ -1,16 +1,17 @@
 """Gaussian mixture."""
 
 import math
-import time
+import warnings
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from densekit import codecs
+from densekit import clock, codecs
 from densekit.base import Capabilities, DensityEstimator
 from densekit.classical import em
 from densekit.classical.rows import distinct
@@ -21,6 +22,8 @@ from densekit.distributions.mixture import NormalMixture
 from densekit.params import Interval, OneOf
 from densekit.runtime import padded
 
+_ITERATIONS, _UNENDING = 200, 10**9
+"""Iterations of a restart where no budget is given, and where only the clock ends them."""
 _ROWS = 16_384
 """Rows whose components are scored at a time."""
 
@@ -46,11 +49,11 @@ class GaussianMixture(DensityEstimator):
         Restarts from different k-means++ centres; the likeliest is kept.
     tol : float
         A restart ends when an iteration adds less than this to its mean log-likelihood, in nats.
-    max_iter : int
-        Iterations of a restart at most.
+    max_iter : int, optional
+        Iterations of a restart at most; None takes 200, unless ``max_time`` is given.
     max_time : float, optional
-        Seconds of wall clock after which no further iteration begins; half of them may go into
-        choosing K.
+        Seconds of wall clock since ``fit`` was called after which no further iteration begins; half
+        of them may go into choosing K.
     covariance_floor : float
         Added to the variances, in units of the columns' own variances, as scikit-learn's
         ``reg_covar``: no component can collapse onto a row.
@@ -92,7 +95,7 @@ class GaussianMixture(DensityEstimator):
     covariance_type: Annotated[str, OneOf("full", "tied", "diag", "spherical")] = "full"
     n_init: Annotated[int, Interval(ge=1)] = 3
     tol: Annotated[float, Interval(gt=0)] = 1e-4
-    max_iter: Annotated[int, Interval(ge=1)] = 200
+    max_iter: Annotated[int, Interval(ge=1)] | None = None
     max_time: Annotated[float, Interval(gt=0)] | None = None
     covariance_floor: Annotated[float, Interval(ge=1e-10)] = 1e-10
     prior_rows: Annotated[float | str, OneOf("auto"), Interval(ge=0)] = "auto"
@@ -111,7 +114,8 @@ class GaussianMixture(DensityEstimator):
     }
 
     def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
-        begun, seconds = time.perf_counter(), self.max_time or math.inf
+        begun = clock.now() - clock.current().elapsed()
+        seconds = math.inf if self.max_time is None else self.max_time
         n = max(len(events), 0 if weights is None else int(weights.sum()))
         x, weights = distinct(events.double(), weights)
         auto, n_components = self.n_components == "auto", self.n_components
@@ -126,13 +130,21 @@ class GaussianMixture(DensityEstimator):
             self.covariance_type,
             self.n_init,
             self.tol,
-            self.max_iter,
+            self._most_iterations(),
             em.Penalty(self.covariance_floor, 1.0 if chooses else float(self.prior_rows)),
             begun + seconds / 2,
         )
         if auto or chooses:
             settings = choose(x, weights, settings, auto, chooses)
         best = replace(settings, deadline=begun + seconds).run(x, weights)
+        if not best.converged and self.max_iter is None and self.max_time is None:
+            warnings.warn(
+                f"EM had not converged when its default budget of {_ITERATIONS} iterations ended: the "
+                f"last one raised the mean log-likelihood by more than tol={self.tol:g}. Raise max_iter "
+                "or tol, or give the seconds it may take as max_time",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         mixture = best.mixture
         self.n_components_ = settings.n_components
         self.prior_rows_ = settings.penalty.rows
@@ -144,6 +156,11 @@ class GaussianMixture(DensityEstimator):
             best.n_iter,
             best.converged,
         )
+
+    def _most_iterations(self) -> int:
+        if self.max_iter is not None:
+            return self.max_iter
+        return _ITERATIONS if self.max_time is None else _UNENDING
 
     @property
     def means_(self) -> np.ndarray:
@@ -158,7 +175,7 @@ class GaussianMixture(DensityEstimator):
         """The components' covariances in the units of X, of the shape of ``covariance_type``."""
         check_is_fitted(self)
         scale = location_and_scale(self.schema_)[1]
-        if self.covariance_type in ("full", "tied"):
+        if self._as_fitted().covariance_type in ("full", "tied"):
             return covariance_in_units(self.event_covariances_, scale)
         variances: np.ndarray = self.event_covariances_.reshape(len(self.weights_), -1) * scale**2
         return variances
@@ -176,6 +193,7 @@ class GaussianMixture(DensityEstimator):
             A row is outside the support, such as one with an unseen category: it has density zero
             under each component.
         """
+        self._check_fitted()
         X, _ = self._check_rows(codecs.for_scoring(X), None, reset=False)
         found = []
         with torch.no_grad():
@@ -213,11 +231,11 @@ class GaussianMixture(DensityEstimator):
         k, d = self.event_means_.shape
         triangle = d * (d + 1) // 2
         free = {"full": k * triangle, "tied": triangle, "diag": k * d, "spherical": k}
-        return free[self.covariance_type] + k * d + k - 1
+        return free[self._as_fitted().covariance_type] + k * d + k - 1
 
     def _log_joint(self, events: Tensor) -> Tensor:
         """log w_k + log p(x, k) of typed events, up to what all k share, (n, K)."""
-        mixture: NormalMixture = self._distribution(None)
+        mixture: NormalMixture = self._as_fitted()._distribution(None)
         if not self.schema_.quantised.any():
             return mixture.log_joint(events)
         parts = []

@@ -1,11 +1,11 @@
 """How many components a mixture has and how many rows it imagines, by held-out likelihood."""
 
-import time
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from densekit import clock
 from densekit.classical import em
 from densekit.classical.rows import mean_and_error
 from densekit.distributions.mixture import NormalMixture
@@ -101,7 +101,7 @@ def choose(
         # One doubling that does not help may precede one that does; two hardly ever do.
         if best and n_components > 4 * best.settings.n_components:
             break
-        if best and time.perf_counter() >= settings.deadline:
+        if best and clock.now() >= settings.deadline:
             break
         trial = _with_rows(replace(settings, n_components=n_components), folds, held_out, rows)
         if best is None:
@@ -143,7 +143,7 @@ def _with_rows(
         return best
     for factor in (_STEP, 1 / _STEP):
         moved, now = False, best
-        while time.perf_counter() < settings.deadline:
+        while clock.now() < settings.deadline:
             penalty = replace(now.settings.penalty, rows=now.settings.penalty.rows * factor)
             if not _LEAST < penalty.rows < _MOST:
                 break

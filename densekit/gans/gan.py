@@ -50,6 +50,8 @@ class GAN(NeuralDensity):
         The discriminator's; None takes ``learning_rate``.
     betas : tuple of two float
         Adam's decay rates, for both: momentum makes the two go round in circles.
+    max_steps : int, optional
+        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
 
     References
     ----------

@@ -117,6 +117,8 @@ class NoiseConditionalScore(NeuralDensity):
     n_probes : int
         Directions along which the trace of the score's Jacobian is taken. Where an event has no
         more entries than this the trace is exact.
+    max_steps : int, optional
+        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
 
     References
     ----------

@@ -1,15 +1,19 @@
 """GaussianMixture in the units of the data."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy import special, stats
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
 from densekit import Gaussian, GaussianMixture
 from densekit.classical import em
+from densekit.codecs.table import TableCodec
 
 TYPES = ("full", "tied", "diag", "spherical")
 SEPARATE = np.array([[-20.0, 0.0], [20.0, 0.0], [0.0, 30.0]])
@@ -258,6 +262,41 @@ def test_gradient_flows_to_the_data():
     assert torch.autograd.gradcheck(d.log_prob, x)
 
 
+def test_a_given_time_replaces_the_default_iterations_and_counts_from_the_call(clock, monkeypatch):
+    expect, encode = em.expect, TableCodec.encode
+
+    def a_second_each(*given):
+        clock.advance(1)
+        return expect(*given)
+
+    def slow(*given):
+        clock.advance(40)
+        return encode(*given)
+
+    monkeypatch.setattr(em, "expect", a_second_each)
+    monkeypatch.setattr(TableCodec, "encode", slow)
+    X = np.random.default_rng(0).normal(size=(500, 4))
+    fixed = {"n_components": 6, "prior_rows": 1.0, "tol": 1e-300, "n_init": 1, "random_state": 0}
+    est = GaussianMixture(max_time=300, **fixed).fit(X)
+    # Encoding took 40 of the 300 seconds; 200 iterations are no limit.
+    assert 258 <= est.n_iter_ <= 260  # less what choosing the start takes
+    assert GaussianMixture(max_time=300, max_iter=50, **fixed).fit(X).n_iter_ == 50
+
+
+def test_a_default_budget_that_ended_before_convergence_is_warned_of():
+    X = np.random.default_rng(0).normal(size=(500, 4))
+    fixed = {"n_components": 6, "prior_rows": 1.0, "tol": 1e-300, "n_init": 1, "random_state": 0}
+    with pytest.warns(
+        ConvergenceWarning, match="default budget of 200 iterations.*Raise max_iter"
+    ):
+        est = GaussianMixture(**fixed).fit(X)
+    assert est.n_iter_ == 200
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GaussianMixture(**fixed, max_iter=30).fit(X)
+        GaussianMixture(n_components=2, random_state=0).fit(X)
+
+
 def test_max_time_bounds_the_iterations(clock, monkeypatch):
     expect = em.expect
 
@@ -268,9 +307,12 @@ def test_max_time_bounds_the_iterations(clock, monkeypatch):
     monkeypatch.setattr(em, "expect", a_second_each)
     X = np.random.default_rng(0).normal(size=(2000, 8))
     settings = {"n_components": 10, "tol": 1e-12, "max_iter": 2000, "random_state": 0}
+    start = clock.now
     est = GaussianMixture(max_time=7, **settings).fit(X)
     assert est.n_iter_ <= 7  # choosing how many rows are imagined takes its part
     assert not est.converged_
     assert np.isfinite(est.score_samples(X[:100])).all()
+    # The choice of what to fit and the codec count; 2000 iterations would take longer.
+    assert clock.now - start == pytest.approx(7)
     # No time at all is one iteration, and the choice of K falls to one.
     assert GaussianMixture(max_time=1e-9, random_state=0).fit(X[:500]).n_components_ == 1
