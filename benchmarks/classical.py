@@ -28,7 +28,7 @@ ROUNDS = 5
 
 
 def rows(n=N, seed=0):
-    """Twenty overlapping normals, standardised; the seed changes the draws only."""
+    """Twenty overlapping normals, standardized; the seed changes the draws only."""
     fixed, rng = np.random.default_rng(0), np.random.default_rng(seed)
     loc, spread = 2 * fixed.normal(size=(K, D)), 0.4 * fixed.normal(size=(K, D, D))
     which = rng.integers(K, size=n)

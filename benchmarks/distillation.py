@@ -2,7 +2,7 @@
 
     python benchmarks/distillation.py --data shared/data
 
-Teachers are learnt from rows, the student from the teacher alone; both get the same wall-clock budget
+Teachers are learned from rows, the student from the teacher alone; both get the same wall-clock budget
 and one thread. Scores are mean nats of the test rows. Writes results/distillation.json.
 """
 

@@ -57,7 +57,7 @@ def measure():
     found = {}
     for name, rows in tables.items():
         some = rows.iloc[:20_000] if hasattr(rows, "iloc") else rows[:20_000]
-        est = Gaussian(shrinkage=0.0, dequantisation_draws=2, random_state=0).fit(some)
+        est = Gaussian(shrinkage=0.0, dequantization_draws=2, random_state=0).fit(some)
         found[name] = {
             "encode": timed(lambda est=est, rows=rows: est.codec_.encode(rows)),
             "score": timed(lambda est=est, rows=rows: est.score_samples(rows)),

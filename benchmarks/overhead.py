@@ -38,15 +38,15 @@ def clock(function):
 def bare_fit(estimator, events):
     """The module that ``fit`` trains, trained by hand."""
     module = estimator._build(estimator.schema_, None)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
     size, steps = estimator.batch_size, estimator.max_steps
     done = 0
     while done < steps:
         for index in torch.randperm(len(events)).split(size):
             loss = estimator._loss(module, events[index], None).mean()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             done += 1
             if done == steps:
                 break

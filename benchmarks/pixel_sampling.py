@@ -62,13 +62,13 @@ def measure(module, n):
 def step_seconds(model):
     """One step of training with the default batch."""
     module = model._build(model.schema_, None)
-    optimiser = torch.optim.AdamW(module.parameters(), fused=True)
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
     x = torch.zeros(model.batch_size, *module.event_shape)
 
     def step():
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         (-module(None).log_prob(x).mean()).backward()
-        optimiser.step()
+        optimizer.step()
 
     return round(statistics.median(interleaved({"step": step}, ROUNDS)["step"]), 4)
 

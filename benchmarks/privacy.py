@@ -2,23 +2,23 @@
 
     python benchmarks/privacy.py
 
-Tables: one half of scikit-learn's breast cancer data (30 real columns, standardised) is fitted, the
+Tables: one half of scikit-learn's breast cancer data (30 real columns, standardized) is fitted, the
 other held out. Figures of as many draws as there are rows in a half, averaged over five ways to halve:
 
     nearer to train   share of draws that are nearer to a training row than to any held-out row: one half
-                      where nothing is memorised, since the halves are alike
+                      where nothing is memorized, since the halves are alike
     distance ratio    median distance of a draw to its closest training row, over that of a held-out row:
                       below 1 where draws are nearer to training rows than new rows are
     copies            share of draws that are training rows
 
-A model *memorises* where the share exceeds one half by three standard errors. The ratio does not decide:
+A model *memorizes* where the share exceeds one half by three standard errors. The ratio does not decide:
 draws that keep to the middle are near to everything, and draws that are training rows with noise in
 thirty columns are far from everything, though nearest to the row that they came from.
 
 Text: sentences of the Penn Treebank; the share of drawn sentences that are training sentences, and of
 their windows of 30 characters that stand in a training sentence, beside the same of held-out sentences.
 
-Networks get 10 seconds each, but for one that is meant to memorise. Writes results/privacy.json and the
+Networks get 10 seconds each, but for one that is meant to memorize. Writes results/privacy.json and the
 tables of SECURITY.md.
 """
 
@@ -53,7 +53,7 @@ BY_HEART = {
 
 
 def halves(seed):
-    """Training and held-out rows, as many of each, standardised by the first."""
+    """Training and held-out rows, as many of each, standardized by the first."""
     X = load_breast_cancer().data
     X = X[np.random.default_rng(seed).permutation(len(X))]
     n = len(X) // 2
@@ -88,7 +88,7 @@ def tables():
 
 
 def summary(figures, n):
-    """Means over the splits, and whether it memorises."""
+    """Means over the splits, and whether it memorizes."""
     shares = [nearer for nearer, _, _ in figures]
     nearer, ratio, copies = (float(x) for x in np.mean(figures, 0))
     # At least that of a fair coin: five splits may agree by chance.
@@ -98,12 +98,12 @@ def summary(figures, n):
         "nearer_standard_error": round(float(error), 3),
         "distance_ratio": round(ratio, 3),
         "copies": round(copies, 4),
-        "memorises": bool(nearer > 0.5 + ERRORS * error),
+        "memorizes": bool(nearer > 0.5 + ERRORS * error),
     }
 
 
 def estimators(seed):
-    """One of each, cheap, and a kernel density whose bandwidth is learnt."""
+    """One of each, cheap, and a kernel density whose bandwidth is learned."""
     for name, kind in densekit.all_estimators(modality="table").items():
         neural = (
             {"max_time": SECONDS, "device": "cpu"} if "max_time" in kind().get_params() else {}
@@ -159,11 +159,11 @@ def pages(record):
             f"{100 * f['nearer_to_train']:.1f} ± {100 * f['nearer_standard_error']:.1f} %",
             f"{f['distance_ratio']:.2f}",
             f"{100 * f['copies']:.1f} %",
-            "yes" if f["memorises"] else "no",
+            "yes" if f["memorizes"] else "no",
         ]
         for name, f in record["tables"].items()
     ]
-    heads = ["draws of", "nearer to train", "distance ratio", "copies", "memorises"]
+    heads = ["draws of", "nearer to train", "distance ratio", "copies", "memorizes"]
     told = f"{record['date'][:10]}, `{record['command']}`"
     insert("SECURITY.md", "privacy of tables", f"{table(heads, lines)}\n\n({told})")
     lines = [

@@ -10,7 +10,7 @@ their own units. The simple models are
 
 - independent columns: shares of categories, add-one smoothed; shares of integers, mixed with a broad
   logistic by Good and Turing's share of what was seen once; spikes beside a Gaussian mixture;
-- a Gaussian copula of these: what is discrete is dequantised, and a row's density is the mean over 64
+- a Gaussian copula of these: what is discrete is dequantized, and a row's density is the mean over 64
   draws of its noise;
 - an n-gram over the columns in 16 bins each, its order chosen on the valid part; in a bin, a column has
   its law of the independent columns.
@@ -57,7 +57,7 @@ class Codes:
 
 
 class Integers:
-    """Shares of the values seen, and a discretised logistic for what was not."""
+    """Shares of the values seen, and a discretized logistic for what was not."""
 
     def __init__(self, x, column):
         self.values, counts = np.unique(x, return_counts=True)

@@ -131,7 +131,7 @@ def training_speed(steps=3, rounds=5):
     model = ours(1)
     events = model.codec_.encode(X)[0]
     size, net = model.batch_size, model._build(model.schema_, None).net
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.1, fused=True)
 
     def plain():
         for i in range(steps):
@@ -140,8 +140,8 @@ def training_speed(steps=3, rounds=5):
             loss = F.cross_entropy(net(read), x.flatten())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     # A fit has work before its first step: what more steps cost is told by two lengths.
     runs = {"one": lambda: ours(1), "ours": lambda: ours(1 + steps), "plain": plain}

@@ -11,7 +11,7 @@ class Capabilities:
     """What a model can do, as data: readable without fitting it.
 
     ``density`` is the kind of its score over the events it is given; the codec may lower it
-    (dequantised pixels turn exact into a lower bound), so ``density_kind_`` after fit is the last word.
+    (dequantized pixels turn exact into a lower bound), so ``density_kind_`` after fit is the last word.
     """
 
     density: DensityKind

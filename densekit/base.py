@@ -21,7 +21,7 @@ from torch import Tensor
 
 from densekit import clock, codecs, saving
 from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
-from densekit.codecs.dequantised import Dequantised, within_reach
+from densekit.codecs.dequantized import Dequantized, within_reach
 from densekit.codecs.ondisk import EncodedRows, RowsInPieces, RowsOnDisk, spooled
 from densekit.codecs.parquet import ParquetRows, in_memory
 from densekit.codecs.schema import Schema
@@ -57,7 +57,7 @@ def _has_density(estimator: "DensityEstimator") -> bool:
 @dataclass(kw_only=True, eq=False, repr=False)
 class DensityEstimator(BaseEstimator, ABC):
     """A generative model as a scikit-learn estimator. Abstract: a model says what it can do
-    (``_capabilities``), how it learns (``_fit``) and what it learnt (``_distribution``).
+    (``_capabilities``), how it learns (``_fit``) and what it learned (``_distribution``).
 
     Parameters
     ----------
@@ -83,12 +83,12 @@ class DensityEstimator(BaseEstimator, ABC):
     columns : Description, optional
         What :func:`densekit.describe` found in all rows: the columns are then not described anew, so
         that scores of folds and models have one measure. It replaces the five above.
-    dequantisation_draws : int
+    dequantization_draws : int
         Draws of uniform noise per row behind the bound of a continuous model on discrete entries.
     device : str
         **Running.** ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     dtype : {"float32", "float64"}
-        What the model computes in, and the dtype of its scores. Data are standardised in float64
+        What the model computes in, and the dtype of its scores. Data are standardized in float64
         whatever it is.
     random_state : int, RandomState, Generator or None
         Fixes ``fit``. Global generators are never touched.
@@ -126,12 +126,12 @@ class DensityEstimator(BaseEstimator, ABC):
     step: Mapping[Any, Any] | None = None
     derived: Mapping[Any, Any] | None = None
     columns: codecs.Description | None = None
-    dequantisation_draws: Annotated[int, Interval(ge=2)] = 16
+    dequantization_draws: Annotated[int, Interval(ge=2)] = 16
 
     _capabilities: ClassVar[Capabilities]
     _before: ClassVar[dict[str, Any]] = {"atom_share": None}
     """What files that lack a parameter were fitted with, where that is not its default."""
-    _at_once: ClassVar[tuple[str, ...]] = ("dequantisation_draws",)
+    _at_once: ClassVar[tuple[str, ...]] = ("dequantization_draws",)
     """Parameters of drawing and scoring: set after ``fit``, they act at the next call. A model names its
     own; all others need a new fit."""
     _relaxes_itself: ClassVar[bool] = False
@@ -170,7 +170,7 @@ class DensityEstimator(BaseEstimator, ABC):
 
     @abstractmethod
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        """What was learnt, as a distribution over events; batch shape (n,) with n contexts."""
+        """What was learned, as a distribution over events; batch shape (n,) with n contexts."""
 
     # What users call.
 
@@ -450,7 +450,7 @@ class DensityEstimator(BaseEstimator, ABC):
             events = self._events(typed)
             relaxes = self._capabilities.view == "relaxed" and not self._relaxes_itself
             # Noise that nothing needs would move the seed on by the number of rows.
-            if relaxes and self.schema_.quantised.any():
+            if relaxes and self.schema_.quantized.any():
                 events, _ = self.schema_.relax(events, torch.rand_like(events))
             self._fit(events, encoded, *self._weights(weights))
         self._record_parameters()
@@ -498,8 +498,8 @@ class DensityEstimator(BaseEstimator, ABC):
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
         kind = self._capabilities.density
-        dequantised = self._capabilities.view == "relaxed" and bool(schema.quantised.any())
-        return "lower_bound" if kind == "exact" and (dequantised or not schema.exact) else kind
+        dequantized = self._capabilities.view == "relaxed" and bool(schema.quantized.any())
+        return "lower_bound" if kind == "exact" and (dequantized or not schema.exact) else kind
 
     # Rows, weights and contexts at the border.
 
@@ -650,10 +650,10 @@ class DensityEstimator(BaseEstimator, ABC):
     # Scoring and sampling in batches.
 
     def _over_typed(self, context: Tensor | None) -> TorchDistribution:
-        """What was learnt, over typed events: what is scored, drawn from, and handed out."""
+        """What was learned, over typed events: what is scored, drawn from, and handed out."""
         dist = self._as_fitted()._distribution(context)
-        if self._capabilities.view == "relaxed" and self.schema_.quantised.any():
-            return Dequantised(dist, self.schema_, self.dequantisation_draws)
+        if self._capabilities.view == "relaxed" and self.schema_.quantized.any():
+            return Dequantized(dist, self.schema_, self.dequantization_draws)
         return dist
 
     def _score_events(self, typed: Tensor, context: Tensor | None) -> Iterator[Scores]:

@@ -120,7 +120,7 @@ def _all(values: Any, kind: Any) -> bool:
 
 def _alike(a: Schema, b: Schema) -> bool:
     one, other = vars(a), vars(b)
-    return all(np.array_equal(one[k], other[k]) for k in one if k not in ("_tensors", "quantised"))
+    return all(np.array_equal(one[k], other[k]) for k in one if k not in ("_tensors", "quantized"))
 
 
 def _check_schema(schema: Schema, size: int) -> None:

@@ -59,7 +59,7 @@ Events: TypeAlias = Tensor | EncodedRows
 
 class NeuralDensity(DensityEstimator):
     """A density whose distribution comes out of a network. Abstract: a model says how the module is
-    built (``_build``) and, where it is not minus the mean log-density, what it minimises (``_loss``).
+    built (``_build``) and, where it is not minus the mean log-density, what it minimizes (``_loss``).
 
     Parameters
     ----------
@@ -117,11 +117,11 @@ class NeuralDensity(DensityEstimator):
         or where a process group exists, it must be the group's size: every process then calls
         ``fit`` with the same rows and ends with the same weights; ``callbacks``, ``verbose`` and
         ``checkpoint_dir`` are rank 0's. The result is that of one process up to rounding, and to
-        noise: what a model or the dequantisation draws, each process draws for its share. It is a
+        noise: what a model or the dequantization draws, each process draws for its share. It is a
         function of seed and ``devices``. If a process dies, ``fit`` is a RuntimeError that names it.
     warm_start : bool
         A further ``fit`` continues from the fitted weights, with the whole budget and schedule. What
-        was learnt of the columns (``codec_``: scales, categories, text's tokens) stays as it was.
+        was learned of the columns (``codec_``: scales, categories, text's tokens) stays as it was.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ class NeuralDensity(DensityEstimator):
         evaluation lowered the least held-out loss, and its standard error. Where rows are held out in
         turn, ``valid_loss`` is the mean over the five runs.
     n_iter_ : int
-        Optimiser steps made.
+        Optimizer steps made.
 
     Warns
     -----
@@ -176,7 +176,7 @@ class NeuralDensity(DensityEstimator):
 
     @abstractmethod
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
-        """The module; all that is random or learnt in it is a parameter or a buffer."""
+        """The module; all that is random or learned in it is a parameter or a buffer."""
 
     def _begin_as(
         self, module: Any, rows: Tensor, context: Tensor | None, weights: Tensor | None
@@ -189,7 +189,7 @@ class NeuralDensity(DensityEstimator):
             module.start(rows, context, tuple(self.schema_.circles), weights)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
-        """What training minimises the mean of, one number per row, (n,): the negative log-density."""
+        """What training minimizes the mean of, one number per row, (n,): the negative log-density."""
         loss: Tensor = -module(context).log_prob(events)
         return loss
 
@@ -209,7 +209,7 @@ class NeuralDensity(DensityEstimator):
         """Make one pass over the rows of X from the present weights; on an estimator that is not
         fitted, a whole ``fit``.
 
-        The codec stays as the first call learnt it: scales do not follow the rows, and a category
+        The codec stays as the first call learned it: scales do not follow the rows, and a category
         that is new is an error. The learning rate is constant, AdamW's moments and the running
         average begin anew with every call, nothing is held out and nothing stops early:
         ``max_steps``, ``max_epochs``, ``max_time``, ``warmup``, ``validation_fraction``,
@@ -367,7 +367,7 @@ class NeuralDensity(DensityEstimator):
             plan = self._cross_fit(group, events, context, weights, seed)
         batches = self._batches(events, context, weights, seed, held_out=plan is None)
         noise = None if start is not None else self._start(module, batches)
-        group.equalise(module)
+        group.equalize(module)
         options, budget = self, Budget.of(self, len(events), self._default_steps)
         if plan is not None:
             options = self._sharing(budget.steps, 1)
@@ -458,7 +458,7 @@ class NeuralDensity(DensityEstimator):
             module.to(self.device_, self._torch_dtype)
             batches = self._batches(events, context, weights, seed, fold=(k, FOLDS))
             noise = self._start(module, batches)
-            group.equalise(module)
+            group.equalize(module)
             given = (module, self._players(module), batches, options)
             histories.append(train(*given, seed=seed % 2**63, group=group, noise=noise))
         return Plan.of(histories)
@@ -550,7 +550,7 @@ class NeuralDensity(DensityEstimator):
         self.module_ = module.to(self.device_).eval().requires_grad_(False)
 
     def _fresh_module(self) -> nn.Module:
-        """The module as it was built, before it learnt."""
+        """The module as it was built, before it learned."""
         # Hyper-parameters may have been set anew since fit; the weights are those of the old ones.
         builder = object.__new__(type(self))
         builder.__dict__.update({**vars(self), **vars(self).get("built_with_", {})})

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from densekit.base import DensityEstimator
 
 
+_RENAMED_PARAMETERS = {"dequantisation_draws": "dequantization_draws"}
+_RENAMED_WEIGHTS = {"colour": "color"}
+"""Names of older files, and those of today."""
+
+
 def load(
     path: str | Path,
     device: str = "auto",
@@ -119,6 +124,7 @@ def _fill(
 ) -> "DensityEstimator":
     """An estimator on the CPU with what the file says, checked as far as it can be unrun."""
     fitted = content["fitted"]
+    _use_current_names(content)
     for old, new in getattr(kind, "_renamed", {}).items():
         if old in fitted and new not in fitted:
             fitted[new] = fitted.pop(old)
@@ -149,6 +155,21 @@ def _fill(
         estimator.__setstate__({**vars(estimator), **fitted, "device_": "cpu"})  # type: ignore[attr-defined]
         _check_weights(estimator, weights)
     return estimator
+
+
+def _use_current_names(content: dict[str, Any]) -> None:
+    """Rename parameters and weights that had other names when the file was written, in place."""
+    fitted = content["fitted"]
+    for parameters in (content["parameters"], fitted.get("built_with_", {})):
+        for old, new in _RENAMED_PARAMETERS.items():
+            if old in parameters:
+                parameters.setdefault(new, parameters.pop(old))
+    weights = fitted.get("weights_")
+    if isinstance(weights, dict):
+        for name in list(weights):
+            head, dot, tail = name.rpartition(".")
+            if tail in _RENAMED_WEIGHTS:
+                weights.setdefault(head + dot + _RENAMED_WEIGHTS[tail], weights.pop(name))
 
 
 def _check_weights(estimator: Any, weights: dict[str, np.ndarray]) -> None:

@@ -69,7 +69,7 @@ def check(estimator: Any, probe: dict[str, Any] | None) -> None:
     elif np.allclose(found["noise"], probe["noise"]):
         near = _close(found["draws"], probe["draws"], estimator.dtype_)
         # A draw within rounding of the edge between two codes may fall on either side.
-        spare = max(1, near.size // 100) if estimator.schema_.quantised.any() else 0
+        spare = max(1, near.size // 100) if estimator.schema_.quantized.any() else 0
         if (~near).sum() > spare:
             raise ValueError("it does not draw what it drew when it was saved")
 

@@ -111,7 +111,7 @@ class Group:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def equalise(self, module: nn.Module) -> None:
+    def equalize(self, module: nn.Module) -> None:
         """Give all ranks the weights and buffers of rank 0."""
         if self.world > 1:
             with self._told():
@@ -126,7 +126,7 @@ class Group:
         except RuntimeError as error:
             raise RuntimeError(
                 f"rank {self.rank} of {self.world} lost another process of the fit: "
-                f"{self.what_happened() or error}. A checkpoint_dir keeps what was learnt: the same "
+                f"{self.what_happened() or error}. A checkpoint_dir keeps what was learned: the same "
                 "fit goes on from there"
             ) from error
 

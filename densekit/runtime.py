@@ -132,7 +132,7 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 
 def padded(rows: torch.Tensor) -> torch.Tensor:
-    """Rows to a multiple of 32 by repeating the last: vectorised kernels round a ragged end
+    """Rows to a multiple of 32 by repeating the last: vectorized kernels round a ragged end
     differently, and a score must not depend on a row's place in its batch."""
     lack = -len(rows) % 32
     return rows if lack == 0 else torch.cat([rows, rows[-1:].expand(lack, *rows.shape[1:])])

@@ -126,7 +126,7 @@ class Batches:
     weights : (n,), optional
         Of the rows, in float64 and positive; only their ratios matter.
     view : callable
-        Events as the model takes them; called on every batch, so that dequantisation draws anew.
+        Events as the model takes them; called on every batch, so that dequantization draws anew.
     in_order : bool
         Rows follow each other: each place of a batch goes through a part of them from its beginning,
         and the held-out rows are the last.
@@ -277,7 +277,7 @@ def train(
     RuntimeError
         Another process of the group ended.
     FloatingPointError
-        The loss was not finite before any finite weights could be kept. Afterwards it is a
+        The loss was not finite before any finite weights could be kept. Afterward it is a
         RuntimeWarning, and the best weights so far are restored.
 
     Warns
@@ -378,7 +378,7 @@ class _Run:
             self.round = min(total, max(shortest, min(per_epoch, total // 10)))
         with self.clock.paused():
             # The first one of a process imports for seconds.
-            self.optimisers = [self._optimiser(player) for player in players]
+            self.optimizers = [self._optimizer(player) for player in players]
         self.losses = [torch.compile(p.loss) if options.compile else p.loss for p in players]
         self.detached = [p.detach() for p in self.parameters]
         self.shadow = [p.clone() for p in self.detached]
@@ -401,7 +401,7 @@ class _Run:
         self.running = torch.zeros((), device=self.device)
         self.bar = self._bar() if progress else None
 
-    def _optimiser(self, player: Player) -> torch.optim.Optimizer:
+    def _optimizer(self, player: Player) -> torch.optim.Optimizer:
         options = self.options
         return torch.optim.AdamW(
             player.parameters,
@@ -478,14 +478,14 @@ class _Run:
         events, context = self.batches.take(share)
         if self.noise is not None:
             events = self.noise(events, self._done(), self._draws(index, events))
-        for player, optimiser, loss_of in zip(
-            self.players, self.optimisers, self.losses, strict=True
+        for player, optimizer, loss_of in zip(
+            self.players, self.optimizers, self.losses, strict=True
         ):
             if len(self.players) > 1:
                 for other in self.players:
                     for p in other.parameters:
                         p.requires_grad_(other is player)
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = rate * (player.learning_rate or self.options.learning_rate)
             with torch.autocast(
                 self.device.type, dtype=torch.bfloat16, enabled=self.options.mixed_precision
@@ -496,13 +496,13 @@ class _Run:
             loss = self.group.mean_gradients(player.parameters, loss, total)
             # On a GPU a look at the loss would wait for it: there the round's sum is looked at.
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 self._stop_unfinite(engine, player)
                 return
             if self.options.gradient_clip is not None:
                 self._clip(player.parameters, self.options.gradient_clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             self.running += loss
         self.state.step += 1
         # A running mean over the first steps, so that the start is forgotten.
@@ -759,8 +759,8 @@ class _Run:
         rows = {"shadow": self.shadow, "best": self.best or [], "looked": looked}
         moments = {
             f"moments{k}/{i}/{name}": moment
-            for k, optimiser in enumerate(self.optimisers)
-            for i, state in optimiser.state_dict()["state"].items()
+            for k, optimizer in enumerate(self.optimizers)
+            for i, state in optimizer.state_dict()["state"].items()
             for name, moment in state.items()
         }
         tensors = {
@@ -792,9 +792,9 @@ class _Run:
     def _restore(self, saved: Saved, stopper: Any) -> None:
         values = saved.values
         self.module.load_state_dict(saved.part("weights"))
-        for k, optimiser in enumerate(self.optimisers):
+        for k, optimizer in enumerate(self.optimizers):
             moments = _moments(saved.part(f"moments{k}"), self.players[k].parameters)
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
         for s, kept in zip(self.shadow, saved.row("shadow"), strict=True):
             s.copy_(kept)
         best = saved.row("best")

@@ -141,7 +141,7 @@ def _score_words(can: Capabilities) -> str:
         "estimate": "an estimate, with its standard error",
     }[can.density]
     if can.density == "exact" and can.view == "relaxed":
-        words += " on numbers; on discrete entries (dequantised) a lower bound of the mass"
+        words += " on numbers; on discrete entries (dequantized) a lower bound of the mass"
     return words
 
 
@@ -206,7 +206,7 @@ def datasets_page() -> str:
         lines = [f"## {title}\n", "| name | rows | columns | what it is |", "|---|--:|--:|---|"]
         for about in map(datasets.info, datasets.names(modality)):
             parts = " / ".join(f"{n:,}" for n in about.rows or ())
-            what = [about.source, about.licence and f"Licence: {about.licence}."]
+            what = [about.source, about.license and f"License: {about.license}."]
             if about.published:
                 reported = "; ".join(f"{r.model} {r.value:g} {r.unit}" for r in about.published)
                 what.append(f"Published: {reported}.")

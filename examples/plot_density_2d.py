@@ -2,7 +2,7 @@
 A flow, a mixture and kernels against the truth
 ===============================================
 
-Two moons have a density that is known, so a learnt one can be looked at beside it, and its mean
+Two moons have a density that is known, so a learned one can be looked at beside it, and its mean
 score on rows that it has not seen has a ceiling: minus the entropy of the truth.
 """
 
@@ -52,7 +52,7 @@ below = {name: held_out_nats(scores["the truth"] - scores[name]) for name in mod
 tabulate(below)
 
 # %%
-# The densities themselves, on one colour scale. Kernels are grainy, and the mixture shows its
+# The densities themselves, on one color scale. Kernels are grainy, and the mixture shows its
 # components. The flow bends one connected cloud, so it cannot take the moons apart for nothing: it
 # has hard edges where it tears and is best in the middle of each moon.
 

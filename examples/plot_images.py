@@ -7,7 +7,7 @@ which has none, can only be judged by what it draws.
 """
 
 # %%
-# 8 by 8 pixels of 17 grey levels. ``support`` says that there are 17, not 256. A few seconds
+# 8 by 8 pixels of 17 gray levels. ``support`` says that there are 17, not 256. A few seconds
 # each: enough to see how the families differ, too little to rank them.
 
 import matplotlib.pyplot as plt

@@ -1,13 +1,13 @@
 """
-A learnt density as a prior
+A learned density as a prior
 ===========================
 
 A fitted estimator is a Pyro distribution, so it can stand wherever a prior stands. Here a flow has
-learnt where things are, and one noisy measurement says roughly where this one is.
+learned where things are, and one noisy measurement says roughly where this one is.
 """
 
 # %%
-# The prior is learnt from data; it has two arms.
+# The prior is learned from data; it has two arms.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,7 +54,7 @@ draws = sampler.get_samples()["place"].numpy()
 
 # %%
 # In two dimensions the posterior can be had on a grid too: the score of the flow plus the
-# log-likelihood, normalised.
+# log-likelihood, normalized.
 
 x, y = np.linspace(-1.5, 2.5, 160), np.linspace(-1, 1.5, 120)
 grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)

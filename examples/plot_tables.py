@@ -19,14 +19,14 @@ rng = np.random.default_rng(0)
 n = 3000
 city = rng.choice(["Bern", "Graz", "Lyon"], size=n, p=[0.5, 0.3, 0.2])
 area = rng.gamma(6, 12, size=n) + 15
-per_metre = pd.Series(city).map({"Bern": 24.0, "Graz": 13.0, "Lyon": 15.0}).to_numpy()
+per_meter = pd.Series(city).map({"Bern": 24.0, "Graz": 13.0, "Lyon": 15.0}).to_numpy()
 homes = pd.DataFrame(
     {
         "city": pd.Categorical(city),
         "area": area,
         "rooms": 1 + rng.poisson(area / 30),
         "balcony": rng.uniform(size=n) < 0.4,
-        "rent": per_metre * area**0.9 * np.exp(0.2 * rng.normal(size=n)),
+        "rent": per_meter * area**0.9 * np.exp(0.2 * rng.normal(size=n)),
     }
 )
 homes.head()
@@ -48,7 +48,7 @@ str.join(" over ", (flow.density_kind_, flow.base_measure_))
 
 # %%
 # The score of a row is a density in the numbers and a mass in the others (``product``), and
-# because integers and flags are dequantised it is a lower bound.
+# because integers and flags are dequantized it is a lower bound.
 #
 # Samples come back as a DataFrame of the same columns and dtypes, the given city included.
 

@@ -44,7 +44,7 @@ FAMILIES = {
     ),
     "NoiseConditionalScore": ({"hidden_sizes": (16,), "dropout": 0.1}, TABLE),
 }
-"""Small fits that between them draw whatever a fit can draw: noise of dequantisation, of a latent, of a
+"""Small fits that between them draw whatever a fit can draw: noise of dequantization, of a latent, of a
 generator, of dropout, of levels."""
 
 

@@ -287,8 +287,8 @@ PARAMETERS = {
     "random_state": ["seven", -1, 1.5],
     "verbose": ["loud"],
     "support": ["negative", {"height": "positive"}],
-    "kinds": [{0: "colour"}, "real"],
-    "dequantisation_draws": [0, "many"],
+    "kinds": [{0: "color"}, "real"],
+    "dequantization_draws": [0, "many"],
     "max_steps": [0, -1, 2.5, "many"],
     "learning_rate": [0.0, -1.0, "small", float("nan")],
     "batch_size": [0, 1.5],
@@ -301,7 +301,7 @@ PARAMETERS = {
 )
 def test_a_wrong_hyper_parameter_is_named(name, value):
     estimator = RealNVP(**{"max_steps": 2, name: value})
-    shown = "height|colour" if isinstance(value, dict) else re.escape(str(value))
+    shown = "height|color" if isinstance(value, dict) else re.escape(str(value))
     refuses(lambda: estimator.fit(X), name, shown)
     assert unfitted(estimator)
 

@@ -91,7 +91,7 @@ def test_a_bounded_column_keeps_its_mass_inside(rng, support, low, high):
     assert drawn.between(low, high).all()
 
 
-def test_dequantised_codes_have_their_mass_bounded_from_below_and_tightly(rng):
+def test_dequantized_codes_have_their_mass_bounded_from_below_and_tightly(rng):
     """Codes relax to exact normals by their shares, so a standard normal gives every category its
     share (add-one smoothed): there the bound has no slack and no noise."""
     X = pd.DataFrame({"c": pd.Categorical(rng.choice(list("abcd"), 200), categories=list("abcd"))})
@@ -103,9 +103,9 @@ def test_dequantised_codes_have_their_mass_bounded_from_below_and_tightly(rng):
     np.testing.assert_allclose(std, 0, atol=1e-9)
 
 
-def test_dequantised_integers_are_bounded_by_the_true_mass(rng):
+def test_dequantized_integers_are_bounded_by_the_true_mass(rng):
     X = rng.poisson(20, size=(2000, 1))
-    est = StandardNormal(dtype="float64", dequantisation_draws=64).fit(X)
+    est = StandardNormal(dtype="float64", dequantization_draws=64).fit(X)
     column = est.codec_.schema.columns[0]
     values = np.arange(3, 42)[:, None]
     edges = stats.norm(column.origin + column.loc, column.scale)
@@ -116,7 +116,7 @@ def test_dequantised_integers_are_bounded_by_the_true_mass(rng):
     assert np.exp(scores).sum() == pytest.approx(1, abs=0.02)
 
 
-def test_a_context_is_learnt_by_name_and_comes_back_in_the_sample(rng):
+def test_a_context_is_learned_by_name_and_comes_back_in_the_sample(rng):
     n = 2000
     frame = pd.DataFrame({"a": rng.normal(size=n), "g": rng.choice(["u", "v"], n)})
     frame["y"] = 2 * frame["a"] + 5 * (frame["g"] == "v") + 0.1 * rng.normal(size=n)
@@ -193,7 +193,7 @@ def test_images_of_bytes_are_scored_over_counting_measure(rng):
     X = rng.integers(0, 256, size=(300, 3, 2), dtype=np.uint8)
     est = StandardNormal(dtype="float64").fit(X)
     assert (est.density_kind_, est.base_measure_) == ("lower_bound", "counting")
-    # Uniform pixels relax to standard normals, up to the standardisation of the mid-points.
+    # Uniform pixels relax to standard normals, up to the standardization of the mid-points.
     assert est.score(X) == pytest.approx(-6 * math.log(256), rel=2e-3)
     drawn = est.sample(7)
     assert drawn.shape == (7, 3, 2)

@@ -259,7 +259,7 @@ def test_other_hyper_parameters_are_refused_by_name(folder, changes, words):
 
 
 def test_another_scale_of_the_same_rows_is_other_data(folder):
-    """Standardised they are equal, so that the events alone would not tell them apart."""
+    """Standardized they are equal, so that the events alone would not tell them apart."""
     estimator = RealNVP(**SMALL, random_state=0, checkpoint_dir=str(folder))
     message = refused(estimator, 2 * X, "other rows of X, or other columns")
     assert "there" not in message

@@ -25,7 +25,7 @@ OF_DATA = [
     "step",
     "derived",
     "columns",
-    "dequantisation_draws",
+    "dequantization_draws",
 ]
 RUNNING = ["device", "dtype", "random_state", "verbose"]
 

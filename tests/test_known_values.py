@@ -1,7 +1,7 @@
 """Every model's score against a value from somewhere else: a closed form, SciPy, scikit-learn, nflows,
 Pyro, pencil and paper, or the sum over everything there is.
 
-The models are fitted only to have columns with locations and scales of their own. What they learnt is
+The models are fitted only to have columns with locations and scales of their own. What they learned is
 then put aside: means, weights and networks are set, so that a score has one right value, in the units
 of X. A bound is held against the likelihood that it bounds.
 """
@@ -40,7 +40,7 @@ from densekit.transforms.linear import Diagonal, LULinear
 
 MEAN = np.array([0.3, -0.5])
 COVARIANCE = np.array([[1.3, -0.4], [-0.4, 0.6]])
-"""Of standardised columns: set, not learnt."""
+"""Of standardized columns: set, not learned."""
 
 
 def rows(n=60, n_columns=2, seed=0):
@@ -50,7 +50,7 @@ def rows(n=60, n_columns=2, seed=0):
 
 
 def units(X):
-    """What standardised columns are multiplied by, and what is added."""
+    """What standardized columns are multiplied by, and what is added."""
     return X.std(0), X.mean(0)
 
 
@@ -226,7 +226,7 @@ FLOWS = {
 
 
 def set_flow(name, *, shrinking=False):
-    """A flow of three columns whose weights were drawn and not learnt, and rows to score."""
+    """A flow of three columns whose weights were drawn and not learned, and rows to score."""
     X = rows(n_columns=3)
     small = {"n_transforms": 2, "hidden_sizes": (8,), "max_steps": 1, "device": "cpu"}
     flow = FLOWS[name].set_params(**small, dtype="float64", random_state=0).fit(X)
@@ -460,16 +460,16 @@ def test_byte_pairs_bound_the_sum_over_all_ways_to_spell_a_string():
     symbols = {model.codec_.decode(torch.tensor([[i, 1]]))[0]: i for i in range(3, 262)}
     assert {"a", "b", "ab"} <= set(symbols)
     for word in ("a", "ab", "abab", "bab"):
-        spelt = [
+        spelled = [
             [*(symbols[part] for part in parts), 1]
             for parts in splits(word)
             if all(part in symbols for part in parts)
         ]
         law = model._distribution(None)
-        truth = sum(float(law.log_prob(torch.tensor([ids])).exp()) for ids in spelt)
+        truth = sum(float(law.log_prob(torch.tensor([ids])).exp()) for ids in spelled)
         bound = math.exp(model.score_samples([word])[0])
         assert bound <= truth * (1 + 1e-9)
-        assert (bound < truth * (1 - 1e-9)) == (len(spelt) > 1)
+        assert (bound < truth * (1 - 1e-9)) == (len(spelled) > 1)
 
 
 def splits(word):
@@ -536,10 +536,10 @@ def test_one_draw_of_a_linear_vae_loses_the_divergence_of_its_guide(principal):
     assert (truth - one.numpy()).mean() == pytest.approx(lost, abs=0.01)
 
 
-def test_a_dequantised_gaussian_bounds_the_mass_of_its_cells():
+def test_a_dequantized_gaussian_bounds_the_mass_of_its_cells():
     """The mass of an integer row is the integral of the density over its unit cell."""
     X = np.random.default_rng(0).poisson([2.0, 7.0], size=(200, 2))
-    est = Gaussian(dequantisation_draws=2).fit(X)
+    est = Gaussian(dequantization_draws=2).fit(X)
     assert est.density_kind_ == "lower_bound"
     est.event_mean_, est.event_covariance_ = MEAN, COVARIANCE
     scale = np.array([c.scale for c in est.schema_.columns])
@@ -549,16 +549,16 @@ def test_a_dequantised_gaussian_bounds_the_mass_of_its_cells():
     mass = np.log([law.cdf(cell + 1, lower_limit=cell) for cell in cells])
     few, error = est.score_samples(cells.astype(int), return_std=True)
     assert (few < mass + 4 * error + 1e-6).all()
-    est.dequantisation_draws = 4096
+    est.dequantization_draws = 4096
     many, error = est.score_samples(cells.astype(int), return_std=True)
     assert few.mean() < mass.mean() - 0.01
     assert (np.abs(many - mass) < 4 * error + 1e-6).all()
     np.testing.assert_allclose(many, mass, atol=0.02)
 
 
-def test_a_dequantised_category_has_the_mass_between_two_quantiles():
+def test_a_dequantized_category_has_the_mass_between_two_quantiles():
     X = np.random.default_rng(0).choice(["a", "b", "c"], p=[0.2, 0.5, 0.3], size=(300, 1))
-    est = Gaussian(dequantisation_draws=4096).fit(X)
+    est = Gaussian(dequantization_draws=4096).fit(X)
     est.event_mean_, est.event_covariance_ = np.array([0.4]), np.array([[0.49]])
     counts = np.array([(level == X).sum() for level in "abc"]) + 1
     edges = stats.norm.ppf(np.r_[0, counts.cumsum() / counts.sum()])
@@ -583,8 +583,8 @@ def test_the_ode_of_a_gaussians_exact_score_is_that_gaussian():
     # Whitened rows have this Gaussian, with the least noise in it; the frame and the scales of the
     # columns take it to the rows of X.
     frame, (scale, loc) = est.module_.frame, units(X)
-    assert not torch.equal(frame.colour, torch.eye(2).double())
-    back = frame.colour.numpy() * scale
+    assert not torch.equal(frame.color, torch.eye(2).double())
+    back = frame.color.numpy() * scale
     law = stats.multivariate_normal(
         loc + scale * frame.inverse(mean).numpy(), back.T @ (COVARIANCE + 0.01 * np.eye(2)) @ back
     )

@@ -146,10 +146,10 @@ def test_the_coordinates_that_a_first_batch_set_stay(X):
 
 
 def test_what_does_not_fit_the_first_fit_is_an_error_and_changes_nothing(X):
-    frame = pd.DataFrame({"size": X[:, 0], "colour": pd.Categorical(["red", "blue"] * 150)})
+    frame = pd.DataFrame({"size": X[:, 0], "color": pd.Categorical(["red", "blue"] * 150)})
     est = RealNVP(**SMALL).fit(frame).set_params(warm_start=True)
     before = est.score_samples(frame[:9])
-    green = frame.assign(colour=pd.Categorical(["red", "green"] * 150))
+    green = frame.assign(color=pd.Categorical(["red", "green"] * 150))
     with (
         pytest.warns(UserWarning, match="green"),
         pytest.raises(ValueError, match=r"row 1 of X.*warm_start=False"),

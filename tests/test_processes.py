@@ -80,7 +80,7 @@ def test_two_processes_are_deterministic(plain):
 
 def test_two_processes_reach_the_held_out_score_of_one_within_noise(plain):
     """A VAE draws noise in every step, other noise in each process. Five standard errors of the
-    difference over 2,000 rows, and 0.02 nats of optimisation."""
+    difference over 2,000 rows, and 0.02 nats of optimization."""
     one, two = map(np.asarray, plain["vae"])
     error = np.std(one - two) / np.sqrt(len(one))
     assert one.tolist() != two.tolist()

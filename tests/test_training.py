@@ -1,4 +1,4 @@
-"""The training loop: what it minimises, when it stops, which weights it keeps."""
+"""The training loop: what it minimizes, when it stops, which weights it keeps."""
 
 import itertools
 import math

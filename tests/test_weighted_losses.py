@@ -90,7 +90,7 @@ def test_the_gradient_of_a_full_batch_is_that_of_repeated_rows(kind):
     (player,) = est._players(module)
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
-        x = est._view(x)  # once, since a repeated row must draw the same noise of dequantisation
+        x = est._view(x)  # once, since a repeated row must draw the same noise of dequantization
     weighted = gradient(player, module, x, REPEATS.double())
     repeated = gradient(player, module, x.repeat_interleave(REPEATS, 0))
     scale = float(repeated.abs().max())

@@ -113,7 +113,7 @@ def test_rows_in_files_are_weighed(rows, tmp_path):
     wanted = Means().fit(rows, sample_weight=WEIGHTS)
     for X in (mapped, pq.ParquetFile(file)):
         est = Means().fit(X, sample_weight=WEIGHTS)
-        # Events of Parquet are kept as float32 while it is learnt from.
+        # Events of Parquet are kept as float32 while it is learned from.
         np.testing.assert_allclose(est.mean_, wanted.mean_, atol=1e-6)
         assert est.total_ == 9
 

@@ -86,14 +86,14 @@ class Torch:
     def train(self, X, steps):
         torch = self.torch
         X = torch.from_numpy(X)
-        optimiser = torch.optim.Adam(self.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
         start = time.perf_counter()
         for step in range(steps):
             first = step * BATCH % (len(X) - BATCH)
             loss = -self.scores(X[first : first + BATCH]).mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return time.perf_counter() - start
 
     def log_prob(self, X):
@@ -115,14 +115,14 @@ class Torch:
             for part in (train, valid, test)
         )
         self.build("nsf_ar", x.shape[1])
-        optimiser = torch.optim.Adam(self.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
         best, weights, spent, look = -math.inf, None, 0.0, seconds / 20
         while spent < seconds:
             first = time.perf_counter()
             rows = torch.randint(len(x), (min(BATCH, len(x)),))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (-self.scores(x[rows]).mean()).backward()
-            optimiser.step()
+            optimizer.step()
             spent += time.perf_counter() - first
             if spent >= look:
                 look += seconds / 20
@@ -297,7 +297,7 @@ class Flowjax:
             eqx.is_inexact_array,
             is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
         )
-        optimiser = optax.adam(1e-3)
+        optimizer = optax.adam(1e-3)
 
         def loss(params, static, X):
             return -paramax.unwrap(eqx.combine(params, static)).log_prob(X).mean()
@@ -305,10 +305,10 @@ class Flowjax:
         @eqx.filter_jit
         def step(params, static, state, X):
             value, grads = eqx.filter_value_and_grad(loss)(params, static, X)
-            updates, state = optimiser.update(grads, state, params)
+            updates, state = optimizer.update(grads, state, params)
             return eqx.apply_updates(params, updates), state, value
 
-        self.step, self.state = step, optimiser.init(self.parts[0])
+        self.step, self.state = step, optimizer.init(self.parts[0])
         self.scores = eqx.filter_jit(lambda flow, X: flow.log_prob(X))
         self.draws = eqx.filter_jit(lambda flow, key, n: flow.sample(key, (n,)))
 

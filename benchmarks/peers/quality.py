@@ -3,7 +3,7 @@
     python benchmarks/peers/quality.py --peers peers/bin/python --data shared/data
 
 Continuous columns alone: numbers of which no value is taken by more than one row in a hundred. All
-get the same rows, standardised by the training rows' mean and spread (densekit does so by itself) and
+get the same rows, standardized by the training rows' mean and spread (densekit does so by itself) and
 one thread. densekit is its default estimator with ``max_time``; the others are trained by Adam at
 1e-3 with batches of 512, keeping the weights that score best on the validation rows. The mixture and
 the kernel estimator of scikit-learn are chosen on the validation rows and take what time they take.

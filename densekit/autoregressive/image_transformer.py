@@ -37,7 +37,7 @@ class _PixelTransformer(Decoder):
         super().__init__(embed, width, n_layers, n_heads, dropout)
         self.event_shape, self.levels, self.head = torch.Size(event_shape), levels, head
         if levels > 2:
-            # Neighbouring levels begin alike, as 100 images do not say of all 256 what they are.
+            # Neighboring levels begin alike, as 100 images do not say of all 256 what they are.
             t = torch.linspace(-1, 1, levels)[:, None]
             turns = torch.randn(width) * 2
             wave = torch.sin(t * turns + 2 * torch.pi * torch.rand(width))
@@ -91,15 +91,15 @@ class ImageTransformer(NeuralDensity):
 
     Rows from the top, pixels from the left, channels of a pixel one after another (Parmar et al.,
     Image transformer, 2018; Chen et al., Generative pretraining from pixels, 2020). A token is the
-    level of a channel of a pixel. It is read by an embedding to which learnt vectors of its row, its
+    level of a channel of a pixel. It is read by an embedding to which learned vectors of its row, its
     column and its channel are added, next to the rotary positions along the raster; what follows is
     a softmax over few levels or a mixture of logistics over many (:mod:`densekit.distributions.pixels`).
 
     ``score_samples`` is exact: the log-mass of images of integers and booleans, the log-density of
     images of floats, in nats.
 
-    **What it costs.** There are T = H W C tokens, 784 for 28 x 28 grey pixels and 3,072 for 32 x 32 in
-    colours, and attention takes time with their square: for images of modest size. Drawing n images
+    **What it costs.** There are T = H W C tokens, 784 for 28 x 28 gray pixels and 3,072 for 32 x 32 in
+    colors, and attention takes time with their square: for images of modest size. Drawing n images
     keeps keys and values, 2 n T ``width`` numbers per layer, and reads one token per step.
 
     Parameters

@@ -133,7 +133,7 @@ class TokenModel(TextModel):
         random_state : int, RandomState, Generator or None
             Its own seed: None draws anew at every call.
         temperature : float
-            Each token is drawn from :math:`p^{1/\tau}`, normalised: above 1 flatter, below 1
+            Each token is drawn from :math:`p^{1/\tau}`, normalized: above 1 flatter, below 1
             sharper, and 1 is the model.
         top_k : int, optional
             Only from the ``top_k`` likeliest tokens; 1 takes the likeliest.

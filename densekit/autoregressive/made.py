@@ -35,13 +35,13 @@ class MADE(NeuralDensity):
     over ``n_masks`` = S orders of the columns, whose masks share one set of weights. Columns have the
     law of their type (`densekit.distributions.columnwise`): categories and flags their
     probabilities, numbers a mixture of ``n_components`` logistics or normals, integers and pixels
-    the masses of a discretised mixture. The score is exact for all of them, mixed rows too: nats per
+    the masses of a discretized mixture. The score is exact for all of them, mixed rows too: nats per
     row, a mass over codes and integers and a density over numbers in the units of X.
 
     Parameters
     ----------
     hidden_sizes : tuple of int
-        Hidden layers; neighbours of equal width are joined by a residual sum.
+        Hidden layers; neighbors of equal width are joined by a residual sum.
     n_masks : int
         Orders, and with them degrees of the hidden units, to train under in turn. A score is the log
         of the mean density over all of them, and costs as many passes; each row is drawn in one of

@@ -28,7 +28,7 @@ class MaskedDiffusion(TextModel, NeuralDensity):
 
     Until the time t each of the n tokens of a string has been hidden with probability t; a
     transformer without a causal mask predicts the hidden ones from those that are seen, :math:`z_t`,
-    and gives no mass to the mask (SUBS parameterisation). ``score_samples`` is the bound
+    and gives no mass to the mask (SUBS parameterization). ``score_samples`` is the bound
 
     .. math:: \log P(x) \ge \log \pi(n) + \int_0^1 \frac1t\,
               E\Big[\sum_{i \text{ hidden}} \log p(x_i \mid z_t)\Big] dt
@@ -39,7 +39,7 @@ class MaskedDiffusion(TextModel, NeuralDensity):
     strings having the draws in common, their errors do not average out over many strings.
 
     The length n has a law of its own, :math:`\pi`, a categorical one on 0 ... ``max_length``, that is
-    learnt beside; the network sees where a string begins and ends. The masses P of all
+    learned beside; the network sees where a string begins and ends. The masses P of all
     strings of at most ``max_length`` tokens sum to one, P being the law of ``sample`` with
     ``n_steps=None``, and their bounds to at most one, in expectation over the draws.
 

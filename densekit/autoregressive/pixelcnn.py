@@ -60,7 +60,7 @@ class PixelCNN(NeuralDensity):
     reads red, and blue both (:mod:`densekit.distributions.pixels`).
 
     ``score_samples`` is exact: the log-mass of images of integers and booleans (nothing is
-    dequantised), the log-density of images of floats, in nats.
+    dequantized), the log-density of images of floats, in nats.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ class PixelCNN(NeuralDensity):
 
     Notes
     -----
-    Images of any size, grey or in colours; events are (C, H, W). A draw costs about one pass per
+    Images of any size, gray or in colors; events are (C, H, W). A draw costs about one pass per
     image, not one per pixel: each layer computes the numbers of the new pixel from rows it has kept
-    (Ramachandran et al. 2017). The defaults are for a CPU. Rows and columns have a learnt vector, so
+    (Ramachandran et al. 2017). The defaults are for a CPU. Rows and columns have a learned vector, so
     that it matters where in the picture a pixel lies.
 
     Examples

@@ -41,7 +41,7 @@ class TabularAutoregressive(NeuralDensity):
 
     The network reads whichever columns are known, and puts out the law of each of the others (Uria,
     Murray and Larochelle, A Deep and Tractable Density Estimator, 2014; Hoogeboom et al.,
-    Autoregressive Diffusion Models, 2022). It minimises, over random orders :math:`\sigma` and places
+    Autoregressive Diffusion Models, 2022). It minimizes, over random orders :math:`\sigma` and places
     k in them,
 
     .. math:: E_{\sigma, k} \frac{D}{D - k} \sum_{d > k}
@@ -65,7 +65,7 @@ class TabularAutoregressive(NeuralDensity):
     Parameters
     ----------
     hidden_sizes : tuple of int
-        Hidden layers; neighbours of equal width are joined by a residual sum.
+        Hidden layers; neighbors of equal width are joined by a residual sum.
     n_orders : int
         S. A score costs S passes for each column, a draw one; the first order is that of the columns,
         the others are random.

@@ -20,7 +20,7 @@ class TransformerLanguageModel(LanguageModel, NeuralTokenModel):
     with rotary positions (Su et al. 2021), RMSNorm, SwiGLU (Shazeer 2020) and one matrix E that
     reads and writes tokens (Press and Wolf 2017). ``score_samples`` is the exact log-mass of each
     string in nats, end of string included; the masses of all strings of at most ``max_length``
-    tokens sum to one. With ``tokens="bpe"`` it is the mass of the one tokenisation that the codec
+    tokens sum to one. With ``tokens="bpe"`` it is the mass of the one tokenization that the codec
     writes, a lower bound on that of the string.
 
     Text goes in as a list or Series of strings, one sample each: split long documents into lines

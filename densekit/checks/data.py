@@ -1,6 +1,6 @@
 """Small data whose true density is known, one set for each thing that can go wrong.
 
-Truth matters more than realism here: a sub-normalised score can never beat the truth by more than
+Truth matters more than realism here: a sub-normalized score can never beat the truth by more than
 chance allows, and that is the sharpest test of a density there is.
 """
 
@@ -124,16 +124,16 @@ def unit(seed: int = 0) -> Data:
 
 @functools.lru_cache(maxsize=4)
 def cells(seed: int = 0) -> Data:
-    """A discrete table: one of three colours, and a boolean that depends on it; six cells."""
+    """A discrete table: one of three colors, and a boolean that depends on it; six cells."""
     import pandas as pd
 
     rng = np.random.default_rng(15 + 100 * seed)
-    colours = ["blue", "green", "red"]
+    colors = ["blue", "green", "red"]
     joint = np.array([[0.30, 0.10], [0.05, 0.25], [0.20, 0.10]])
 
     def frame(cell: np.ndarray) -> pd.DataFrame:
-        codes = pd.Categorical.from_codes(cell // 2, categories=colours)
-        return pd.DataFrame({"colour": codes, "large": (cell % 2).astype(bool)})
+        codes = pd.Categorical.from_codes(cell // 2, categories=colors)
+        return pd.DataFrame({"color": codes, "large": (cell % 2).astype(bool)})
 
     cell, new = (rng.choice(6, n, p=joint.ravel()) for n in (N_FIT, N_NEW))
     truth = np.log(joint.ravel())[new]

@@ -143,7 +143,7 @@ def draws_pass_a_two_sample_test(subject: Subject) -> None:
 
 
 @check(
-    cause="draws overlook part of where the score puts mass, or the score is not normalised",
+    cause="draws overlook part of where the score puts mass, or the score is not normalized",
     when=lambda s: _tables(s) and s.density == "exact",
     chance=1e-6,
 )
@@ -250,14 +250,14 @@ def _implied(
 
 
 @check(
-    cause="not enough is learnt, decoding loses location or scale, or draws collapse", chance=1e-9
+    cause="not enough is learned, decoding loses location or scale, or draws collapse", chance=1e-9
 )
 def draws_resemble_the_data(subject: Subject) -> None:
     """After a real fit draws have about the mean and the spread of the data.
 
-    The limits are twenty standard errors of the draws and more: what fails has not learnt.
+    The limits are twenty standard errors of the draws and more: what fails has not learned.
 
-    Chance of a false alarm: below 1e-9 once the data have been learnt.
+    Chance of a false alarm: below 1e-9 once the data have been learned.
     """
     data = subject.data
     if data.modality == "text":

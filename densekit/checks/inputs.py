@@ -63,7 +63,7 @@ def nan_and_infinity_are_refused(subject: Subject) -> None:
         made = subject.fresh()
         if raised(partial(made.fit, X)) is None and subject.ours:
             finite = np.isfinite(numeric(subject.draw(made, 50))).all()
-            missing = np.isnan(value) and _marginalises(subject)
+            missing = np.isnan(value) and _marginalizes(subject)
             expect(missing and finite, f"a ValueError for {value} in fit", "no error")
         else:
             expect_refusal(partial(made.fit, X), f"{value} in fit", *words)
@@ -79,7 +79,7 @@ def nan_and_infinity_are_refused(subject: Subject) -> None:
             expect(isinstance(error, ValueError), f"a ValueError for {value}", got)
 
 
-def _marginalises(subject: Subject) -> bool:
+def _marginalizes(subject: Subject) -> bool:
     from densekit.discovery import capabilities
 
     return bool(capabilities(subject.estimator).missing)

@@ -103,10 +103,10 @@ def _our_tables(subject: Subject) -> bool:
     return _tables(subject) and subject.ours
 
 
-_UNNORMALISED = "a normalising constant, or a log-determinant, left out or of the wrong sign"
+_UNNORMALIZED = "a normalizing constant, or a log-determinant, left out or of the wrong sign"
 
 
-@check(cause=_UNNORMALISED, when=_tables, chance=_FOUR)
+@check(cause=_UNNORMALIZED, when=_tables, chance=_FOUR)
 def integrates_to_one_on_a_line(subject: Subject) -> None:
     """The density of one column has mass one (quadrature).
 
@@ -119,7 +119,7 @@ def integrates_to_one_on_a_line(subject: Subject) -> None:
     expect_one(subject.kind(fitted), grid.mass, grid.slack, "the line")
 
 
-@check(cause=_UNNORMALISED, when=_tables, chance=_FOUR)
+@check(cause=_UNNORMALIZED, when=_tables, chance=_FOUR)
 def integrates_to_one_on_a_plane(subject: Subject) -> None:
     """The density of two columns has mass one (quadrature).
 
@@ -199,25 +199,25 @@ def sums_to_one_over_strings(subject: Subject) -> None:
 
 
 def proposal(draws: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images from discretised, reflected normals around draws, and their log-mass, known exactly.
+    """Images from discretized, reflected normals around draws, and their log-mass, known exactly.
 
     A tenth of the images is uniform, so that mass far from every draw is not overlooked.
     """
     from scipy import special
 
     rng = np.random.default_rng(seed)
-    centres = draws.reshape(len(draws), -1).astype(float)
-    scale = np.maximum(centres.std(0) * len(centres) ** (-1 / (4 + centres.shape[1])), 2.0)
-    x = centres[rng.integers(0, len(centres), n)] + rng.normal(0, scale, (n, centres.shape[1]))
+    centers = draws.reshape(len(draws), -1).astype(float)
+    scale = np.maximum(centers.std(0) * len(centers) ** (-1 / (4 + centers.shape[1])), 2.0)
+    x = centers[rng.integers(0, len(centers), n)] + rng.normal(0, scale, (n, centers.shape[1]))
     x = np.where(rng.random((n, 1)) < 0.1, rng.uniform(0, 256, x.shape) - 0.5, x)
     x = np.clip(np.floor(x + 0.5), 0, 255).astype(int)
-    # The mass of each level under each centre, once: what remains is to look it up.
+    # The mass of each level under each center, once: what remains is to look it up.
     edges = np.concatenate([[-np.inf], np.arange(255) + 0.5, [np.inf]])
-    levels = np.diff(special.ndtr((edges[:, None, None] - centres) / scale), axis=0)
-    near = np.ones((n, len(centres)))
+    levels = np.diff(special.ndtr((edges[:, None, None] - centers) / scale), axis=0)
+    near = np.ones((n, len(centers)))
     for j, level in enumerate(x.T):
         near *= levels[level, :, j]
-    with np.errstate(divide="ignore"):  # far from every centre; the uniform tenth is there
+    with np.errstate(divide="ignore"):  # far from every center; the uniform tenth is there
         near = np.log(near.mean(1))
     far = -x.shape[1] * math.log(256)
     return x, np.logaddexp(math.log(0.9) + near, math.log(0.1) + far)
@@ -300,7 +300,7 @@ def moves_with_the_units(subject: Subject) -> None:
     """Fitted to aX + b with the same seed, scores move by exactly -sum log|a|."""
     data = subject.data
     base, _ = subject.log_density(subject.fitted(data), data.rows)
-    # Powers of two: standardising them rounds nothing, so that both fits see the same numbers.
+    # Powers of two: standardizing them rounds nothing, so that both fits see the same numbers.
     for a, b, within in (
         (np.array([4.0, 0.125]), np.array([16.0, -8.0]), 2e-3),
         (np.array([2.0**-40, 2.0**40]), np.zeros(2), 2e-2),
@@ -315,7 +315,7 @@ def moves_with_the_units(subject: Subject) -> None:
         )
 
 
-@check(cause="standardisation in float32, or a variance taken as E[x^2] - E[x]^2", when=_tables)
+@check(cause="standardization in float32, or a variance taken as E[x^2] - E[x]^2", when=_tables)
 def survives_a_huge_offset(subject: Subject) -> None:
     """X + 1e8 scores as X does, and draws keep their spread."""
     data = subject.data
@@ -361,7 +361,7 @@ def minus_infinity_outside_the_support(subject: Subject) -> None:
         kept = ((draws >= low) & (draws <= high)).all()
         expect(kept, f"draws inside {support!r}", f"from {draws.min()} to {draws.max()}")
     cells = subject.load("cells")
-    odd = cells.rows.assign(colour="mauve")
+    odd = cells.rows.assign(color="mauve")
     with quiet():
         try:
             logp, _ = subject.log_density(subject.fitted(cells), odd)

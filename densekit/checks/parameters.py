@@ -16,7 +16,7 @@ from densekit.params import check_parameters, words_of
 
 @check(
     cause="a parameter of drawing or scoring that _build puts into the module, and nothing reads "
-    "afterwards: name it in _at_once, and hand it to the module in _distribution",
+    "afterward: name it in _at_once, and hand it to the module in _distribution",
     when=lambda s: s.ours,
 )
 def parameters_set_after_fit_act_or_are_warned_of(subject: Subject) -> None:

@@ -131,12 +131,12 @@ def score_is_the_mean(subject: Subject) -> None:
         score, mean = fitted.score(data.rows), float(each.mean())
         expect(close(score, np.float32(mean)), f"score {mean:.4f}, the mean", f"{score:.4f}")
         expect(isinstance(score, float), "a float from score", type(score).__name__)
-        labelled = fitted.score(data.rows, np.zeros(12))
-        expect(close(score, labelled), "y ignored", f"{labelled} with y and {score} without")
+        labeled = fitted.score(data.rows, np.zeros(12))
+        expect(close(score, labeled), "y ignored", f"{labeled} with y and {score} without")
 
 
 @check(
-    cause="statistics of the batch (batch normalisation, a per-batch constant, noise per batch) "
+    cause="statistics of the batch (batch normalization, a per-batch constant, noise per batch) "
     "in the score",
     when=lambda s: s.scores,
 )
@@ -307,7 +307,7 @@ def use_changes_no_state(subject: Subject) -> None:
         expect(not new + changed, "unchanged attributes", f"{new + changed} changed")
 
 
-@check(cause="the input is standardised or shuffled in place")
+@check(cause="the input is standardized or shuffled in place")
 def the_input_is_not_changed(subject: Subject) -> None:
     """fit and score_samples leave X as it was, and take one that cannot be written to."""
     for data in subject.each_modality:

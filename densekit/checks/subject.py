@@ -16,7 +16,7 @@ from sklearn.base import clone
 from densekit.checks.data import SETS, Data
 
 FEW, MANY = 10, 600
-"""Optimiser steps of a fit that only needs to exist, and of one that should have learnt."""
+"""Optimizer steps of a fit that only needs to exist, and of one that should have learned."""
 
 _FITTED: OrderedDict[Any, Any] = OrderedDict()
 _KEEP = 24

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from densekit.distributions.kernel import KERNEL_SUMS, Tiles, log_normaliser
+from densekit.distributions.kernel import KERNEL_SUMS, Tiles, log_normalizer
 
 _GRID_SIZE = 20
 
@@ -113,7 +113,7 @@ class Held:
         log_sum = total.log() + (nearest * power[:, None] if gaussian else 0)
         log_volume = n_dims * (math.log(largest) - 0.5 * power.log())
         score = ((log_sum - self.others.log()) @ self.counts) / self.counts.sum()
-        return score + log_normaliser(kernel, n_dims) - log_volume
+        return score + log_normalizer(kernel, n_dims) - log_volume
 
 
 def cross_validated(held: Held, n: float, kernel: str) -> float:

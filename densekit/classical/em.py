@@ -1,6 +1,6 @@
-"""Expectation-maximisation for mixtures of normals, all restarts in one tensor program.
+"""Expectation-maximization for mixtures of normals, all restarts in one tensor program.
 
-The sums that a maximisation step needs, :math:`\\sum_n r_{kn} (1, x_n, x_n x_n^T)`, are one matrix
+The sums that a maximization step needs, :math:`\\sum_n r_{kn} (1, x_n, x_n x_n^T)`, are one matrix
 product of the responsibilities with the same quadratic features that gave them, so that one pass
 over the rows, in blocks that stay in cache, is a whole iteration.
 """
@@ -40,7 +40,7 @@ class Penalty:
                \log g = \sum_k w_k \log \frac{n_k \sigma_k^2 + a K^{-2/D}}{n_k + a}
 
     with :math:`\sigma_k^2` the diagonal of :math:`\Sigma_k`. Imagined rows are as wide as the component,
-    where it has many rows; with few it is drawn towards the others, and if all have few, towards a K-th
+    where it has many rows; with few it is drawn toward the others, and if all have few, toward a K-th
     of the volume of the data.
     """
 
@@ -87,9 +87,9 @@ def plus_plus(x: Tensor, weights: Tensor, n_components: int, n_init: int) -> Ten
     their weights (n,)."""
     trials = 2 + n_components.bit_length()
     norm = x.square().sum(1)
-    centres = x.new_empty(n_init, n_components, x.shape[1])
-    centres[:, 0] = x[torch.multinomial(weights, n_init, replacement=True)]
-    distance = torch.cdist(centres[:, 0], x).square()
+    centers = x.new_empty(n_init, n_components, x.shape[1])
+    centers[:, 0] = x[torch.multinomial(weights, n_init, replacement=True)]
+    distance = torch.cdist(centers[:, 0], x).square()
     for k in range(1, n_components):
         # The tiny term keeps the draw possible when every row is a center already.
         chances = distance * weights + torch.finfo(x.dtype).tiny
@@ -99,18 +99,18 @@ def plus_plus(x: Tensor, weights: Tensor, n_components: int, n_init: int) -> Ten
         nearer = torch.minimum(away.clamp_min_(0), distance[:, None])
         best = (nearer @ weights).argmin(1)
         restart = torch.arange(n_init, device=x.device)
-        centres[:, k], distance = candidate[restart, best], nearer[restart, best]
-    return centres
+        centers[:, k], distance = candidate[restart, best], nearer[restart, best]
+    return centers
 
 
-def lloyd(x: Tensor, weights: Tensor, centres: Tensor) -> Tensor:
+def lloyd(x: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
     """Labels (R, n) of k-means from the given centers; a center left without rows stays."""
-    n_init, k, n_dims = centres.shape
+    n_init, k, n_dims = centers.shape
     offset = k * torch.arange(n_init, device=x.device)[:, None]
     labels = offset.new_full((n_init, len(x)), -1)
     rows = torch.cat([x, torch.ones_like(x[:, :1])], 1) * weights[:, None]
     for _ in range(_LLOYD_STEPS):
-        flat = centres.reshape(n_init * k, n_dims)
+        flat = centers.reshape(n_init * k, n_dims)
         score = torch.addmm(-0.5 * flat.square().sum(1, keepdim=True), flat, x.T)
         new = score.view(n_init, k, len(x)).argmax(1)
         if torch.equal(new, labels):
@@ -121,7 +121,7 @@ def lloyd(x: Tensor, weights: Tensor, centres: Tensor) -> Tensor:
             sums.index_add_(0, (labels + offset)[restart], rows)
         count = sums[:, -1:]
         mean = sums[:, :-1] / torch.where(count > 0, count, 1)
-        centres = torch.where(count > 0, mean, flat).view(n_init, k, n_dims)
+        centers = torch.where(count > 0, mean, flat).view(n_init, k, n_dims)
     return labels
 
 
@@ -181,7 +181,7 @@ def start(
         features = None if wide else quadratic_features(rows, full)
         sums += _weighted_sums(hard.flatten(0, 1), rows, features)
     sums = sums.view(len(labels), n_components, height)
-    found = maximise(sums, x.shape[1], covariance_type, penalty)
+    found = maximize(sums, x.shape[1], covariance_type, penalty)
     if len(labels) == n_init:
         return found
     return found[expect(x, weights, found)[1].topk(n_init).indices]
@@ -196,7 +196,7 @@ def _weighted_sums(r: Tensor, x: Tensor, features: Tensor | None) -> Tensor:
     return torch.cat([r.sum(1, keepdim=True), r @ x, second], 1)
 
 
-def maximise(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) -> Mixtures:
+def maximize(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) -> Mixtures:
     """The likeliest mixtures given the sums of responsibilities times features, (R, K, F)."""
     count = sums[..., :1] + 10 * torch.finfo(sums.dtype).eps
     weight = count / count.sum(1, keepdim=True)
@@ -291,7 +291,7 @@ def fit(
         if not len(active):
             break
         sums, loglik = expect(x, weights, mixtures[active])
-        mixtures.put(active, maximise(sums, x.shape[1], covariance_type, penalty))
+        mixtures.put(active, maximize(sums, x.shape[1], covariance_type, penalty))
         converged[active] = (loglik - bound[active]).abs() < tol
         bound[active] = loglik
         n_iter[active] += 1

@@ -16,18 +16,18 @@ from densekit.transforms.shrinkage import shrunken
 
 
 class Gaussian(DensityEstimator):
-    r"""One normal with a full covariance, shrunk towards independent columns.
+    r"""One normal with a full covariance, shrunk toward independent columns.
 
     .. math::  p(z) = N(z; \mu, \Sigma), \qquad \Sigma = (1 - s) S + s I
 
-    over events z (n, D), whose columns are standardised: S is their sample covariance (divided by
+    over events z (n, D), whose columns are standardized: S is their sample covariance (divided by
     n), I the covariance of independent columns with the variances of the data. Scores are exact;
-    with integer or discrete columns, which are dequantised, a lower bound.
+    with integer or discrete columns, which are dequantized, a lower bound.
 
     Parameters
     ----------
     shrinkage : float or "auto"
-        s, between 0 and 1. ``"auto"`` maximises the likelihood of rows left out in 5 folds, which
+        s, between 0 and 1. ``"auto"`` maximizes the likelihood of rows left out in 5 folds, which
         needs only the folds' moments (Friedman 1989 chose it so; Ledoit and Wolf 2004 aim at
         squared error instead). With 0 it is the maximum likelihood estimate; where that is
         singular, variances below 1e-10 of a column's own are raised to it.

@@ -17,7 +17,7 @@ from densekit.classical import em
 from densekit.classical.rows import distinct
 from densekit.classical.selection import Settings, choose
 from densekit.classical.units import covariance_in_units, location_and_scale
-from densekit.codecs.dequantised import Dequantised, within_reach
+from densekit.codecs.dequantized import Dequantized, within_reach
 from densekit.distributions.mixture import NormalMixture
 from densekit.params import Interval, OneOf
 from densekit.runtime import padded
@@ -34,7 +34,7 @@ class GaussianMixture(DensityEstimator):
     .. math::  p(z) = \sum_{k=1}^K w_k\, N(z; \mu_k, \Sigma_k)
 
     over events z (n, D). Scores are exact; with integer or discrete columns, which are
-    dequantised, a lower bound. All restarts run as one tensor program, an iteration of which is
+    dequantized, a lower bound. All restarts run as one tensor program, an iteration of which is
     two matrix products over quadratic features of the rows (Dempster, Laird and Rubin 1977).
 
     Parameters
@@ -46,7 +46,7 @@ class GaussianMixture(DensityEstimator):
     covariance_type : {"full", "tied", "diag", "spherical"}
         A covariance of its own for each component, one for all, variances, or one variance each.
     n_init : int
-        Restarts from different k-means++ centres; the likeliest is kept.
+        Restarts from different k-means++ centers; the likeliest is kept.
     tol : float
         A restart ends when an iteration adds less than this to its mean log-likelihood, in nats.
     max_iter : int, optional
@@ -236,14 +236,14 @@ class GaussianMixture(DensityEstimator):
     def _log_joint(self, events: Tensor) -> Tensor:
         """log w_k + log p(x, k) of typed events, up to what all k share, (n, K)."""
         mixture: NormalMixture = self._as_fitted()._distribution(None)
-        if not self.schema_.quantised.any():
+        if not self.schema_.quantized.any():
             return mixture.log_joint(events)
         parts = []
         for k in range(len(mixture.weights)):
             one = NormalMixture(
                 torch.ones_like(mixture.weights[:1]), mixture.loc[[k]], mixture.scale[[k]]
             )
-            bound = Dequantised(one, self.schema_, self.dequantisation_draws)
+            bound = Dequantized(one, self.schema_, self.dequantization_draws)
             parts.append(bound.log_prob(events) + mixture.weights[k].log())
         return torch.stack(parts, 1)
 

@@ -359,7 +359,7 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
         )
     raise ValueError(
         f"--context {given[0]}: {file} was fitted without context columns; fit with --context, or fit "
-        "TabularAutoregressive, which takes any columns afterwards"
+        "TabularAutoregressive, which takes any columns afterward"
     )
 
 

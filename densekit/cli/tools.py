@@ -232,17 +232,17 @@ def datasets(
     from densekit import datasets as room
 
     infos = [room.info(n) for n in ([name] if name else room.names(modality))]
-    table = Table("name", "modality", "rows of train, valid, test", "columns", "licence", "here")
+    table = Table("name", "modality", "rows of train, valid, test", "columns", "license", "here")
     plain = []
     for info in infos:
         rows = "by version of Python" if info.rows is None else "{:,} {:,} {:,}".format(*info.rows)
         columns = "-" if info.columns is None else str(info.columns)
         here = "no" if info.needs_download else "yes"
-        table.add_row(info.name, info.modality, rows, columns, info.licence, here)
+        table.add_row(info.name, info.modality, rows, columns, info.license, here)
         files = [str(path) for path in info.locations]
         figures = [asdict(figure) for figure in info.published]
         plain.append(
-            {key: getattr(info, key) for key in ("name", "modality", "rows", "columns", "licence")}
+            {key: getattr(info, key) for key in ("name", "modality", "rows", "columns", "license")}
             | {"source": info.source, "here": not info.needs_download, "files": files}
             | {"urls": list(info.urls), "published": figures}
         )

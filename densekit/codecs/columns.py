@@ -1,4 +1,4 @@
-"""One column of a table: its values to numbers and back, by what was learnt of it."""
+"""One column of a table: its values to numbers and back, by what was learned of it."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _DAYS = ("Date", "date32[day]", "arrow:date32[day]")
 
 
 def step_of(column: Column) -> float:
-    """The distance of neighbouring values of a lattice before standardisation: 1 for integers, a day
+    """The distance of neighboring values of a lattice before standardization: 1 for integers, a day
     in seconds for dates; 0 for numbers and instants, which have a density."""
     if column.kind == "integer":
         return 1.0
@@ -81,7 +81,7 @@ def has_density(column: Column) -> bool:
 
 
 def jacobian_of(column: Column) -> float:
-    """What the standardisation takes off the log-density of a row for this column: ``log(scale)`` where
+    """What the standardization takes off the log-density of a row for this column: ``log(scale)`` where
     it has a density."""
     return math.log(column.scale) if has_density(column) else 0.0
 

@@ -18,7 +18,7 @@ from densekit.codecs.unreadable import wrong_sort
 
 
 class ContextCodec:
-    """Rows of context to features (n, n_features): numbers standardised, categories one-hot.
+    """Rows of context to features (n, n_features): numbers standardized, categories one-hot.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class ContextCodec:
         if not torch.isfinite(ladj).all():
             row = int((~torch.isfinite(ladj)).nonzero()[0])
             raise ValueError(
-                f"context row {row} has a number too far from those that fit saw to be standardised: "
+                f"context row {row} has a number too far from those that fit saw to be standardized: "
                 "leave the row out"
             )
         return typed
@@ -108,7 +108,7 @@ class ContextCodec:
         if len(typed) == 1 and n > 1:
             typed = typed.expand(n, -1)
         given = nw.from_native(self.table.decode(typed), eager_only=True)
-        # Numbers and instants as they were given: to standardise and back is to round.
+        # Numbers and instants as they were given: to standardize and back is to round.
         raw = nw.from_native(asked, eager_only=True, pass_through=True)
         exact = {
             label: raw[label].to_list() * (n // len(raw))

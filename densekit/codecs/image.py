@@ -31,7 +31,7 @@ class ImageCodec(Codec):
     over its step; the schema's ``shift`` and ``spread`` make every channel standard after that.
 
     *Floats* in [0, 1] keep an exact density over Lebesgue measure: the normal quantile of the
-    value (drawn in by 1e-6 so that 0 and 1 stay finite), standardised per channel. Images that
+    value (drawn in by 1e-6 so that 0 and 1 stay finite), standardized per channel. Images that
     were integers divided by 255 are better given as integers: their density has no upper bound.
 
     Parameters
@@ -111,7 +111,7 @@ class ImageCodec(Codec):
         return self
 
     def encode(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Images to codes (float32, which holds them exactly) or to standardised floats (float64),
+        """Images to codes (float32, which holds them exactly) or to standardized floats (float64),
         (n, C, H, W), and the log-Jacobian (n,): -inf where a value lies outside the range.
 
         Raises
@@ -229,7 +229,7 @@ def _check_range(x: np.ndarray, top: int) -> None:
     _check_nan(x)
     if x.min() < 0 or x.max() > top:
         remedy = (
-            "scale them to [0, 1], or round them to uint8 where they are grey levels in 0..255"
+            "scale them to [0, 1], or round them to uint8 where they are gray levels in 0..255"
             if x.dtype.kind == "f"
             else "scale them to floats in [0, 1], or give the support that they have"
         )

@@ -37,7 +37,7 @@ class RowsInPieces(ABC):
 
 class RowsOnDisk(RowsInPieces):
     """A matrix of numbers in a file. What is read is a copy, and read without a map, of which all
-    pages once touched (and their neighbours) would count as memory of the process.
+    pages once touched (and their neighbors) would count as memory of the process.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[En
     OSError
         The disk of the temporary folder is too small.
     ValueError
-        Rows that do not go with what the codec learnt of them.
+        Rows that do not go with what the codec learned of them.
     """
     n, d = len(rows), codec.schema.n_dims
     with tempfile.TemporaryDirectory(prefix="densekit-", ignore_cleanup_errors=True) as folder:
@@ -203,7 +203,7 @@ def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[En
                 if not torch.isfinite(ladj).all():
                     row = done + int((~torch.isfinite(ladj)).nonzero()[0])
                     raise ValueError(
-                        f"row {row} of X is not what it was when its columns were learnt: leave its "
+                        f"row {row} of X is not what it was when its columns were learned: leave its "
                         "file alone until the fit is done"
                     )
                 try:

@@ -14,7 +14,7 @@ so that a density :math:`p(z)` bounds the mass from below,
 :math:`\\log P(x) \\ge E_u[\\log p(z(u)) + \\log |dz/du|]` (Theis et al. 2016; Ho et al. 2019). The
 normal quantile makes codes exactly standard normal if each code k has the share
 :math:`F_{k+1} - F_k`: that of the training rows (tables; add-one smoothed, so that no level has
-none), 1/K (images, with m and s to standardise).
+none), 1/K (images, with m and s to standardize).
 """
 
 import functools
@@ -110,10 +110,10 @@ class Schema:
     ordered: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """Whether the order of the codes means something (pixels, ordinals, booleans)."""
     width: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """The step between neighbouring integers in event units (1/scale), 0 for numbers and codes."""
+    """The step between neighboring integers in event units (1/scale), 0 for numbers and codes."""
     shift: np.ndarray = field(default_factory=lambda: np.zeros(0))
     spread: np.ndarray = field(default_factory=lambda: np.ones(0))
-    """Standardisation of relaxed codes: m and s above."""
+    """Standardization of relaxed codes: m and s above."""
     edges: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     """F above, (n_dims, greatest K + 1), a row per entry, filled up with ones; empty: k / K."""
     names: tuple[str, ...] = ()
@@ -134,7 +134,7 @@ class Schema:
         return math.prod(self.event_shape)
 
     @functools.cached_property
-    def quantised(self) -> np.ndarray:
+    def quantized(self) -> np.ndarray:
         """Which entries have a mass and not a density: codes and integers."""
         return (self.cardinality > 0) | (self.width > 0)
 
@@ -165,9 +165,9 @@ class Schema:
         """``"lebesgue"``, ``"counting"`` or ``"product"`` (some entries of each)."""
         if self.modality == "text":
             return "counting"
-        if not self.quantised.any():
+        if not self.quantized.any():
             return "product" if self.constants else "lebesgue"
-        return "counting" if self.quantised.all() else "product"
+        return "counting" if self.quantized.all() else "product"
 
     @property
     def measure(self) -> Measure:
@@ -175,7 +175,7 @@ class Schema:
         if self.modality == "text":
             return Measure((ColumnMeasure("strings", counting=True),))
         if self.modality == "image":
-            counting = bool(self.quantised.all())
+            counting = bool(self.quantized.all())
             return Measure((ColumnMeasure("pixels", "" if counting else "1", counting),))
         return Measure(tuple(_measure_of(c) for c in self.columns))
 
@@ -199,12 +199,12 @@ class Schema:
         return self._tensors[key]
 
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in vars(self).items() if k not in ("_tensors", "quantised")}
+        return {k: v for k, v in vars(self).items() if k not in ("_tensors", "quantized")}
 
     def relax(self, typed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Typed events (n, \\*event_shape) and noise in [0, 1) of that shape (or (1, ...)) to
         relaxed events and log|dz/du|, (n,)."""
-        if not self.quantised.any():
+        if not self.quantized.any():
             return typed, typed.new_zeros(len(typed))
         card, width, shift, spread, edges = self._on(typed)
         codes = card > 0
@@ -237,7 +237,7 @@ class Schema:
 
     def unrelax(self, events: Tensor) -> Tensor:
         """Relaxed events back to typed ones; a value past the last code becomes the last code."""
-        if not self.quantised.any():
+        if not self.quantized.any():
             return events
         card, width, shift, spread, edges = self._on(events)
         v = torch.special.ndtr(events * spread + shift)

@@ -13,7 +13,7 @@ from densekit.codecs.support import ends_of, from_real, to_real
 
 
 class EventToData(Transform):
-    """Events of a table of numbers to its rows: undo the standardisation, then the support's
+    """Events of a table of numbers to its rows: undo the standardization, then the support's
     bijection, column by column; in float64, so that offsets of 1e8 keep their digits."""
 
     bijective = True

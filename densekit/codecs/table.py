@@ -1,4 +1,4 @@
-"""Tables: columns of any kind to standardised numbers and codes, and back."""
+"""Tables: columns of any kind to standardized numbers and codes, and back."""
 
 import copy
 import warnings

@@ -35,8 +35,8 @@ class TextCodec(Codec):
     model gives to unknown symbols is shared equally among all Unicode characters that are not
     among its V known ones, so the masses of all strings sum to one. At ``"byte"`` level (UTF-8)
     nothing is unknown; sequences that are no UTF-8 take a little mass that no string has.
-    ``"bpe"`` (byte pairs, Sennrich et al. 2016, over bytes) scores the one tokenisation that the
-    tokeniser makes of a string, a lower bound of the string's mass. ``"word"`` is what stands between
+    ``"bpe"`` (byte pairs, Sennrich et al. 2016, over bytes) scores the one tokenization that the
+    tokenizer makes of a string, a lower bound of the string's mass. ``"word"`` is what stands between
     single spaces; the mass of the unknown word is shared among all words that ``fit`` did not see,
     a word w with the share of :math:`2^{-|w| - 1} / 1\,112\,063^{|w|}`, and one empty word, which
     no string is, takes a little mass.

@@ -16,15 +16,15 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from densekit.datasets import catalogue
+from densekit.datasets import catalog
 from densekit.datasets.base import Dataset, HeldOut, Published, Truth
-from densekit.datasets.catalogue import Info
+from densekit.datasets.catalog import Info
 
 _MODULES = ("builtin", "toys", "maf", "images", "texts", "tables", "uci", "binary")
 """Where the loaders are: imported when something is loaded, since they need pandas and scipy."""
 _ELSEWHERE = {
     "DownloadError": "fetch",
-    "binarise": "images",
+    "binarize": "images",
     **dict.fromkeys(
         ("Banana", "Checkerboard", "ClaytonCopula", "EightGaussians", "Funnel", "GaussianCopula",
          "GaussianGrid", "IsingImages", "MarkovText", "MixtureOfGaussians", "Pinwheel", "Spirals",
@@ -80,14 +80,14 @@ def names(modality: str | None = None) -> tuple[str, ...]:
     (True, False)
     """
     if modality is None:
-        return catalogue.listed()
+        return catalog.listed()
     if modality not in ("table", "image", "text"):
         raise ValueError(f"modality={modality!r}: must be 'table', 'image' or 'text'")
-    return tuple(name for name in catalogue.listed() if info(name).modality == modality)
+    return tuple(name for name in catalog.listed() if info(name).modality == modality)
 
 
 def info(name: str) -> Info:
-    """What there is to know of a data set without loading it: rows, licence, published results.
+    """What there is to know of a data set without loading it: rows, license, published results.
 
     Raises
     ------
@@ -96,12 +96,12 @@ def info(name: str) -> Info:
 
     Examples
     --------
-    >>> info("uci_yacht").rows, info("uci_yacht").licence
+    >>> info("uci_yacht").rows, info("uci_yacht").license
     ((250, 28, 30), 'CC BY 4.0')
     """
-    if name not in catalogue.listed():
-        raise ValueError(catalogue.no_such_set(name, catalogue.listed()))
-    return catalogue.entry(name)
+    if name not in catalog.listed():
+        raise ValueError(catalog.no_such_set(name, catalog.listed()))
+    return catalog.entry(name)
 
 
 def load(name: str) -> Dataset:
@@ -122,6 +122,6 @@ def load(name: str) -> Dataset:
     >>> data.train.shape, len(data.test), data.modality
     ((1294, 8, 8), 359, 'image')
     """
-    if name not in catalogue.listed():
-        raise ValueError(catalogue.no_such_set(name, catalogue.listed()))
+    if name not in catalog.listed():
+        raise ValueError(catalog.no_such_set(name, catalog.listed()))
     return _loaders()[name]()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from densekit.datasets import fetch
 from densekit.datasets.base import Dataset
-from densekit.datasets.catalogue import dataset
+from densekit.datasets.catalog import dataset
 
 
 def binary(name: str) -> Dataset:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from densekit.datasets.base import Dataset, split
-from densekit.datasets.catalogue import dataset
+from densekit.datasets.catalog import dataset
 from densekit.datasets.tables import take
 
 
@@ -23,7 +23,7 @@ def breast_cancer() -> Dataset:
 
 
 def digits() -> Dataset:
-    """1797 grey images of handwritten digits, uint8 (n, 8, 8), in their own levels 0 to 16.
+    """1797 gray images of handwritten digits, uint8 (n, 8, 8), in their own levels 0 to 16.
 
     The levels are not stretched to 255. As a bijection that would change no mass, but it leaves 15
     impossible levels between every two possible ones, and a model that is smooth in the level
@@ -48,7 +48,7 @@ def pydoc() -> Dataset:
     from pydoc_data.topics import topics
 
     sentences = sorted({s for topic in sorted(topics) for s in _sentences(topics[topic])})
-    # By hash too: neighbours of the alphabet would otherwise share a batch.
+    # By hash too: neighbors of the alphabet would otherwise share a batch.
     keyed = sorted((hashlib.sha256(s.encode()).digest(), s) for s in sentences)
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for key, sentence in keyed:

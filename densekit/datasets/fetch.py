@@ -4,7 +4,7 @@ The folder that the environment variable ``DENSEKIT_DATA`` names is looked at fi
 there is downloaded once into the cache folder: that of the operating system, or the one that
 ``DENSEKIT_CACHE`` names. Sums are checked wherever a file comes from, at every reading.
 
-Where the catalogue does not pin the bytes of a download, what is read from it is checked: its
+Where the catalog does not pin the bytes of a download, what is read from it is checked: its
 digest is the SHA-256 of
 
 - the unpacked bytes of a text,
@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from densekit.datasets import catalogue
-from densekit.datasets.catalogue import File
+from densekit.datasets import catalog
+from densekit.datasets.catalog import File
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class DownloadError(ConnectionError):
 def text(path: str, without: bytes = b"") -> bytes:
     """The bytes of a file that may be compressed, less the lines that begin with ``without``."""
     return _read(
-        catalogue.file(path), lambda paths: _unpacked(paths[0], without), lambda data: [data]
+        catalog.file(path), lambda paths: _unpacked(paths[0], without), lambda data: [data]
     )
 
 
@@ -63,12 +63,12 @@ def arrays(
         with np.load(paths[0]) as archive:
             return dict(archive)
 
-    return _read(catalogue.file(path), reader, _array_bytes)
+    return _read(catalog.file(path), reader, _array_bytes)
 
 
 def members(path: str, pattern: str) -> dict[str, bytes]:
     """Members of an archive, zip or tar, by what ``pattern`` finds in their names."""
-    return _read(catalogue.file(path), lambda paths: _members(paths[0], pattern), _member_bytes)
+    return _read(catalog.file(path), lambda paths: _members(paths[0], pattern), _member_bytes)
 
 
 def _read(
@@ -135,11 +135,11 @@ def _fetch(file: File) -> tuple[list[Path], bool]:
     import pooch
     from filelock import FileLock
 
-    folder = catalogue.data_folder()
+    folder = catalog.data_folder()
     if folder is not None and (folder / file.path).exists():
         _check(folder / file.path, file.hash)
         return [folder / file.path], True
-    cache = catalogue.cache_folder()
+    cache = catalog.cache_folder()
     known = file.url_hash or (None if file.content else file.hash)
     paths = [cache / name for name in file.downloads]
     if not all(path.exists() and pooch.hashes.hash_matches(path, known) for path in paths):

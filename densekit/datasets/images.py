@@ -8,7 +8,7 @@ import numpy as np
 
 from densekit.datasets import fetch
 from densekit.datasets.base import Dataset, split
-from densekit.datasets.catalogue import dataset
+from densekit.datasets.catalog import dataset
 from densekit.datasets.tables import take
 
 _BITS = ("interval", 0, 1)
@@ -18,7 +18,7 @@ _BLOCK = 10_000
 
 
 def mnist() -> Dataset:
-    """60,000 and 10,000 grey digits, (n, 28, 28); valid is the last 10,000 of the first.
+    """60,000 and 10,000 gray digits, (n, 28, 28); valid is the last 10,000 of the first.
 
     LeCun, Bottou, Bengio and Haffner 1998.
     """
@@ -26,7 +26,7 @@ def mnist() -> Dataset:
 
 
 def fashion_mnist() -> Dataset:
-    """60,000 and 10,000 grey articles of clothing, (n, 28, 28), parted as :func:`mnist`.
+    """60,000 and 10,000 gray articles of clothing, (n, 28, 28), parted as :func:`mnist`.
 
     Xiao, Rasul and Vollgraf 2017; MIT.
     """
@@ -40,7 +40,7 @@ def binarised_mnist() -> Dataset:
     figures on the two differ by some tenths of a nat.
     """
     parts = _mnist("mnist")
-    drawn = (binarise(x, _SEED + 1000 * i) for i, x in enumerate(parts))
+    drawn = (binarize(x, _SEED + 1000 * i) for i, x in enumerate(parts))
     return dataset("binarised_mnist", drawn, support=_BITS)
 
 
@@ -49,16 +49,16 @@ def binarised_mnist_dynamic() -> Dataset:
 
     Papers draw the training pixels afresh in every epoch; rows of a data set do not change, so
     train has four draws one after the other, 200,000 rows. A loop of one's own draws as many as it
-    wants with :func:`binarise` from :func:`mnist`. valid and test are those of binarised_mnist.
+    wants with :func:`binarize` from :func:`mnist`. valid and test are those of binarised_mnist.
     """
     train, valid, test = _mnist("mnist")
-    drawn = np.concatenate([binarise(train, _SEED + draw) for draw in range(_DRAWS)])
-    held_out = binarise(valid, _SEED + 1000), binarise(test, _SEED + 2000)
+    drawn = np.concatenate([binarize(train, _SEED + draw) for draw in range(_DRAWS)])
+    held_out = binarize(valid, _SEED + 1000), binarize(test, _SEED + 2000)
     return dataset("binarised_mnist_dynamic", (drawn, *held_out), support=_BITS)
 
 
 def cifar10() -> Dataset:
-    """50,000 and 10,000 colour images, (n, 32, 32, 3); valid is the last 5,000 of the first.
+    """50,000 and 10,000 color images, (n, 32, 32, 3); valid is the last 5,000 of the first.
 
     Krizhevsky 2009.
     """
@@ -84,7 +84,7 @@ def cifar10_jpeg() -> Dataset:
 def freyfaces() -> Dataset:
     """1,965 frames of a video of one face, (n, 28, 20), at random in 1,565, 200 and 200.
 
-    Neighbouring frames are much alike, so the parts are less independent than they look.
+    Neighboring frames are much alike, so the parts are less independent than they look.
     """
     x = fetch.arrays("freyfaces/freyfaces.npz", _frey_mat)["images"]
     order = np.random.RandomState(1965).permutation(len(x))
@@ -100,13 +100,13 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
 }  # fmt: skip
 
 
-def binarise(images: np.ndarray, seed: int) -> np.ndarray:
-    """One draw of black and white images from grey ones: 1 with probability level / 255.
+def binarize(images: np.ndarray, seed: int) -> np.ndarray:
+    """One draw of black and white images from gray ones: 1 with probability level / 255.
 
     Parameters
     ----------
     images : array of uint8, any shape
-        Grey levels.
+        Gray levels.
     seed : int
         Of the draw; another seed draws afresh.
 
@@ -117,11 +117,11 @@ def binarise(images: np.ndarray, seed: int) -> np.ndarray:
 
     Examples
     --------
-    >>> binarise(np.array([[0, 255, 128]], np.uint8), seed=0)[0, :2].tolist()
+    >>> binarize(np.array([[0, 255, 128]], np.uint8), seed=0)[0, :2].tolist()
     [0, 1]
     """
     if images.dtype != np.uint8:
-        raise TypeError(f"images are {images.dtype}: grey levels must be uint8, 0 to 255")
+        raise TypeError(f"images are {images.dtype}: gray levels must be uint8, 0 to 255")
     rng = np.random.RandomState(seed)
     drawn = np.empty_like(images)
     for start in range(0, len(images), _BLOCK):

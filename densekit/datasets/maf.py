@@ -13,7 +13,7 @@ import pandas as pd
 
 from densekit.datasets import fetch
 from densekit.datasets.base import Dataset
-from densekit.datasets.catalogue import dataset
+from densekit.datasets.catalog import dataset
 
 _ARCHIVE = "maf_suite/data.tar.gz"
 _CORRELATED = 0.98
@@ -61,7 +61,7 @@ def miniboone() -> Dataset:
 
 
 def bsds300(sizes: tuple[int, int, int] = (1_000_000, 50_000, 250_000)) -> Dataset:
-    """BSDS300: 8 x 8 grey patches of photographs, 63 columns, drawn again from the 300 images.
+    """BSDS300: 8 x 8 gray patches of photographs, 63 columns, drawn again from the 300 images.
 
     20 of the 200 training images, at random, are there for valid alone; test comes from the 100
     test images. For each patch an image is drawn, then a place in it. Noise on [0, 1) is added to
@@ -71,8 +71,8 @@ def bsds300(sizes: tuple[int, int, int] = (1_000_000, 50_000, 250_000)) -> Datas
     """
     found = fetch.members("bsds300/bsds300_images.zip", r"(train|test)/\d+\.jpg$")
     names = sorted(found)
-    train = [_grey(found[name]) for name in names if name.startswith("train")]
-    test = [_grey(found[name]) for name in names if name.startswith("test")]
+    train = [_gray(found[name]) for name in names if name.startswith("train")]
+    test = [_gray(found[name]) for name in names if name.startswith("test")]
     rng = np.random.RandomState(300)
     order = rng.permutation(len(train))
     valid = [train[i] for i in order[:_HELD_OUT_IMAGES]]
@@ -99,9 +99,9 @@ def read_power(text: bytes) -> np.ndarray:
 
 def prepare_power(raw: np.ndarray) -> Parts:
     """Shuffle, drop reactive power and intensity, blur each column by its own resolution, part,
-    standardise by train and valid.
+    standardize by train and valid.
 
-    Everything random comes from one ``RandomState(42)``, in the order of the paper's programme.
+    Everything random comes from one ``RandomState(42)``, in the order of the paper's program.
     """
     rng = np.random.RandomState(42)
     x = raw.copy()
@@ -112,12 +112,12 @@ def prepare_power(raw: np.ndarray) -> Parts:
     active = 0.001 * rng.rand(n, 1)
     sub_meterings = rng.rand(n, 3)
     x += np.hstack([active, voltage, sub_meterings, np.zeros((n, 1))])
-    return _standardised(*_last_tenths(x))
+    return _standardized(*_last_tenths(x))
 
 
 def prepare_gas(raw: pd.DataFrame) -> Parts:
     """Drop time and concentrations; while a pair of sensors has a correlation above 0.98, drop the
-    first such; standardise by all rows (n - 1 degrees of freedom), part without a shuffle."""
+    first such; standardize by all rows (n - 1 degrees of freedom), part without a shuffle."""
     x = raw.drop(columns=["Time", "Meth", "Eth"])
     correlation = x.corr().to_numpy()
     keep = np.arange(x.shape[1])
@@ -133,7 +133,7 @@ def prepare_gas(raw: pd.DataFrame) -> Parts:
 
 def prepare_hepmass(train: pd.DataFrame, test: pd.DataFrame) -> Parts:
     """Class 1 without its label, and without the last column of the test file, which is foreign;
-    standardised by the training file (n - 1 degrees of freedom); columns with a repeated smallest
+    standardized by the training file (n - 1 degrees of freedom); columns with a repeated smallest
     value dropped; the last tenth of the training file for valid."""
     x = train[train.iloc[:, 0] == 1].iloc[:, 1:]
     y = test[test.iloc[:, 0] == 1].iloc[:, 1:-1]
@@ -147,13 +147,13 @@ def prepare_hepmass(train: pd.DataFrame, test: pd.DataFrame) -> Parts:
 
 def prepare_miniboone(raw: np.ndarray) -> Parts:
     """Rows whose first entry is below -100 and columns with a repeated smallest value dropped,
-    parted without a shuffle, standardised by train and valid."""
+    parted without a shuffle, standardized by train and valid."""
     x = raw[raw[:, 0] >= -100]
-    return _standardised(*_last_tenths(x[:, _continuous(x)]))
+    return _standardized(*_last_tenths(x[:, _continuous(x)]))
 
 
 def patches(images: list[np.ndarray], n: int, rng: np.random.RandomState) -> np.ndarray:
-    """``n`` patches of grey images as rows of BSDS300, float32 (n, 63)."""
+    """``n`` patches of gray images as rows of BSDS300, float32 (n, 63)."""
     pixels = np.concatenate([image.ravel() for image in images])
     height, width = np.array([image.shape for image in images]).T
     start = np.concatenate([[0], np.cumsum(height * width)[:-1]])
@@ -179,7 +179,7 @@ def _last_tenths(x: np.ndarray) -> Parts:
     return x[: stop - n_valid], x[stop - n_valid : stop], x[stop:]
 
 
-def _standardised(train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> Parts:
+def _standardized(train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> Parts:
     both = np.vstack([train, valid])
     mean, scale = both.mean(0), both.std(0)
     train, valid, test = (((x - mean) / scale).astype(np.float32) for x in (train, valid, test))
@@ -188,7 +188,7 @@ def _standardised(train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> Par
 
 def _continuous(x: np.ndarray) -> np.ndarray:
     """Columns whose smallest value occurs at most five times. (The paper means any value; its
-    programme counts the smallest, and that is what everyone compares on.)"""
+    program counts the smallest, and that is what everyone compares on.)"""
     return np.flatnonzero((x == x.min(0)).sum(0) <= _REPEATED)
 
 
@@ -197,7 +197,7 @@ def _npy(member: str) -> np.ndarray:
     return np.load(io.BytesIO(found), allow_pickle=False)
 
 
-def _grey(data: bytes) -> np.ndarray:
+def _gray(data: bytes) -> np.ndarray:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:

@@ -45,17 +45,17 @@ class _NoisyCurve(Truth):
     @property
     @abstractmethod
     def _rule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Centres (n_nodes, 2) and log-weights (n_nodes,) of the quadrature."""
+        """Centers (n_nodes, 2) and log-weights (n_nodes,) of the quadrature."""
 
     def log_prob(self, X: Any) -> np.ndarray:
         """Log-density in nats, (n,), for rows (n, 2)."""
         rows = self._rows(X)
-        centres, log_weight = self._rule
+        centers, log_weight = self._rule
         constant = log_weight - _LOG_2PI - 2 * math.log(self.noise)
         out = np.empty(len(rows))
         for start in range(0, len(rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            square = cdist(rows[block], centres, "sqeuclidean")
+            square = cdist(rows[block], centers, "sqeuclidean")
             terms = constant - square / (2 * self.noise**2)
             top = terms.max(1)
             out[block] = top + np.log(np.exp(terms - top[:, None]).sum(1))
@@ -242,28 +242,28 @@ class EightGaussians(Truth):
         self.radius, self.noise = radius, noise
 
     @property
-    def _centres(self) -> np.ndarray:
+    def _centers(self) -> np.ndarray:
         angle = np.arange(8) * math.pi / 4
         return self.radius * np.stack([np.cos(angle), np.sin(angle)], 1)
 
     def log_prob(self, X: Any) -> np.ndarray:
         """Log-density in nats, (n,), for rows (n, 2)."""
-        square = cdist(self._rows(X), self._centres, "sqeuclidean")
+        square = cdist(self._rows(X), self._centers, "sqeuclidean")
         constant = math.log(8) + _LOG_2PI + 2 * math.log(self.noise)
         return logsumexp(-square / (2 * self.noise**2), axis=1) - constant
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
         """Independent rows, (n_samples, 2)."""
         rng = check_random_state(random_state)
-        centre = self._centres[rng.randint(8, size=n_samples)]
-        return centre + self.noise * rng.normal(size=(n_samples, 2))
+        center = self._centers[rng.randint(8, size=n_samples)]
+        return center + self.noise * rng.normal(size=(n_samples, 2))
 
     @functools.cached_property
     def entropy(self) -> float:
         """Differential entropy in nats: all eight contribute alike, so the trapezoidal rule, which
         is spectrally accurate here, runs over one of them."""
         z, mass = _standard_normal_grid()
-        return float(-(mass * self.log_prob(self._centres[0] + self.noise * z)).sum())
+        return float(-(mass * self.log_prob(self._centers[0] + self.noise * z)).sum())
 
 
 class GaussianGrid(Truth):
@@ -277,7 +277,7 @@ class GaussianGrid(Truth):
     Parameters
     ----------
     spacing : float
-        Distance :math:`a` of neighbouring centres, positive.
+        Distance :math:`a` of neighboring centers, positive.
     noise : float
         The standard deviation :math:`\sigma`, positive.
 
@@ -300,7 +300,7 @@ class GaussianGrid(Truth):
         self.spacing, self.noise = spacing, noise
 
     @property
-    def _centres(self) -> np.ndarray:
+    def _centers(self) -> np.ndarray:
         return self.spacing * np.arange(-2.0, 3.0)
 
     def log_prob(self, X: Any) -> np.ndarray:
@@ -308,23 +308,23 @@ class GaussianGrid(Truth):
         return self._marginal(self._rows(X)).sum(1)
 
     def _marginal(self, x: np.ndarray) -> np.ndarray:
-        z = (x[..., None] - self._centres) / self.noise
+        z = (x[..., None] - self._centers) / self.noise
         return logsumexp(-(z**2) / 2, axis=-1) - math.log(5 * self.noise) - _LOG_2PI / 2
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
         """Independent rows, (n_samples, 2)."""
         rng = check_random_state(random_state)
-        centre = self._centres[rng.randint(5, size=(n_samples, 2))]
-        return centre + self.noise * rng.normal(size=(n_samples, 2))
+        center = self._centers[rng.randint(5, size=(n_samples, 2))]
+        return center + self.noise * rng.normal(size=(n_samples, 2))
 
     @functools.cached_property
     def entropy(self) -> float:
         """Differential entropy in nats: twice that of a coordinate, which is taken by the
-        trapezoidal rule around each centre, spectrally accurate here."""
+        trapezoidal rule around each center, spectrally accurate here."""
         step = 1 / 16
         z = np.arange(-10, 10, step)
         mass = np.exp(-(z**2) / 2 - _LOG_2PI / 2) * step / 5
-        around = self._marginal(self._centres[:, None] + self.noise * z)
+        around = self._marginal(self._centers[:, None] + self.noise * z)
         return float(-2 * (mass * around).sum())
 
 

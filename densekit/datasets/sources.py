@@ -154,7 +154,7 @@ class MarkovText(Truth):
 
 
 class IsingImages(Truth):
-    r"""Black and white images in which neighbouring pixels tend to agree: the Ising model.
+    r"""Black and white images in which neighboring pixels tend to agree: the Ising model.
 
     .. math::  P(x) = \frac{1}{Z} \exp\Big( J \sum_{i \sim j} s_i s_j + h \sum_i s_i \Big), \qquad
                s_i = 2 x_i - 1, \quad x_i \in \{0, 1\},

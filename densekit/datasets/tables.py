@@ -11,7 +11,7 @@ import pandas as pd
 
 from densekit.datasets import fetch
 from densekit.datasets.base import Dataset, split
-from densekit.datasets.catalogue import dataset
+from densekit.datasets.catalog import dataset
 
 _ADULT = (
     "age", "workclass", "fnlwgt", "education", "education_num", "marital_status", "occupation",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from densekit.datasets import fetch
 from densekit.datasets.base import Dataset
-from densekit.datasets.catalogue import dataset
+from densekit.datasets.catalog import dataset
 
 _BLOCK = 1000
 _TEXT8_BLOCK = 256

@@ -163,7 +163,7 @@ def _marginals() -> list[Any]:
 
 
 def _decaying_correlation() -> np.ndarray:
-    """0.7 between neighbouring columns, and so on by powers."""
+    """0.7 between neighboring columns, and so on by powers."""
     i = np.arange(8)
     return 0.7 ** np.abs(i[:, None] - i)
 

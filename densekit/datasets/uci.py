@@ -8,7 +8,7 @@ import numpy as np
 
 from densekit.datasets import fetch
 from densekit.datasets.base import Dataset
-from densekit.datasets.catalogue import dataset
+from densekit.datasets.catalog import dataset
 from densekit.datasets.tables import take
 
 _NAMES = (
@@ -22,7 +22,7 @@ _NAMES = (
 def regression(name: str) -> Dataset:
     """The set called ``name``, float64, target last: test is fold 0, valid a tenth of the rest.
 
-    Upstream has centred the columns, rounded them to five digits and shuffled the rows: units are
+    Upstream has centered the columns, rounded them to five digits and shuffled the rows: units are
     kept, offsets are not. A density wants the clean ones: ``uci_kin40k``, ``uci_pumadyn32nm``,
     ``uci_pendulum`` and ``uci_protein``, of which repeated rows and column 4 (correlation 0.998
     with column 0) are left out. The others have columns of few values, linear dependencies or many

@@ -19,7 +19,7 @@ class Chain(TorchDistribution):
     .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_d
               p(x_{o_s(d)} \mid x_{o_s(1)}, \dots, x_{o_s(d-1)}, c)
 
-    Each product is one pass of the network, and normalised; so is their mean.
+    Each product is one pass of the network, and normalized; so is their mean.
 
     Parameters
     ----------

@@ -7,13 +7,13 @@ r"""Laws of single columns, with parameters that a network puts out for each row
                                                         && \text{integers, ordered codes}
 
 with :math:`F` the logistic function and :math:`f` its slope, or those of the normal law; h is the step
-between neighbouring values, and the outermost bins of ordered codes reach to infinity, so that the
+between neighboring values, and the outermost bins of ordered codes reach to infinity, so that the
 masses sum to one. A code of two values has one logit.
 
 References
 ----------
 Germain, Gregor, Murray & Larochelle 2015, "MADE" (masses). Uria, Murray & Larochelle 2013, "RNADE"
-(mixtures). Salimans, Karpathy, Chen & Kingma 2017, "PixelCNN++" (discretised mixtures of logistics).
+(mixtures). Salimans, Karpathy, Chen & Kingma 2017, "PixelCNN++" (discretized mixtures of logistics).
 """
 
 import math
@@ -30,7 +30,7 @@ from torch.nn.functional import logsigmoid, one_hot, softplus
 from densekit.distributions.logistic import log_mass_between
 
 _FEW = 16
-"""Ordered codes up to so many have a logit each; beyond, neighbours should learn from each other."""
+"""Ordered codes up to so many have a logit each; beyond, neighbors should learn from each other."""
 _MANY_CATEGORIES = 10_000
 """A column with more asks for so much memory that it should be known before it is taken."""
 _RANK = 64
@@ -43,12 +43,12 @@ _SPREAD = math.sqrt(3.0)
 
 def warn_of_many_categories(columns: Iterable[Any], n_rows: int, dtype: torch.dtype) -> None:
     """Say what memory a column of a schema with more than 10,000 ``levels`` takes, before it is taken:
-    what is learnt of each, with its gradient, two moments, average and best, and logits of rows."""
+    what is learned of each, with its gradient, two moments, average and best, and logits of rows."""
     for column in columns:
         if (k := len(column.levels)) > _MANY_CATEGORIES:
             size = k * (6 * (_READ + _RANK + 1) + 3 * n_rows) * dtype.itemsize
             warnings.warn(
-                f"column {column.name!r} has {k:,} categories: what is learnt of each, and their "
+                f"column {column.name!r} has {k:,} categories: what is learned of each, and their "
                 f"masses for {n_rows} rows, take about {size / 2**20:,.0f} MiB; join rare "
                 "categories, or leave the column out, where that is too much",
                 UserWarning,
@@ -69,7 +69,7 @@ class ColumnLaws(nn.Module):
     ordered : bool array (D,)
         Whether the order of the codes means something.
     width : array (D,)
-        Step h between neighbouring integers, 0 for numbers and codes.
+        Step h between neighboring integers, 0 for numbers and codes.
     n_components : int
         Components of each mixture.
     component : {"logistic", "normal"}
@@ -98,8 +98,8 @@ class ColumnLaws(nn.Module):
 
     Notes
     -----
-    A column of more than 64 unordered codes has 64 numbers, which a learnt matrix takes to its
-    logits, and one of more than 32 is read as 16 learnt numbers for each code: what a column costs
+    A column of more than 64 unordered codes has 64 numbers, which a learned matrix takes to its
+    logits, and one of more than 32 is read as 16 learned numbers for each code: what a column costs
     grows with its codes, and not with the product of all widths. Samples are last: parameters
     (P, D, N), values (D, N).
 

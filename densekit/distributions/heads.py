@@ -8,7 +8,7 @@ Each entry of an event gets the law that suits it:
     P(k) &= F((e_{k+1} - \mu) / s) - F((e_k - \mu) / s) && \text{ordered codes } 0, \dots, K-1 \\
     P(k) &= \exp(l_k) / \textstyle\sum_j \exp(l_j)      && \text{other codes, indicators of atoms}
 
-with Student's :math:`t_\nu` (a few wild rows would rule a normal's scale; :math:`\nu > 2` is learnt
+with Student's :math:`t_\nu` (a few wild rows would rule a normal's scale; :math:`\nu > 2` is learned
 for each column), the logistic :math:`F(x) = 1 / (1 + e^{-x})` and the edges
 :math:`e_k = (\Phi^{-1}(k / K) - m) / v`, so that :math:`e_0 = -\infty`, :math:`e_K = \infty` and the
 masses sum to one, outermost bins included. A code with two values has one logit. Given the
@@ -17,8 +17,8 @@ atom it says nothing and is 0.
 
 References
 ----------
-Salimans, Karpathy, Chen & Kingma 2017, "PixelCNN++" (the discretised logistic). Rybkin, Daniilidis
-& Levine 2021, "Simple and effective VAE training with calibrated decoders" (the learnt scale).
+Salimans, Karpathy, Chen & Kingma 2017, "PixelCNN++" (the discretized logistic). Rybkin, Daniilidis
+& Levine 2021, "Simple and effective VAE training with calibrated decoders" (the learned scale).
 """
 
 import math
@@ -51,7 +51,7 @@ class TypedHead(nn.Module):
     ordered : bool array (D,)
         Whether the order of the codes means something.
     width : array (D,)
-        Step between neighbouring integers, 0 for numbers and codes.
+        Step between neighboring integers, 0 for numbers and codes.
     shift, spread : array (D,)
         m and v above, read for ordered codes.
     pairs : sequence of (indicator, value)

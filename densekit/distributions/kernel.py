@@ -20,7 +20,7 @@ _FAR_PAIRS = 2**22
 """Pairs whose distances are taken at a time."""
 
 
-def log_normaliser(kernel: str, n_dims: int) -> float:
+def log_normalizer(kernel: str, n_dims: int) -> float:
     """Minus the log of the integral over the whole space of the kernel of bandwidth one."""
     if kernel == "gaussian":
         return -0.5 * n_dims * math.log(2 * math.pi)
@@ -170,7 +170,7 @@ class KernelDistribution(TorchDistribution):
         n, n_dims = points.shape
         total = n if weights is None else float(weights.double().sum())
         self._log_scale = (
-            log_normaliser(kernel, n_dims) - math.log(total) - n_dims * math.log(self.bandwidth)
+            log_normalizer(kernel, n_dims) - math.log(total) - n_dims * math.log(self.bandwidth)
         )
         super().__init__(Size(), Size((n_dims,)), validate_args=validate_args)
 

@@ -167,7 +167,7 @@ class NormalMixture(TorchDistribution):
     Parameters
     ----------
     weights : Tensor, shape (K,)
-        Positive; they are normalised.
+        Positive; they are normalized.
     loc : Tensor, shape (K, D)
     scale : Tensor, shape (K, D) or (K, D, D)
         Standard deviations, or lower triangular factors of the covariances.

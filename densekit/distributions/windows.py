@@ -1,4 +1,4 @@
-"""Strings longer than a next-token model has learnt to read, scored in windows that overlap."""
+"""Strings longer than a next-token model has learned to read, scored in windows that overlap."""
 
 import torch
 from torch import Tensor

@@ -18,7 +18,7 @@ from densekit.transforms.ode import ContinuousTransform
 
 
 class ContinuousFlow(NeuralDensity):
-    r"""FFJORD: data become noise along the solution of a differential equation that is learnt.
+    r"""FFJORD: data become noise along the solution of a differential equation that is learned.
 
     Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, FFJORD: Free-form Continuous Dynamics for
     Scalable Reversible Generative Models (2019). A network v is the velocity, free in form since time
@@ -58,7 +58,7 @@ class ContinuousFlow(NeuralDensity):
     Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
     than 5,000 rows, and else the standard normal. A draw is the inverse of the very map that is
     scored, to rounding, unless the velocity changes too fast for the grid; a greater ``n_steps`` is
-    the remedy, as it is of any error of the solver. Integers, codes and pixels are dequantised, and
+    the remedy, as it is of any error of the solver. Integers, codes and pixels are dequantized, and
     an exact score is a lower bound then.
 
     Examples

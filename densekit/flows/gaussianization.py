@@ -26,8 +26,8 @@ class GaussianizationFlow(NeuralDensity):
         z_d = \Phi^{-1}\Big(\sum_k w_{dk}\, \Phi\Big(\frac{(R x)_d - m_{dk}}{s_{dk}}\Big)\Big),
         \qquad \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_d \log\frac{dz_d}{d(R x)_d}
 
-    with a rotation R that is learnt as a product of Householder reflections (the first layer has
-    none) and kernels that are learnt too. The layers' parameters are numbers of their own, not
+    with a rotation R that is learned as a product of Householder reflections (the first layer has
+    none) and kernels that are learned too. The layers' parameters are numbers of their own, not
     outputs of a network, unless there is a context: then weights, locations and scales are what a
     network makes of it.
 
@@ -48,7 +48,7 @@ class GaussianizationFlow(NeuralDensity):
     -----
     Events are vectors (D,), images too. Untrained it is nearly the shrunken Gaussian of a table of
     fewer than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantised, and it is a lower bound. The kernels are normal,
+    integers, codes and pixels are dequantized, and it is a lower bound. The kernels are normal,
     where the paper's are logistic: far out each layer is then affine
     (:mod:`densekit.transforms.gaussianize`). Both ways take each layer once; a draw is found by
     bracketing in each coordinate.

@@ -63,9 +63,9 @@ class Glow(NeuralDensity):
     Notes
     -----
     Events are images (C, H, W); tables are refused. Untrained it is the standard normal, up to the
-    order of numbers. On float pixels the score is exact; integers are dequantised, and it is a lower
-    bound. Actnorm is learnt like all else, and not set by the first batch as in the paper: events come
-    standardised, so that it would find nothing to do, and a score, a checkpoint and the processes
+    order of numbers. On float pixels the score is exact; integers are dequantized, and it is a lower
+    bound. Actnorm is learned like all else, and not set by the first batch as in the paper: events come
+    standardized, so that it would find nothing to do, and a score, a checkpoint and the processes
     of a fit need no state beside the weights. The defaults are for a CPU. The paper's CIFAR-10 flow is
     ``Glow(coupling="affine", n_levels=3, n_transforms=32, hidden_sizes=(512, 512), learning_rate=1e-3,
     weight_decay=0.0)``, 44 million weights, and wants a GPU.

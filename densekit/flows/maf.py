@@ -29,7 +29,7 @@ class MaskedAutoregressiveFlow(NeuralDensity):
     autoregressive flow of Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling (2016). The other
     way finds one feature after another. :math:`|a| < 1`; the order of the features is reversed from
     layer to layer, and a scale and a shift per feature follow each, in the place of the paper's batch
-    normalisation: learnt, and the same in training and in scoring.
+    normalization: learned, and the same in training and in scoring.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class MaskedAutoregressiveFlow(NeuralDensity):
     -----
     Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
     than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantised, and it is a lower bound. Each conditional of one
+    integers, codes and pixels are dequantized, and it is a lower bound. Each conditional of one
     layer is normal: several layers, or splines (:class:`~densekit.NeuralSplineFlow`), make it
     anything else. One column can only be scaled and shifted, by the context if there is one.
 

@@ -48,8 +48,8 @@ class NeuralAutoregressiveFlow(NeuralDensity):
     -----
     Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
     than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantised, and it is a lower bound. The density is smooth,
-    unlike a spline's, and its tails are normal with learnt widths.
+    integers, codes and pixels are dequantized, and it is a lower bound. The density is smooth,
+    unlike a spline's, and its tails are normal with learned widths.
 
     Examples
     --------

@@ -56,7 +56,7 @@ class NeuralSplineFlow(NeuralDensity):
         The splines act on [-tail_bound, tail_bound], in standard deviations of the data; beyond, a
         layer is the identity.
     linear : bool, optional
-        A learnt matrix (:class:`~densekit.transforms.linear.LULinear`) before each layer, which mixes
+        A learned matrix (:class:`~densekit.transforms.linear.LULinear`) before each layer, which mixes
         the features, as the paper's tables have it; angles are left out of it. None does so for 100
         features at most: the steps of a matrix grow with their number, and those of 784 pixels
         were too long at the default learning rate.
@@ -69,7 +69,7 @@ class NeuralSplineFlow(NeuralDensity):
     -----
     Events are vectors (D,), images too; batches are turned to (D, n) once for all layers. Untrained
     it is the shrunken Gaussian of a table of fewer than 5,000 rows, and else the standard normal.
-    On continuous columns the score is exact; integers, codes and pixels are dequantised, and it is
+    On continuous columns the score is exact; integers, codes and pixels are dequantized, and it is
     a lower bound. With a context it models p(x given context), and with one column and no context
     its layers are splines without a network's input.
 

@@ -28,7 +28,7 @@ class PlanarFlow(NeuralDensity):
     The paper's map goes from noise to data, for posteriors that are only sampled. Here it goes from data
     to noise: the score, and so training, is the formula, and sampling undoes each layer by solving
     one increasing equation in one number (to the last digits of a float), so that both are exact.
-    :math:`w^T \hat u > -0.95` for whatever is learnt, which is the condition of appendix A.1 with room
+    :math:`w^T \hat u > -0.95` for whatever is learned, which is the condition of appendix A.1 with room
     for float32.
 
     Two departures: a matrix (LU) comes before the first layer, and a scale and a shift per feature
@@ -40,7 +40,7 @@ class PlanarFlow(NeuralDensity):
         Number of layers. One layer can do little; 32 are as good as a few of a coupling flow.
     hidden_sizes : tuple of int
         Hidden layers of the network, one per layer, that gives w, u and b where there is a context;
-        without one they are learnt, and there are no networks.
+        without one they are learned, and there are no networks.
     activation : str
         Activation of the networks.
 
@@ -48,7 +48,7 @@ class PlanarFlow(NeuralDensity):
     -----
     Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
     than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantised, and it is a lower bound. With a context it models
+    integers, codes and pixels are dequantized, and it is a lower bound. With a context it models
     p(x given context).
 
     Examples

@@ -28,7 +28,7 @@ class RadialFlow(NeuralDensity):
 
     The paper's map goes from noise to data, for posteriors that are only sampled. Here it goes from data
     to noise, which makes scores and training the cheaper way; the other way is exact too: along each
-    ray the radius solves a quadratic equation. :math:`\beta > -0.95 \alpha` for whatever is learnt,
+    ray the radius solves a quadratic equation. :math:`\beta > -0.95 \alpha` for whatever is learned,
     which is the condition of appendix A.2 with room for float32.
 
     Two departures: a matrix (LU) comes before the first layer, and a scale and a shift per feature
@@ -40,7 +40,7 @@ class RadialFlow(NeuralDensity):
         Number of layers. One layer can do little: it moves density to or from one point.
     hidden_sizes : tuple of int
         Hidden layers of the network, one per layer, that gives :math:`x_0, \alpha` and
-        :math:`\beta` where there is a context; without one they are learnt, and there are no networks.
+        :math:`\beta` where there is a context; without one they are learned, and there are no networks.
     activation : str
         Activation of the networks.
 
@@ -48,7 +48,7 @@ class RadialFlow(NeuralDensity):
     -----
     Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
     than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantised, and it is a lower bound. With a context it models
+    integers, codes and pixels are dequantized, and it is a lower bound. With a context it models
     p(x given context). It is the weakest of the flows here: for density per second take
     :class:`~densekit.flows.planar.PlanarFlow` or a flow with networks.
 

@@ -26,7 +26,7 @@ class RealNVP(NeuralDensity):
               \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_B a
 
     and :math:`|a| < 1`. A scale and a shift per feature follow each layer, in the place of the paper's
-    batch normalisation: learnt, and the same in training and in scoring.
+    batch normalization: learned, and the same in training and in scoring.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class RealNVP(NeuralDensity):
     -----
     Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
     than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantised, and it is a lower bound. One column can only be
+    integers, codes and pixels are dequantized, and it is a lower bound. One column can only be
     scaled and shifted, by the context if there is one: a normal density.
 
     Examples

@@ -16,7 +16,7 @@ from densekit.transforms.sylvester import SylvesterTransform
 
 
 class SylvesterFlow(NeuralDensity):
-    r"""A Sylvester flow: planar steps, several at a time, in a subspace that is learnt.
+    r"""A Sylvester flow: planar steps, several at a time, in a subspace that is learned.
 
     Van den Berg, Hasenclever, Tomczak and Welling, Sylvester Normalizing Flows for Variational
     Inference (2018). Data x become standard normal noise in ``n_transforms`` layers, each with M
@@ -30,7 +30,7 @@ class SylvesterFlow(NeuralDensity):
     The paper's map goes from noise to data, for posteriors that are only sampled. Here it goes from data
     to noise: the score, and so training, is the formula, and sampling undoes each layer in the
     subspace, one increasing equation in one number after another, M in all (to the last digits of a
-    float), so that both are exact. :math:`R_{ii} \tilde R_{ii} > -0.95` for whatever is learnt,
+    float), so that both are exact. :math:`R_{ii} \tilde R_{ii} > -0.95` for whatever is learned,
     which is the condition of theorem 2 with room for float32.
 
     Three departures: Q is a product of M Householder reflections for any M up to D (the paper has
@@ -46,7 +46,7 @@ class SylvesterFlow(NeuralDensity):
         M, the steps of a layer; no more than there are features are taken.
     hidden_sizes : tuple of int
         Hidden layers of the network, one per layer, that gives R, :math:`\tilde R` and b where there
-        is a context; without one they are learnt, and there are no networks.
+        is a context; without one they are learned, and there are no networks.
     activation : str
         Activation of the networks.
 
@@ -54,7 +54,7 @@ class SylvesterFlow(NeuralDensity):
     -----
     Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
     than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantised, and it is a lower bound. With a context it models
+    integers, codes and pixels are dequantized, and it is a lower bound. With a context it models
     p(x given context).
 
     Examples

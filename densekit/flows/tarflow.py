@@ -41,16 +41,16 @@ class TarFlow(NeuralDensity):
               \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_t \sum_p a_{tp}
 
     with :math:`|a| < 1` and the order of the tokens reversed from layer to layer. A scale and a
-    shift per entry follow each layer: learnt constants, so that an entry may be scaled more.
+    shift per entry follow each layer: learned constants, so that an entry may be scaled more.
 
     **What the score is.** With ``noise_std=0`` (the default) it is the log-density of the data:
-    exact on continuous columns, a lower bound on integers, codes and pixels, whose dequantisation is
+    exact on continuous columns, a lower bound on integers, codes and pixels, whose dequantization is
     the uniform noise that they are trained with. With ``noise_std`` :math:`= \sigma > 0`, as the
     paper trains for the looks of its samples, the flow learns the law of
     :math:`x + \sigma \epsilon`, :math:`\epsilon \sim N(0, I)`, and scores data with it: what
     ``score_samples`` returns is the log-density of that *noisy* law at the row given (a density like
     any other, and blurred), and ``sample`` draws from it, noise included. The units of
-    :math:`\sigma` are standard deviations of each column, or of the dequantised pixels.
+    :math:`\sigma` are standard deviations of each column, or of the dequantized pixels.
 
     ``denoise=True`` moves each draw y to :math:`y + \sigma^2 \nabla_y \log p(y)`, what it was made of
     on average. Draws and scores are then of different laws, the scores still those of the noisy one,

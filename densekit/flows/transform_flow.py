@@ -44,7 +44,7 @@ class TransformFlow(NeuralDensity):
     .. math:: x = T_k(\cdots T_1(z)), \quad z \sim N(0, I), \qquad
               \log p(x) = \log N(z; 0, I) - \sum_i \log\left|\det \frac{dT_i}{dz_{i-1}}\right|
 
-    as ``TransformedDistribution(Normal(0, 1), [T_1, ..., T_k])`` has it, over standardised columns.
+    as ``TransformedDistribution(Normal(0, 1), [T_1, ..., T_k])`` has it, over standardized columns.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class TransformFlow(NeuralDensity):
     the right one. A pickle holds the factory by its name, as pickles do.
 
     Events are vectors (D,), images too. On continuous columns the score is exact; integers, codes
-    and pixels are dequantised, and it is a lower bound.
+    and pixels are dequantized, and it is a lower bound.
 
     Examples
     --------
@@ -117,10 +117,10 @@ class TransformFlow(NeuralDensity):
     def _fit(self, events: Events, context: Tensor | None, weights: Tensor | None = None) -> None:
         # Before the first step, on transforms that are then thrown away.
         one, other = (self._make(self.schema_, self._context_schema) for _ in range(2))
-        learnt = [{p for t in made.values() for p in t.parameters()} for made in (one, other)]
-        if not learnt[0]:
+        learned = [{p for t in made.values() for p in t.parameters()} for made in (one, other)]
+        if not learned[0]:
             raise ValueError(f"{', '.join(one)} have no parameters: there is nothing to learn")
-        if learnt[0] & learnt[1]:
+        if learned[0] & learned[1]:
             raise ValueError(
                 f"transforms={self.transforms!r} returns the same transforms at every call, and with "
                 "them the weights of the last fit: make them inside the function"

@@ -40,7 +40,7 @@ jsonl         no key twice in a record, no half of a surrogate pair
 parquet       the same, both for its pages and for the values that they stand for
 npz           the same, for the array that is read, which is not encrypted
 npy, npz      the header tells of as many bytes as follow it; no Python objects
-images        grey or RGB with 8 bits; all together at most 100 times the size of their files and 100 MB
+images        gray or RGB with 8 bits; all together at most 100 times the size of their files and 100 MB
               more; no image of more than 178,956,970 pixels
 Arrow         not read from files (``.arrow``, ``.feather``): nothing bounds what their buffers unpack to
 streams       ``-`` and pipes: a quarter of the memory that is free

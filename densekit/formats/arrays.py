@@ -153,6 +153,6 @@ def _check_mode(path: Path, image: Any) -> None:
     palette = image.mode == "P" and "transparency" not in image.info
     if not palette and image.mode not in ("1", "L", "RGB"):
         raise FileError(
-            f"{path} has mode {image.mode}; images must be grey or RGB with 8 bits and no alpha: "
+            f"{path} has mode {image.mode}; images must be gray or RGB with 8 bits and no alpha: "
             "convert them (mogrify -alpha off -depth 8 *.png)"
         )

@@ -19,7 +19,7 @@ class GAN(NeuralDensity):
     r"""Generative adversarial network: a generator that a discriminator cannot tell from the data.
 
     With z standard normal (n, ``latent_dim``), rows x (n, D) and the discriminator's logit D(x), the
-    discriminator and the generator minimise in turn
+    discriminator and the generator minimize in turn
 
     .. math::
         L_D &= E[\operatorname{softplus}(-D(x)) + \operatorname{softplus}(D(G(z)))]
@@ -28,7 +28,7 @@ class GAN(NeuralDensity):
 
     the non-saturating loss with the R1 penalty, without which the game need not converge. What is
     kept is the running average of the generator. Of a discrete column the discriminator sees the middle
-    of each value's interval, without the noise of dequantisation, which a generator would have to
+    of each value's interval, without the noise of dequantization, which a generator would have to
     imitate in every column; what the generator draws is rounded to the interval it falls in.
 
     There is no density: ``score_samples`` does not exist. No loss tells when to stop either, so that
@@ -115,7 +115,7 @@ class GAN(NeuralDensity):
     def _discriminator_loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
         with torch.no_grad():
             fake = module.draw(len(events), context)
-        real = module.centre(events.detach()).requires_grad_()
+        real = module.center(events.detach()).requires_grad_()
         logit = module.judge(real, context)
         loss = softplus(-logit) + softplus(module.judge(fake, context))
         if self.r1:
@@ -139,9 +139,9 @@ class GANModule(nn.Module):
         self.generator, self.discriminator = generator, discriminator
         self.register_buffer("like", torch.zeros(latent_dim), persistent=False)
 
-    def centre(self, x: Tensor) -> Tensor:
+    def center(self, x: Tensor) -> Tensor:
         """Relaxed events (n, D) with discrete entries moved to the middle of their intervals."""
-        if not self.schema.quantised.any():
+        if not self.schema.quantized.any():
             return x
         return self.schema.relax(self.schema.unrelax(x), torch.full_like(x[:1], 0.5))[0]
 

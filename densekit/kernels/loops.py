@@ -1,7 +1,7 @@
-"""What compiled loops share: a vectorised exponential and logarithm, threads, memory in one row.
+"""What compiled loops share: a vectorized exponential and logarithm, threads, memory in one row.
 
 The exponential and the logarithm are polynomials (Cephes, Moshier 1989), since calls of a library would
-keep the loops from being vectorised; their relative error is about 1e-7. Importing this imports numba.
+keep the loops from being vectorized; their relative error is about 1e-7. Importing this imports numba.
 """
 
 import os

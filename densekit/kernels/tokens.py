@@ -15,7 +15,7 @@ from torch import Tensor
 from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, share_out, shares
 
 SUMS = MATH | {"reassoc"}
-"""Sums in any order too, or they would not be vectorised."""
+"""Sums in any order too, or they would not be vectorized."""
 _ROW, _INT = numba.float32[::1], numba.int64
 
 
@@ -231,7 +231,7 @@ def _added(x: Tensor, added: Sequence[Tensor]) -> tuple[int, np.ndarray]:
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
-    """Heads (m, h, d): those that have a gain normalised and turned, and the others."""
+    """Heads (m, h, d): those that have a gain normalized and turned, and the others."""
     x, cos, sin, gain = (t.contiguous() for t in (x, cos, sin, gain))
     m, heads, d = x.shape
     y, left = x.new_empty(m, len(gain), d), x.new_empty(m, heads - len(gain), d)
@@ -245,7 +245,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, tiny: float) -> tupl
 def turn_backward(
     x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, gy: Tensor, gleft: Tensor, tiny: float
 ) -> tuple[Tensor, None, None, Tensor]:
-    """Gradients with respect to x and the gains: angles are not learnt."""
+    """Gradients with respect to x and the gains: angles are not learned."""
     x, cos, sin, gain, gy, gleft = (t.contiguous() for t in (x, cos, sin, gain, gy, gleft))
     _, heads, d = x.shape
     gx, parts = torch.empty_like(x), _parts(x.flatten(1))

@@ -45,7 +45,7 @@ def precision(
     X, Y : arrays or DataFrames
         Data (n, ...) and samples (m, ...), at least 2 (k + 2) of each.
     k : int
-        Neighbours, at least 1.
+        Neighbors, at least 1.
     max_rows : int
         Rows taken of each at most: time and memory grow with their square.
     random_state : int
@@ -118,18 +118,18 @@ def coverage(
 
 def _rows(X: Any, Y: Any, k: int, max_rows: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
     if k < 1:
-        raise ValueError(f"k={k}: the number of neighbours is at least 1")
+        raise ValueError(f"k={k}: the number of neighbors is at least 1")
     # Two blocks at least, for the standard error, in which each row has more than k others.
-    name = f"a neighbourhood of k={k}"
+    name = f"a neighborhood of k={k}"
     both = pair(X, Y, name=name, at_least=2 * (k + 2), at_most=max_rows, random_state=seed)
     return both.x, both.y
 
 
 def _estimate(
-    of: Callable[[np.ndarray], Any], centres: np.ndarray, points: np.ndarray, k: int, unit: str
+    of: Callable[[np.ndarray], Any], centers: np.ndarray, points: np.ndarray, k: int, unit: str
 ) -> Estimate:
-    """A statistic of the matrix (n, m) that says which balls of ``centres`` hold which points."""
-    within, between = distances(centres, centres), distances(centres, points)
+    """A statistic of the matrix (n, m) that says which balls of ``centers`` hold which points."""
+    within, between = distances(centers, centers), distances(centers, points)
     np.fill_diagonal(within, np.inf)
     n, m = between.shape
 

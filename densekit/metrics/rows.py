@@ -110,7 +110,7 @@ def standard_error(found: np.ndarray) -> float:
     it is that of the blocks' values over their number.
 
     That holds for distances both where the samples differ and where they do not, and for counts of
-    neighbours; the jackknife and the bootstrap fail for two of these three.
+    neighbors; the jackknife and the bootstrap fail for two of these three.
     """
     return math.sqrt(found.var(1, ddof=1).mean() / found.shape[1])
 
@@ -168,10 +168,10 @@ def in_order(x: Sequence[Any], y: Sequence[Any]) -> list[Any]:
 def _images(x: np.ndarray, y: np.ndarray) -> Pair:
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"rows of X have {x.shape[1]} entries and rows of Y {y.shape[1]}")
-    centre = x.mean(0)
-    spread = math.sqrt(x.var(0).mean()) or math.sqrt(((y - centre) ** 2).mean()) or 1.0
+    center = x.mean(0)
+    spread = math.sqrt(x.var(0).mean()) or math.sqrt(((y - center) ** 2).mean()) or 1.0
     width = x.shape[1]
-    return Pair((x - centre) / spread, (y - centre) / spread, [*range(width)], np.arange(width))
+    return Pair((x - center) / spread, (y - center) / spread, [*range(width)], np.arange(width))
 
 
 def _tables(
@@ -189,20 +189,20 @@ def _tables(
         if nominal[0]:
             blocks.append(_indicators(_levels(a, u), _levels(b, v)))
         else:
-            blocks.append(_standardised(u, v))
+            blocks.append(_standardized(u, v))
     joint = np.concatenate(blocks, 1)
     owner = np.repeat(np.arange(len(x)), [block.shape[1] for block in blocks])
     return Pair(joint[:n], joint[n:], [c.label for c in x], owner)
 
 
-def _standardised(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _standardized(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     if u.dtype.kind == "M":
         origin = u.min()
         u, v = ((a - origin) / np.timedelta64(1, "us") for a in (u, v))
     u, v = u.astype(float), v.astype(float)
     constant = (u == u[0]).all()  # u.std() of a constant may be its rounding error
-    centre = u[0] if constant else u.mean()
-    u, v = u - centre, v - centre
+    center = u[0] if constant else u.mean()
+    u, v = u - center, v - center
     spread = np.sqrt((v**2).mean()) if constant else u.std()
     return np.concatenate([u, v])[:, None] / (spread or 1.0)
 

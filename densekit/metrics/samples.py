@@ -150,7 +150,7 @@ def two_sample_auc(X: Any, Y: Any, *, max_rows: int = 5000, random_state: Any = 
     A random forest is trained to tell rows of ``X`` from rows of ``Y``; each row is judged by the
     trees that did not see it (Lopez-Paz and Oquab 2017, with out-of-bag rows in place of a test
     part). 0.5: it cannot tell them apart; 1: it always can; well below 0.5: the samples lie nearer
-    to the rows of ``X`` than other such rows do, as where the model has learnt these rows by heart.
+    to the rows of ``X`` than other such rows do, as where the model has learned these rows by heart.
     As many rows are taken of each as the smaller has. The standard error is that of Hanley and
     McNeil 1982.
 

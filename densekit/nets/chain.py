@@ -78,7 +78,7 @@ def chain(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], plan: 
     .. math:: h_1 = W_1 \operatorname{asinh}(x) + b_1, \quad
               h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1}, \quad y = W \sigma(h_k) + b
 
-    with the sum left out where two neighbouring layers differ in width, and each W times its mask.
+    with the sum left out where two neighboring layers differ in width, and each W times its mask.
 
     Parameters
     ----------

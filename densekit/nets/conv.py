@@ -22,8 +22,8 @@ class ConvNet(nn.Module):
               h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1}, \quad y = W * \sigma(h_k) + b
 
     with :math:`W_1 *` and :math:`W *` convolutions over 3 x 3 pixels (zeros around the image; a side
-    of one pixel has no neighbours), the other weights acting on the channels of each pixel alone,
-    and the sum left out where two neighbouring layers differ in width. W and b start at zero.
+    of one pixel has no neighbors), the other weights acting on the channels of each pixel alone,
+    and the sum left out where two neighboring layers differ in width. W and b start at zero.
     Kingma and Dhariwal, Glow (2018), section 4, with sums beside the middle layers.
 
     Parameters

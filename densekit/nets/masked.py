@@ -30,7 +30,7 @@ class MaskedNet(nn.Module):
     n_params : int
         P, numbers per feature.
     hidden_sizes : sequence of int
-        Width of each hidden layer, one at least; any width serves any D. Neighbouring layers of
+        Width of each hidden layer, one at least; any width serves any D. Neighboring layers of
         equal width are joined by a residual sum.
     n_context : int
         Number of context features C, seen by all.

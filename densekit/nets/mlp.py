@@ -45,7 +45,7 @@ class MLP(nn.Module):
     Parameters
     ----------
     n_in, n_out : int
-        Width of a row that goes in and of one that comes out. ``n_in`` may be 0: then y is learnt
+        Width of a row that goes in and of one that comes out. ``n_in`` may be 0: then y is learned
         but constant.
     hidden_sizes : sequence of int
         Width of each hidden layer; empty makes the map affine.
@@ -111,7 +111,7 @@ def _linear(fan_in: int, fan_out: int) -> nn.Linear:
     """A linear layer with torch's own initial values; one without inputs is its bias."""
     if fan_in:
         return nn.Linear(fan_in, fan_out)
-    # Built with one input first: torch warns when it initialises a weight without elements.
+    # Built with one input first: torch warns when it initializes a weight without elements.
     layer = nn.Linear(1, fan_out)
     layer.in_features, layer.weight = 0, nn.Parameter(torch.empty(fan_out, 0))
     return layer

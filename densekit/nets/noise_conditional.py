@@ -16,7 +16,7 @@ class NoiseEmbedding(nn.Module):
     r"""Features of a noise level: sines and cosines of log sigma at geometric frequencies, mixed.
 
     Input sigma (n,), output (n, width). Frequencies run from 1/4 to 4 radians per unit of log sigma:
-    the slowest tells the two ends of a range of 1,000 apart, the fastest a level from its neighbour.
+    the slowest tells the two ends of a range of 1,000 apart, the fastest a level from its neighbor.
 
     References
     ----------
@@ -46,7 +46,7 @@ class NoiseConditionalMLP(nn.Module):
               (1 + \gamma_i)\, W_i\, \mathrm{norm}(h_i) + \beta_i)\big), \qquad
               (\gamma_i, \beta_i) = V_i\, e(\sigma, c)
 
-    with neither sum nor norm where two neighbouring layers differ in width (the first always), and
+    with neither sum nor norm where two neighboring layers differ in width (the first always), and
     a last linear layer that starts at zero.
 
     Parameters

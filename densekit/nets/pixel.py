@@ -71,7 +71,7 @@ class PixelNet(nn.Module):
     A vertical stack v knows the rows above the pixel, a horizontal one h those and the pixels to its
     left, so that no pixel before it is hidden as it is from masked square filters. The filters of
     layer l are spread by 1, 2, 4, 1, ... pixels, and the first layers see 3 x 7 pixels above and 3 to
-    the left. A and B start at zero. Rows and columns have a learnt vector each, added at first.
+    the left. A and B start at zero. Rows and columns have a learned vector each, added at first.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ class ResidualNet(nn.Module):
     .. math:: h_1 = W_1 \operatorname{asinh}(x) + V \operatorname{asinh}(c) + b_1, \quad
               h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1}, \quad y = W \sigma(h_k) + b
 
-    with the sum left out where two neighbouring layers differ in width. W and b start at zero.
+    with the sum left out where two neighboring layers differ in width. W and b start at zero.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def glu(x: Tensor, added: Tensor | None = None) -> Tensor:
 
 
 def rotary(x: Tensor, turn: tuple[Tensor, Tensor], gain: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Heads x, (m, h, d), of which as many as there are gains are normalised, each by the root of its
+    r"""Heads x, (m, h, d), of which as many as there are gains are normalized, each by the root of its
     mean square (Henry et al. 2020), scaled by its gain, and turned: each pair
     :math:`(x_i, x_{i + d/2})` by the angle whose cosine and sine, (m, d / 2), are given (Su et al.
     2021). These and the others, (m, gains, d) and (m, h - gains, d).

@@ -116,7 +116,7 @@ Then = Callable[[int, Tensor], Tensor]
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each on the root-mean-square normalised stream and added to it."""
+    """Attention and SwiGLU, each on the root-mean-square normalized stream and added to it."""
 
     loops: ClassVar[str] = KERNEL
 

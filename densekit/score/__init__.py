@@ -1,1 +1,1 @@
-"""Score models: the gradient of the log-density, learnt by denoising."""
+"""Score models: the gradient of the log-density, learned by denoising."""

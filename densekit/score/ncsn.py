@@ -87,7 +87,7 @@ class NoiseConditionalScore(NeuralDensity):
     standard error covers the probes of the trace and the grid of the solver
     (:class:`~densekit.distributions.diffusion.Diffusion`); all rows share the probes, so it does not
     shrink when scores are averaged. Density that is not smooth at ``sigma_min`` is smoothed, and draws
-    of the Langevin sampler agree with the ODE's density only up to discretisation.
+    of the Langevin sampler agree with the ODE's density only up to discretization.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class NoiseConditionalScore(NeuralDensity):
     n_probes: Annotated[int, Interval(ge=2)] = 16
     learning_rate: Annotated[float, Interval(gt=0)] = 4e-3
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995
-    dequantisation_draws: Annotated[int, Interval(ge=2)] = 4
+    dequantization_draws: Annotated[int, Interval(ge=2)] = 4
 
     _default_steps: ClassVar[int] = 3000
     _at_once: ClassVar[tuple[str, ...]] = (

@@ -86,7 +86,7 @@ def try_out(
     >>> from torch.distributions.transforms import ExpTransform
     >>> try_out({"the only one": as_columns(ExpTransform(), 2)}, 2)
     Traceback (most recent call last):
-    ValueError: the only one gives values that are not finite for standardised rows: ...
+    ValueError: the only one gives values that are not finite for standardized rows: ...
     """
     for transform in transforms.values():
         transform.to(dtype).eval().requires_grad_(False)
@@ -135,7 +135,7 @@ def _step(name: str, way: Any, rows: Tensor, context: Tensor | None) -> tuple[Te
         )
     if not (torch.isfinite(after).all() and torch.isfinite(ladj).all()):
         raise ValueError(
-            f"{name} gives values that are not finite for standardised rows: it must take every real "
+            f"{name} gives values that are not finite for standardized rows: it must take every real "
             "number (columns of bounded support are given by support=)"
         )
     return after, ladj

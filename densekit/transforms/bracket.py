@@ -16,7 +16,7 @@ def invert(function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor | None
 
     An interval around ``start`` is doubled until it holds the root, and narrowed by Chandrupatla's
     method (1997): inverse quadratic interpolation where it is safe, else bisection, down to
-    neighbouring floats. Entries that are done stay as they are, so that none depends on its company.
+    neighboring floats. Entries that are done stay as they are, so that none depends on its company.
 
     Parameters
     ----------

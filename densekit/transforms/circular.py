@@ -25,7 +25,7 @@ class CircularSpline:
 
     .. math:: z = \langle f(\langle x + a \rangle) + b - a \rangle
 
-    with f a spline of [-1, 1] onto itself whose slope at both ends is the same, learnt number, and
+    with f a spline of [-1, 1] onto itself whose slope at both ends is the same, learned number, and
     whole turns taken off in the brackets: z and its slope are continuous all round.
 
     Parameters
@@ -33,7 +33,7 @@ class CircularSpline:
     n_bins : int
         K, at least 2.
     turn : float
-        a, which is not learnt: it says where on the circle the ends lie.
+        a, which is not learned: it says where on the circle the ends lie.
 
     Notes
     -----

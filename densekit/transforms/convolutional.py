@@ -15,7 +15,7 @@ class ConvCoupling(ColumnTransform):
     .. math:: z_A = x_A, \qquad z_B = f(x_B;\ \theta(x_A, c))
 
     with A the first half of the channels, and :math:`\theta` a convolutional network, that sees the
-    neighbours of a pixel. Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017).
+    neighbors of a pixel. Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017).
     With an affine f and what follows acting on A alone, it is Glow's split, in which
     :math:`p(x_B \mid x_A)` is normal with a mean and a scale from a network. A single channel goes
     through f whole, with parameters that depend on the context alone.

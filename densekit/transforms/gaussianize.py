@@ -20,7 +20,7 @@ with u = ±(x - m)/s for the side, Q the quantile as a function of the logarithm
 kernels in p, and :math:`h(u) = \phi(u)/\Phi(-u)` the hazard, which neither over- nor underflows.
 
 Between kernels that lie far apart F hardly grows. So z is mixed with a hundredth of x: no slope is
-less than that, and the inverse loses no more than two digits whatever is learnt.
+less than that, and the inverse loses no more than two digits whatever is learned.
 """
 
 import math
@@ -216,7 +216,7 @@ class _Kernels:
         return q, top - normal_tail(q)[1]
 
     def _quantile(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Side (S), places in kernel widths towards it (K, *S), quantile and mass beyond (S)."""
+        """Side (S), places in kernel widths toward it (K, *S), quantile and mass beyond (S)."""
         u = ((x - self.loc) * self.per_scale).clamp(-_REACH, _REACH)
         side = self._side(u)
         u = u * side

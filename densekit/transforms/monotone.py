@@ -53,8 +53,8 @@ class MonotoneElement:
     n_bins : int
         K, at least 1: bins between K + 1 knots.
     bound : float
-        The knots start on [-bound, bound], narrowly where standardised data lie. They move with what
-        is learnt; beyond them the function is affine.
+        The knots start on [-bound, bound], narrowly where standardized data lie. They move with what
+        is learned; beyond them the function is affine.
 
     Notes
     -----

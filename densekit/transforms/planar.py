@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from densekit.nets.amortised import Amortised
+from densekit.nets.amortized import Amortized
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.step import above_minus_one, finite, limited, log_slope, solve_step
 
@@ -38,7 +38,7 @@ class PlanarTransform(ColumnTransform):
     hidden_sizes : sequence of int
         Hidden layers of the network from the context to w, u and b.
     n_context : int
-        Number of context features; without them w, u and b are learnt.
+        Number of context features; without them w, u and b are learned.
     activation : str
         Activation of the network.
 
@@ -66,7 +66,7 @@ class PlanarTransform(ColumnTransform):
         w = torch.randn(n_features)
         w = w / w.norm().clamp_min(0.1)
         start = torch.cat([w, torch.zeros(n_features), torch.randn(1)])
-        self.raw = Amortised(start, hidden_sizes, n_context, activation)
+        self.raw = Amortized(start, hidden_sizes, n_context, activation)
 
     def weights(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         r"""w and :math:`\hat u`, (D, N), and b and c, (N,); N is 1 where there is no context."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from densekit.nets.amortised import Amortised
+from densekit.nets.amortized import Amortized
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.step import above_minus_one, limited, positive
 
@@ -37,7 +37,7 @@ class RadialTransform(ColumnTransform):
     hidden_sizes : sequence of int
         Hidden layers of the network from the context to the parameters.
     n_context : int
-        Number of context features; without them the parameters are learnt.
+        Number of context features; without them the parameters are learned.
     activation : str
         Activation of the network.
 
@@ -64,7 +64,7 @@ class RadialTransform(ColumnTransform):
     ) -> None:
         super().__init__(n_features, n_context)
         start = torch.cat([torch.randn(n_features), torch.zeros(2)])
-        self.raw = Amortised(start, hidden_sizes, n_context, activation)
+        self.raw = Amortized(start, hidden_sizes, n_context, activation)
 
     def weights(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         r""":math:`x_0`, (D, N), :math:`\alpha` and :math:`\beta`, (N,); N is 1 without a context."""

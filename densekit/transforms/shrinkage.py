@@ -1,4 +1,4 @@
-"""A covariance shrunk towards independent columns, as far as rows left out want it."""
+"""A covariance shrunk toward independent columns, as far as rows left out want it."""
 
 from collections.abc import Sequence
 

@@ -118,7 +118,7 @@ class SplineElement:
 
     def start(self) -> Tensor:
         """The identity with knots at B sinh(2 t) / sinh(2), t evenly spaced in [-1, 1]: narrow bins
-        where standardised data lie, (3 K - 1,)."""
+        where standardized data lie, (3 K - 1,)."""
         knots = torch.sinh(torch.linspace(-2, 2, self.n_bins + 1)) / math.sinh(2)
         share = (knots.diff() / 2 - MIN_BIN).clamp_min(MIN_BIN).log()
         return torch.cat([share, share, torch.zeros(self.n_bins - 1)])

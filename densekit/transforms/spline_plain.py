@@ -152,13 +152,13 @@ def backward(
     s = 1 - MIN_BIN * K
     g_share = torch.stack([g_width, g_height]).mul_(s)
     g_before = torch.stack([g_t.neg_(), gy_box]).mul_(s)
-    centre = torch.mul(g_share, b.share).addcmul_(g_before, b.before)
+    center = torch.mul(g_share, b.share).addcmul_(g_before, b.before)
     graw = torch.empty(3 * K - 1, *gy.shape, dtype=gy.dtype, device=gy.device)
     g_bins = graw[: 2 * K].unflatten(0, (2, K))
     for j in range(K):  # a bin left of the chosen one acts through what lies before that
         torch.mul(g_before, b.number[0] > j, out=g_bins[:, j])
     g_bins.scatter_(1, b.number.expand(2, *b.number.shape), g_share[:, None])
-    g_bins.sub_(centre[:, None]).mul_(shares)
+    g_bins.sub_(center[:, None]).mul_(shares)
     g_slopes = graw[2 * K :].zero_()
     g0.mul_(torch.sigmoid(b.raw0)).masked_fill_(b.first, 0.0)
     g1.mul_(torch.sigmoid(b.raw1)).masked_fill_(b.last, 0.0)

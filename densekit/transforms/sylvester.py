@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from densekit.nets.amortised import Amortised
+from densekit.nets.amortized import Amortized
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.linear import Householder
 from densekit.transforms.step import (
@@ -43,7 +43,7 @@ class SylvesterTransform(ColumnTransform):
     hidden_sizes : sequence of int
         Hidden layers of the network from the context to R, :math:`\tilde R` and b.
     n_context : int
-        Number of context features; without them all is learnt. Q is learnt in either case.
+        Number of context features; without them all is learned. Q is learned in either case.
     activation : str
         Activation of the network.
 
@@ -87,7 +87,7 @@ class SylvesterTransform(ColumnTransform):
         above = torch.ones(n_units, n_units).triu(1).flatten().nonzero()[:, 0]
         self.register_buffer("above", above, persistent=False)
         start = torch.cat([torch.randn(n_units), torch.zeros(2 * n_units + 2 * len(above))])
-        self.raw = Amortised(start, hidden_sizes, n_context, activation)
+        self.raw = Amortized(start, hidden_sizes, n_context, activation)
 
     def frame(self) -> Tensor:
         """Q, (D, M)."""

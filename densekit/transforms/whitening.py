@@ -37,7 +37,7 @@ class Whitening(nn.Module):
 
     loc: Tensor
     whiten: Tensor
-    colour: Tensor
+    color: Tensor
     log_det: Tensor
 
     def __init__(self, n_dims: int):
@@ -45,7 +45,7 @@ class Whitening(nn.Module):
         self.fitted = False
         self.register_buffer("loc", torch.zeros(n_dims))
         self.register_buffer("whiten", torch.eye(n_dims))
-        self.register_buffer("colour", torch.eye(n_dims))
+        self.register_buffer("color", torch.eye(n_dims))
         self.register_buffer("log_det", torch.zeros(()))
         self.register_load_state_dict_post_hook(_know_fitted)
 
@@ -62,7 +62,7 @@ class Whitening(nn.Module):
         block = (free[:, None], free)
         self.loc[free] = mean.to(self.loc)
         self.whiten[block] = (vectors * values.rsqrt() @ vectors.T).to(self.whiten)
-        self.colour[block] = (vectors * values.sqrt() @ vectors.T).to(self.colour)
+        self.color[block] = (vectors * values.sqrt() @ vectors.T).to(self.color)
         self.log_det.copy_(-0.5 * values.log().sum())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,13 +75,13 @@ class Whitening(nn.Module):
 
     def columns_inverse(self, z: Tensor) -> Tensor:
         """Columns z (D, N) to columns x."""
-        return self.colour @ z + self.loc[:, None]
+        return self.color @ z + self.loc[:, None]
 
     def inverse(self, z: Tensor) -> Tensor:
         """z to x."""
-        return z @ self.colour + self.loc
+        return z @ self.color + self.loc
 
 
 def _know_fitted(whitening: Whitening, _: object) -> None:
-    """Weights that are loaded were learnt: a fit that goes on from them keeps its coordinates."""
+    """Weights that are loaded were learned: a fit that goes on from them keeps its coordinates."""
     whitening.fitted = True

@@ -1,4 +1,4 @@
-"""Neighbouring transforms of a stack as one compiled pass and one node of autograd.
+"""Neighboring transforms of a stack as one compiled pass and one node of autograd.
 
 Between a flow's matrix products lie short passes over few numbers, and calling them one by one takes
 longer than they do. Written down once on a ``kernels.tape.Tape``, a whole flow is one
@@ -83,7 +83,7 @@ def _writes(part: Writable) -> bool:
 
 
 def together(stack: nn.Module, parts: Sequence[Writable], x: Tensor) -> Sequence[Part]:
-    """The parts of a stack, neighbours that can be written on a tape as one.
+    """The parts of a stack, neighbors that can be written on a tape as one.
 
     Where two of them share a parameter, its gradient is the sum of both uses, and that is autograd's
     to find: such a stack is not written, nor is a part with hooks or parametrized weights.

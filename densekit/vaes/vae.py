@@ -28,7 +28,7 @@ class VAE(NeuralDensity):
         q(z \mid x) = N(\mu(x), \operatorname{diag} \sigma^2(x))
 
     over typed events x (n, D) and latent z (n, ``latent_dim``). Each column has the law of its type
-    (`densekit.distributions.heads`): Student's t, masses of a discretised logistic on integers,
+    (`densekit.distributions.heads`): Student's t, masses of a discretized logistic on integers,
     pixels and ordinals, category probabilities. Trained on the importance-weighted bound
 
     .. math::
@@ -54,7 +54,7 @@ class VAE(NeuralDensity):
     n_importance : int
         K, draws behind each score. Scoring costs K passes of the decoder.
     n_importance_fit : int
-        K while training. With 1 the posterior is pulled towards its one normal and, on data of
+        K while training. With 1 the posterior is pulled toward its one normal and, on data of
         few columns, often into leaving z unused.
     min_scale : float
         Smallest scale of a column given z, in standard deviations of the column: keeps the
@@ -223,8 +223,8 @@ def _n_inputs(schema: Schema) -> int:
 
 
 def _inputs(schema: Schema, x: Tensor) -> Tensor:
-    """What the encoder sees. Images: the middle of each code's bin, standardised, since pictures
-    that use a tenth of the grey levels would be a whisper on the scale of all of them."""
+    """What the encoder sees. Images: the middle of each code's bin, standardized, since pictures
+    that use a tenth of the gray levels would be a whisper on the scale of all of them."""
     if _all_bins(schema):
         return schema.relax(x, torch.full_like(x[:1], 0.5))[0]
     return schema.features(x)

@@ -117,7 +117,7 @@ def test_sharper_draws_are_likelier_and_leave_the_model_alone(models):
         assert model.sample(50, temperature=1.0, random_state=0) == x
 
 
-def test_units_compare_tokenisers():
+def test_units_compare_tokenizers():
     rows = ["the \u00e9t\u00e9", "the cat", "a cat"] * 10
     models = {t: NGram(order=2, tokens=t).fit(rows) for t in ("character", "byte", "word")}
     n_bytes = sum(len(r.encode()) + 1 for r in rows)

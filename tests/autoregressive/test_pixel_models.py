@@ -105,7 +105,7 @@ def test_images_of_any_shape(kind, shape):
 
 
 @BOTH
-def test_colours_follow_one_another(kind):
+def test_colors_follow_one_another(kind):
     """Green is red's equal and blue its opposite: a mass per image near that of one channel."""
     red = levels((2, 2), 1, n=400)
     X = np.stack([red, red, 1 - red], -1)

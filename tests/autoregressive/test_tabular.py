@@ -21,19 +21,19 @@ SMALL = {
     "device": "cpu",
     "dtype": "float64",
 }
-KINDS, COLOURS = ["ash", "elm", "oak"], ["red", "blue"]
+KINDS, COLORS = ["ash", "elm", "oak"], ["red", "blue"]
 
 
 def trees(n=300, seed=0):
     """Three categories that depend on each other."""
     rng = np.random.default_rng(seed)
     kind = rng.choice(KINDS, n, p=[0.5, 0.3, 0.2])
-    colour = np.where(rng.random(n) < np.where(kind == "oak", 0.9, 0.2), "red", "blue")
-    return pd.DataFrame({"kind": kind, "colour": colour, "tall": rng.random(n) < 0.3})
+    color = np.where(rng.random(n) < np.where(kind == "oak", 0.9, 0.2), "red", "blue")
+    return pd.DataFrame({"kind": kind, "color": color, "tall": rng.random(n) < 0.3})
 
 
 EVERY = pd.DataFrame(
-    list(itertools.product(KINDS, COLOURS, [False, True])), columns=["kind", "colour", "tall"]
+    list(itertools.product(KINDS, COLORS, [False, True])), columns=["kind", "color", "tall"]
 )
 
 
@@ -80,7 +80,7 @@ def test_masses_of_all_rows_sum_to_one(n_orders, fitted, averaged):
     assert (est.density_kind_, est.base_measure_) == ("exact", "counting")
 
 
-@pytest.mark.parametrize("given", [["kind"], ["tall"], ["colour", "kind"], []])
+@pytest.mark.parametrize("given", [["kind"], ["tall"], ["color", "kind"], []])
 def test_masses_given_any_columns_sum_to_one(given, averaged):
     mass = pd.Series(np.exp(averaged.score_samples(EVERY, given=given)))
     if not given:
@@ -93,7 +93,7 @@ def test_masses_given_any_columns_sum_to_one(given, averaged):
 
 def test_what_is_given_first_in_the_order_closes_the_chain(fitted):
     """log p(all) = log p(kind) + log p(others | kind), kind being the first of the one order."""
-    alone = EVERY.assign(colour=None, tall=None)
+    alone = EVERY.assign(color=None, tall=None)
     whole = fitted.score_samples(EVERY)
     first = fitted.score_samples(alone)
     rest = fitted.score_samples(EVERY, given=["kind"])
@@ -158,7 +158,7 @@ def test_a_missing_cell_that_comes_last_is_the_sum_over_its_values(fitted):
     np.testing.assert_allclose(marginal, np.logaddexp(*both), atol=1e-9)
 
 
-@pytest.mark.parametrize("column", ["kind", "colour", "tall"])
+@pytest.mark.parametrize("column", ["kind", "color", "tall"])
 def test_masses_of_rows_without_a_column_sum_to_one(column, averaged):
     rest = [c for c in EVERY.columns if c != column]
     rows = EVERY.drop_duplicates(rest).assign(**{column: None})
@@ -166,9 +166,7 @@ def test_masses_of_rows_without_a_column_sum_to_one(column, averaged):
 
 
 def test_a_row_without_any_cell_has_mass_one(averaged):
-    assert averaged.score_samples(
-        EVERY[:2].assign(kind=None, colour=None, tall=None)
-    ).tolist() == [
+    assert averaged.score_samples(EVERY[:2].assign(kind=None, color=None, tall=None)).tolist() == [
         0,
         0,
     ]
@@ -182,8 +180,8 @@ def test_a_missing_number_takes_its_units_along(on_mixed):
     assert np.abs(marginal - without).max() < 3  # both are masses of the other columns
 
 
-def test_missing_cells_are_learnt_from_what_is_there():
-    """A third of the cells blank, at random: what is learnt is the law of whole rows."""
+def test_missing_cells_are_learned_from_what_is_there():
+    """A third of the cells blank, at random: what is learned is the law of whole rows."""
     rng = np.random.default_rng(0)
     X = trees(3000)
     blank = X.astype(object).mask(rng.random(X.shape) < 0.3)
@@ -234,13 +232,13 @@ def test_missing_cells_of_every_container_are_taken(container):
 
 
 def test_a_column_without_a_value_is_an_error():
-    with pytest.raises(ValueError, match=r"'colour' has no value in its first 300 row"):
-        TabularAutoregressive(**SMALL).fit(trees().assign(colour=None))
+    with pytest.raises(ValueError, match=r"'color' has no value in its first 300 row"):
+        TabularAutoregressive(**SMALL).fit(trees().assign(color=None))
 
 
 def test_other_models_still_refuse_missing_values():
-    with pytest.raises(ValueError, match=r"'colour'.*1 missing.*TabularAutoregressive"):
-        densekit.MADE(max_steps=1).fit(trees().assign(colour=[None, *trees()["colour"][1:]]))
+    with pytest.raises(ValueError, match=r"'color'.*1 missing.*TabularAutoregressive"):
+        densekit.MADE(max_steps=1).fit(trees().assign(color=[None, *trees()["color"][1:]]))
 
 
 # ------------------------------------------------------------------------------- draws
@@ -265,12 +263,12 @@ def test_draws_given_a_value_follow_the_scores_given_it(averaged):
 
 
 def test_draws_from_several_restrictions_follow_the_scores(fitted):
-    """p(x | kind in A, colour in B) is p(x) over A x B, normalised: by importance weights."""
-    context = {"kind": ["oak", "elm"], "colour": ["red"], "tall": {False, True}}
+    """p(x | kind in A, color in B) is p(x) over A x B, normalized: by importance weights."""
+    context = {"kind": ["oak", "elm"], "color": ["red"], "tall": {False, True}}
     drawn, info = fitted.sample(20_000, context=context, random_state=0, return_info=True)
-    rows = EVERY[EVERY["kind"].isin(["oak", "elm"]) & (EVERY["colour"] == "red")]
-    # The one order has kind first; colour is one value, so it comes before, by the same network.
-    logp = fitted.score_samples(rows, given=["colour"])
+    rows = EVERY[EVERY["kind"].isin(["oak", "elm"]) & (EVERY["color"] == "red")]
+    # The one order has kind first; color is one value, so it comes before, by the same network.
+    logp = fitted.score_samples(rows, given=["color"])
     expected = np.exp(logp) / np.exp(logp).sum()
     share = drawn.value_counts(normalize=True).reindex(
         pd.MultiIndex.from_frame(rows), fill_value=0
@@ -283,7 +281,7 @@ def test_intervals_are_kept_and_their_draws_follow_the_law(on_mixed):
     free = on_mixed.sample(20_000, random_state=0)
     held = on_mixed.sample(5_000, context={"age": (30.5, 40)}, random_state=1)
     assert held["age"].between(31, 40).all()
-    # An order of its own, age first: it agrees as far as the network has learnt.
+    # An order of its own, age first: it agrees as far as the network has learned.
     kept = free[free["age"].between(31, 40)]
     share = held["age"].value_counts(normalize=True)
     np.testing.assert_allclose(

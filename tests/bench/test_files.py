@@ -198,7 +198,7 @@ WRONG = {
         ["'month'", "'Feb'", "train, valid and test"],
     ),
     "no kind": (RUN + 'kinds = { visit = "ordinal" }', ["kinds", "'visit'", "'visits'"]),
-    "an unknown kind": (RUN + 'kinds = { visits = "colour" }', ["shop.csv", "colour"]),
+    "an unknown kind": (RUN + 'kinds = { visits = "color" }', ["shop.csv", "color"]),
     "an unknown share": (RUN + "split = { tests = 0.2 }", ["unknown key 'tests'", "'test'"]),
     "a share beyond one": (RUN + "split = { test = 2 }", ["split.test=2", "share from 0 to 1"]),
     "shares of all": (RUN + "split = { test = 0.5, valid = 0.5 }", ["nothing to fit"]),

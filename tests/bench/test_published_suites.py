@@ -56,10 +56,10 @@ def test_a_run_fits_and_scores_rows_of_its_shape(name):
     if len(shape) == 1:
         X = rng.normal(size=(600, *shape)).astype(np.float32)
     else:
-        top = 1 if "binarised" in run.data else 255
+        top = 1 if "binarized" in run.data else 255
         X = rng.integers(0, top + 1, size=(160, *shape)).astype(np.uint8)
-    settings = {**run.settings, "max_steps": 1, "dequantisation_draws": 2, "batch_size": 64}
-    if "binarised" in run.data:
+    settings = {**run.settings, "max_steps": 1, "dequantization_draws": 2, "batch_size": 64}
+    if "binarized" in run.data:
         settings["support"] = ("interval", 0, 1)  # as the data set says
     model = resolve(run.model)(random_state=run.seed, **settings).fit(X)
     assert model.n_iter_ == 1

@@ -96,7 +96,7 @@ def test_what_is_not_a_record_is_named(tmp_path):
     path.write_text(json.dumps({**values, "format": 99}) + "\n")
     with pytest.raises(ValueError, match="line 1, is not a record of format 2"):
         read(tmp_path)
-    path.write_text(json.dumps({**values, "colour": 1}) + "\n")
+    path.write_text(json.dumps({**values, "color": 1}) + "\n")
     with pytest.raises(ValueError, match="line 1, is not a record of format 2"):
         read(tmp_path)
     path.write_text("{]\n")

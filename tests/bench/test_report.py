@@ -224,7 +224,7 @@ def test_the_page_holds_all_it_needs(tmp_path):
     assert len(ids) == len(set(ids))
     anchors = {a["href"][1:] for _, a in elements.tags if a.get("href", "")[:1] == "#"}
     assert anchors <= set(ids)
-    # Two curves, one plot of time against score; no colour that the page does not set.
+    # Two curves, one plot of time against score; no color that the page does not set.
     assert sum(tag == "svg" for tag, _ in elements.tags) == 3
     assert "#0101" not in page
 

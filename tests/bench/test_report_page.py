@@ -244,7 +244,7 @@ def test_a_link_to_a_run_opens_it(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_curves_stand_out_from_their_ground(visit, scheme):
     page = visit(color_scheme=scheme)
-    colours = page.evaluate(
+    colors = page.evaluate(
         """() => {
             const style = getComputedStyle(document.documentElement);
             const names = ['card', 'ink', 'link', 'classical', 'flows', 'vaes',
@@ -253,14 +253,14 @@ def test_text_and_curves_stand_out_from_their_ground(visit, scheme):
         }"""
     )
 
-    def luminance(colour):
-        channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    def luminance(color):
+        channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
         linear = np.where(
             channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
         )
         return linear @ [0.2126, 0.7152, 0.0722]
 
-    ground, *rest = map(luminance, colours)
+    ground, *rest = map(luminance, colors)
     contrasts = [(max(c, ground) + 0.05) / (min(c, ground) + 0.05) for c in rest]
-    # WCAG 2.1, 1.4.3: 4.5 for text; names in the plots have their family's colour.
+    # WCAG 2.1, 1.4.3: 4.5 for text; names in the plots have their family's color.
     assert min(contrasts) >= 4.5

@@ -69,7 +69,7 @@ class WrongSignOfJacobian(Normal):
         return super().score_samples(X) + 2 * np.log(self.scale_).sum()
 
 
-class Unnormalised(Normal):
+class Unnormalized(Normal):
     def score_samples(self, X):
         return super().score_samples(X) + 0.05
 
@@ -276,7 +276,7 @@ class DrawsForgetTheCorrelation(Normal):
         return np.linalg.solve(self.root_, super()._noise(n, random_state).T).T
 
 
-class LocationNotLearnt(Normal):
+class LocationNotLearned(Normal):
     def fit(self, X, y=None):
         super().fit(X)
         self.mean_ = self.mean_ + 3 * self.scale_
@@ -348,7 +348,7 @@ MEANT = {
     FlippedSign: "scores_fall_off",
     MissingJacobian: "moves_with_the_units",
     WrongSignOfJacobian: "integrates_to_one_on_a_plane",
-    Unnormalised: "integrates_to_one_on_a_line",
+    Unnormalized: "integrates_to_one_on_a_line",
     BetterThanTheTruth: "never_beats_the_truth",
     SumInScore: "score_is_the_mean",
     LogOfMeanInScore: "score_is_the_mean",
@@ -378,7 +378,7 @@ MEANT = {
     MeanOfLogs: "integrates_to_one_on_a_line",
     ColdDraws: "importance_identity",
     DrawsForgetTheCorrelation: "draws_pass_a_two_sample_test",
-    LocationNotLearnt: "draws_resemble_the_data",
+    LocationNotLearned: "draws_resemble_the_data",
     LabelsBesideTheDraws: "draws_have_the_shape_asked_for",
     ReturnsNothingFromFit: "fit_returns_self",
     ReadsTheBufferAsItLies: "scores_do_not_depend_on_the_dtype",

@@ -1,4 +1,4 @@
-"""Expectation-maximisation against its definition and against scikit-learn's."""
+"""Expectation-maximization against its definition and against scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def clusters(n=400, n_dims=2, seed=0):
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_same_start_same_end_as_scikit_learn(kind):
-    """From the same centres and precisions, ten iterations end at the same parameters."""
+    """From the same centers and precisions, ten iterations end at the same parameters."""
     x, k = clusters(), 4
     torch.manual_seed(0)
     start = em.start(x, None, k, 1, kind, Penalty(1e-6))
@@ -60,7 +60,7 @@ def test_likelihood_never_falls(kind):
     for _ in range(15):
         sums, loglik = em.expect(x, None, m)
         assert (loglik >= before - 1e-9).all()
-        before, m = loglik, em.maximise(sums, 2, kind, Penalty(1e-9))
+        before, m = loglik, em.maximize(sums, 2, kind, Penalty(1e-9))
 
 
 def test_one_component_is_the_sample_moments():
@@ -131,7 +131,7 @@ def test_imagined_rows_are_averaged_in(kind, k):
     parts = [x[label == j] for j in range(k)]
     features = mixtures.quadratic_features(x, kind in ("full", "tied"))
     sums = torch.stack([features[:, label == j].sum(1) for j in range(k)])
-    got = em.maximise(sums[None], d, kind, Penalty(1e-12, rows=a)).scale[0]
+    got = em.maximize(sums[None], d, kind, Penalty(1e-12, rows=a)).scale[0]
     got = got @ got.mT if kind in ("full", "tied") else torch.diag_embed(got.square())
     n = torch.tensor([[len(part)] for part in parts]).double()
     sample = torch.stack([part.T.cov(correction=0) for part in parts])

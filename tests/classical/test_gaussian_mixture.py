@@ -94,7 +94,7 @@ def test_predictions_where_columns_have_masses_follow_bayes():
     rng = np.random.default_rng(0)
     X = np.where(rng.random(600) < 0.4, rng.poisson(4, 600), 60 + rng.poisson(30, 600))[:, None]
     est = GaussianMixture(
-        n_components=2, dequantisation_draws=4096, random_state=0, atom_share=None
+        n_components=2, dequantization_draws=4096, random_state=0, atom_share=None
     ).fit(X)
     assert est.density_kind_ == "lower_bound"
     loc, scale = est.means_[:, 0], np.sqrt(est.covariances_[:, 0, 0])

@@ -151,7 +151,7 @@ def test_one_data_set_with_its_sources(done, tmp_path, monkeypatch):
     assert found["files"][0].startswith(str(tmp_path))
     assert len(found["published"]) == len(info.published)
     out = done("datasets", "power")
-    assert info.licence in out
+    assert info.license in out
     assert info.urls[0] in out
     assert info.published[0].source in out
     assert json.loads(done("datasets", "two_moons", "--json"))["here"] is True

@@ -136,7 +136,7 @@ def test_rows_beyond_a_learned_end_have_no_mass_and_are_counted():
 )
 def test_densities_on_half_lines_integrate_to_one_with_their_atoms(support, draw, atoms):
     x = draw()
-    est = Gaussian(support={0: support}, atom_share=None, dequantisation_draws=256).fit(x[:, None])
+    est = Gaussian(support={0: support}, atom_share=None, dequantization_draws=256).fit(x[:, None])
     assert est.schema_.columns[0].atoms == atoms
     ends = [e for e in est.schema_.columns[0].ends if e is not None]
     # Points that crowd toward the ends, where a density may be infinite.

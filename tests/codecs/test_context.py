@@ -58,7 +58,7 @@ def test_one_column_without_a_name_goes_by_its_place():
         torch.testing.assert_close(codec.encode(again), codec.encode(pd.Series(DIGITS * 1.0)))
 
 
-def test_a_mapping_has_names_that_are_strings_when_it_is_learnt():
+def test_a_mapping_has_names_that_are_strings_when_it_is_learned():
     with pytest.raises(ValueError, match=r"keys \[0, 1\]: names are strings"):
         ContextCodec().fit({0: DIGITS * 1.0, 1: DIGITS * 2.0})
     with pytest.raises(ValueError, match=r"differ in length: {'a': 60, 'b': 1}"):

@@ -1,4 +1,4 @@
-"""ImageCodec: shapes and dtypes, standardised channels, the range, and what it refuses."""
+"""ImageCodec: shapes and dtypes, standardized channels, the range, and what it refuses."""
 
 import math
 
@@ -79,7 +79,7 @@ def test_uniform_floats_have_density_one_under_the_standard_normal():
     assert exact.abs().max() < 1e-4
 
 
-def test_relaxed_channels_are_standardised():
+def test_relaxed_channels_are_standardized():
     X = np.stack(
         [RNG.binomial(255, p, size=(300, 8, 8)) for p in (0.02, 0.5, 0.97)], axis=-1
     ).astype(np.uint8)

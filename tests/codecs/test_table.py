@@ -37,14 +37,14 @@ floats = st.floats(-1e6, 1e6, allow_subnormal=False)
 
 @few
 @given(hnp.arrays(np.float64, (7, 3), elements=floats), st.sampled_from([1e-12, 1.0, 1e12]))
-def test_floats_come_back_and_are_standardised(X, scale):
+def test_floats_come_back_and_are_standardized(X, scale):
     X = X * scale
     if all(len(set(column)) == 1 for column in X.T):
         return
     codec, typed, back = round_trip(X)
     spread = np.abs(X).max()
     np.testing.assert_allclose(back, X, rtol=1e-12, atol=1e-12 * spread)
-    # Standardised, but for columns whose variation drowns in the rounding of their offset.
+    # Standardized, but for columns whose variation drowns in the rounding of their offset.
     wide = X[:, [c.kind == "real" for c in codec.schema.columns]]
     clear = torch.from_numpy(wide.std(0) > 1e-6 * np.abs(wide).max(0))
     assert (typed.mean(0).abs()[clear] < 1e-6).all()
@@ -72,7 +72,7 @@ def test_integers_come_back_exactly(X):
         return
     _, _, back = round_trip(X)
     assert back.dtype == X.dtype
-    # float64 entries tell 2**50 neighbours apart; beyond that spread they cannot.
+    # float64 entries tell 2**50 neighbors apart; beyond that spread they cannot.
     span = max(int(c.max()) - int(c.min()) for c in X.T)
     if span < 2**50:
         np.testing.assert_array_equal(back, X)
@@ -355,7 +355,7 @@ def test_interval_of_integers_makes_them_levels():
     pd.testing.assert_frame_equal(back, X)
 
 
-def test_integers_keep_an_integer_centre():
+def test_integers_keep_an_integer_center():
     X = np.random.default_rng(0).poisson(30, size=(500, 1)) + 10**12
     codec = TableCodec().fit(X)
     typed, _ = codec.encode(X)

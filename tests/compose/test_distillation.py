@@ -31,41 +31,41 @@ def taught():
 
 
 def test_the_student_scores_as_the_teacher_does(taught):
-    X, teacher, learnt = taught
-    apart = teacher.score_samples(X) - learnt.score_samples(X)
-    # What is learnt is the mean over the student's own draws; over the data it comes near.
+    X, teacher, learned = taught
+    apart = teacher.score_samples(X) - learned.score_samples(X)
+    # What is learned is the mean over the student's own draws; over the data it comes near.
     assert abs(apart.mean()) < 0.1
-    assert learnt.density_kind_ == "exact"
-    assert learnt.base_measure_ == "lebesgue"
+    assert learned.density_kind_ == "exact"
+    assert learned.base_measure_ == "lebesgue"
 
 
 def test_the_divergence_is_what_draws_say(taught):
-    _, teacher, learnt = taught
-    drawn = learnt.sample(4000, random_state=0)
+    _, teacher, learned = taught
+    drawn = learned.sample(4000, random_state=0)
     theirs = teacher.sample(4000, random_state=0)
-    reverse = learnt.score(drawn) - teacher.score(drawn)
-    forward = teacher.score(theirs) - learnt.score(theirs)
+    reverse = learned.score(drawn) - teacher.score(drawn)
+    forward = teacher.score(theirs) - learned.score(theirs)
     assert -0.02 < reverse < 0.1
     assert -0.02 < forward < 0.1
-    assert reverse + forward == pytest.approx(min(learnt.history_["valid_loss"]), abs=0.05)
+    assert reverse + forward == pytest.approx(min(learned.history_["valid_loss"]), abs=0.05)
 
 
 def test_draws_have_the_teachers_law(taught):
-    _, teacher, learnt = taught
-    ours, theirs = (est.sample(2000, random_state=1) for est in (learnt, teacher))
+    _, teacher, learned = taught
+    ours, theirs = (est.sample(2000, random_state=1) for est in (learned, teacher))
     for column in (0, 1):
         distance = stats.ks_2samp(ours[:, column], theirs[:, column]).statistic
         assert distance < 0.08
 
 
-def test_a_context_is_learnt_too():
+def test_a_context_is_learned_too():
     g = np.random.default_rng(0)
     c = g.uniform(-2, 2, size=(2000, 1))
     X = c + 0.3 * g.normal(size=(2000, 2))
     teacher = NeuralSplineFlow(n_transforms=2, hidden_sizes=(32,), max_steps=300, random_state=0)
-    learnt = distill(teacher.fit(X, context=c), student(), context=c)
+    learned = distill(teacher.fit(X, context=c), student(), context=c)
     for value in (-1.0, 1.5):
-        drawn = learnt.sample(500, context=[[value]], random_state=0)
+        drawn = learned.sample(500, context=[[value]], random_state=0)
         assert np.allclose(drawn.mean(0), value, atol=0.1)
     with pytest.raises(ValueError, match="context"):
         distill(teacher, student())
@@ -85,11 +85,11 @@ def test_a_student_is_saved_copied_and_fitted_like_any_flow(taught, tmp_path):
 
     import densekit
 
-    X, _, learnt = taught
-    learnt.save(tmp_path / "student.densekit")
+    X, _, learned = taught
+    learned.save(tmp_path / "student.densekit")
     again = densekit.load(tmp_path / "student.densekit")
-    assert np.allclose(again.score_samples(X[:20]), learnt.score_samples(X[:20]), atol=1e-5)
-    copy = pickle.loads(pickle.dumps(learnt)).set_params(max_steps=5)
+    assert np.allclose(again.score_samples(X[:20]), learned.score_samples(X[:20]), atol=1e-5)
+    copy = pickle.loads(pickle.dumps(learned)).set_params(max_steps=5)
     assert copy.fit(X).n_iter_ == 5
 
 
@@ -140,9 +140,9 @@ def test_nothing_is_left_of_what_the_student_knew_before():
     small = {"n_transforms": 1, "hidden_sizes": (8,), "max_steps": 2, "device": "cpu"}
     pupil = MaskedAutoregressiveFlow(direction="sample", **small).fit(frame)
     X = frame.to_numpy()[:, :3]
-    learnt = distill(MaskedAutoregressiveFlow(**small).fit(X), pupil)
-    assert not hasattr(learnt, "feature_names_in_")
-    assert learnt.score_samples(X).shape == (60,)
+    learned = distill(MaskedAutoregressiveFlow(**small).fit(X), pupil)
+    assert not hasattr(learned, "feature_names_in_")
+    assert learned.score_samples(X).shape == (60,)
 
 
 def test_a_transformer_teaches_a_flow_that_draws_at_once():

@@ -18,7 +18,7 @@ def _rows(part):
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_set_here_is_as_catalogued_and_a_codec_takes_its_rows_back(local, name):
+def test_every_set_here_is_as_cataloged_and_a_codec_takes_its_rows_back(local, name):
     from densekit.datasets import info
 
     data, known = local(name), info(name)

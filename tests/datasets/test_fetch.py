@@ -14,7 +14,7 @@ import numpy as np
 import pooch
 import pytest
 
-from densekit.datasets import DownloadError, catalogue, fetch
+from densekit.datasets import DownloadError, catalog, fetch
 
 TEXT = b"0,a foreign line\n1,one\n2,two\n"
 
@@ -58,11 +58,11 @@ def server(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def catalogued(monkeypatch):
-    """Put one file into the catalogue."""
+def cataloged(monkeypatch):
+    """Put one file into the catalog."""
 
     def put(path, **entry):
-        monkeypatch.setattr(catalogue, "_catalogue", lambda: {"files": {path: entry}})
+        monkeypatch.setattr(catalog, "_catalog", lambda: {"files": {path: entry}})
 
     return put
 
@@ -72,8 +72,8 @@ def left(tmp_path):
     return sorted(p.name for p in (tmp_path / "cache").rglob("*") if p.name != ".lock")
 
 
-def test_a_file_is_downloaded_once_and_kept(server, catalogued, tmp_path):
-    catalogued("set/rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+def test_a_file_is_downloaded_once_and_kept(server, cataloged, tmp_path):
+    cataloged("set/rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [TEXT]
     assert fetch.text("set/rows.csv") == TEXT
     assert fetch.text("set/rows.csv") == TEXT
@@ -81,8 +81,8 @@ def test_a_file_is_downloaded_once_and_kept(server, catalogued, tmp_path):
     assert (tmp_path / "cache/set/rows.csv").read_bytes() == TEXT
 
 
-def test_a_download_says_nothing_and_leaves_the_logger_as_it_was(server, catalogued):
-    catalogued("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+def test_a_download_says_nothing_and_leaves_the_logger_as_it_was(server, cataloged):
+    cataloged("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [TEXT]
     said, logger = logging.handlers.BufferingHandler(99), pooch.get_logger()
     level = logger.level
@@ -93,8 +93,8 @@ def test_a_download_says_nothing_and_leaves_the_logger_as_it_was(server, catalog
     assert logger.level == level < logging.WARNING
 
 
-def test_a_cache_that_cannot_be_written_to_can_be_read(server, catalogued, tmp_path, monkeypatch):
-    catalogued("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+def test_a_cache_that_cannot_be_written_to_can_be_read(server, cataloged, tmp_path, monkeypatch):
+    cataloged("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [TEXT]
     fetch.text("rows.csv")
     (tmp_path / "cache/.lock").unlink()
@@ -109,16 +109,16 @@ def test_a_cache_that_cannot_be_written_to_can_be_read(server, catalogued, tmp_p
         fetch.text("rows.csv")
 
 
-def test_failures_and_half_answers_are_tried_again(server, catalogued):
-    catalogued("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+def test_failures_and_half_answers_are_tried_again(server, cataloged):
+    cataloged("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [503, (TEXT[:9], len(TEXT)), TEXT]
     assert fetch.text("rows.csv") == TEXT
     assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize("answer", [TEXT + b"3", 404, (TEXT[:9], len(TEXT))])
-def test_a_failed_download_leaves_nothing(server, catalogued, tmp_path, answer):
-    catalogued("deep/set/rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+def test_a_failed_download_leaves_nothing(server, cataloged, tmp_path, answer):
+    cataloged("deep/set/rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [answer]
     with pytest.raises((ValueError, ConnectionError)):
         fetch.text("deep/set/rows.csv")
@@ -126,8 +126,8 @@ def test_a_failed_download_leaves_nothing(server, catalogued, tmp_path, answer):
     assert len(server.asked) == 3
 
 
-def test_a_wrong_sum_is_said_with_both_sums(server, catalogued, tmp_path):
-    catalogued("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+def test_a_wrong_sum_is_said_with_both_sums(server, cataloged, tmp_path):
+    cataloged("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [b"other"]
     with pytest.raises(ValueError, match=r"did not give rows\.csv") as caught:
         fetch.text("rows.csv")
@@ -137,10 +137,10 @@ def test_a_wrong_sum_is_said_with_both_sums(server, catalogued, tmp_path):
     assert "\n" not in message
 
 
-def test_offline_the_error_says_what_to_put_where(server, catalogued, tmp_path, monkeypatch):
+def test_offline_the_error_says_what_to_put_where(server, cataloged, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEKIT_DATA", str(tmp_path))
     url = "http://127.0.0.1:9/far/rows.csv"  # the port that discards: nobody listens
-    catalogued("set/rows.csv.gz", hash="0", url=url, url_hash=sha256(TEXT))
+    cataloged("set/rows.csv.gz", hash="0", url=url, url_hash=sha256(TEXT))
     with pytest.raises(DownloadError) as caught:
         fetch.text("set/rows.csv.gz")
     message = str(caught.value)
@@ -156,14 +156,14 @@ def test_offline_the_error_says_what_to_put_where(server, catalogued, tmp_path, 
     assert fetch.text("set/rows.csv.gz") == TEXT
 
 
-def test_the_local_folder_comes_first_and_is_checked(server, catalogued, tmp_path, monkeypatch):
+def test_the_local_folder_comes_first_and_is_checked(server, cataloged, tmp_path, monkeypatch):
     packed = gzip.compress(TEXT)
-    catalogued("rows.gz", hash=sha256(packed), url=f"{server.url}/rows", url_hash=sha256(TEXT))
+    cataloged("rows.gz", hash=sha256(packed), url=f"{server.url}/rows", url_hash=sha256(TEXT))
     monkeypatch.setenv("DENSEKIT_DATA", str(tmp_path))
     local = tmp_path / "rows.gz"
     local.write_bytes(packed)
     assert fetch.text("rows.gz") == TEXT
-    assert catalogue.file("rows.gz").locations == (local,)
+    assert catalog.file("rows.gz").locations == (local,)
     local.write_bytes(packed[:-1])
     with pytest.raises(ValueError, match="is not the file expected") as caught:
         fetch.text("rows.gz")
@@ -177,8 +177,8 @@ def test_the_local_folder_comes_first_and_is_checked(server, catalogued, tmp_pat
     assert fetch.text("rows.gz") == TEXT
 
 
-def test_a_damaged_cache_is_fetched_again(server, catalogued, tmp_path):
-    catalogued("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
+def test_a_damaged_cache_is_fetched_again(server, cataloged, tmp_path):
+    cataloged("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [TEXT]
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/rows.csv").write_bytes(TEXT[:-1])
@@ -188,19 +188,19 @@ def test_a_damaged_cache_is_fetched_again(server, catalogued, tmp_path):
 def test_the_folder_must_exist(monkeypatch, tmp_path):
     monkeypatch.setenv("DENSEKIT_DATA", str(tmp_path / "gone"))
     with pytest.raises(NotADirectoryError, match="gone' is not a folder: name the folder"):
-        catalogue.data_folder()
+        catalog.data_folder()
 
 
-def test_other_algorithms_are_named_before_the_sum(server, catalogued):
+def test_other_algorithms_are_named_before_the_sum(server, cataloged):
     md5 = hashlib.md5(TEXT, usedforsecurity=False).hexdigest()
-    catalogued("rows.csv", hash=f"md5:{md5}", url=f"{server.url}/rows.csv")
+    cataloged("rows.csv", hash=f"md5:{md5}", url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [TEXT]
     assert fetch.text("rows.csv") == TEXT
 
 
-def test_lines_are_left_out_before_the_content_is_checked(server, catalogued, tmp_path):
+def test_lines_are_left_out_before_the_content_is_checked(server, cataloged, tmp_path):
     good = TEXT.split(b"\n", 1)[1]
-    catalogued("rows.gz", hash="0", url=f"{server.url}/rows.csv", content=sha256(good))
+    cataloged("rows.gz", hash="0", url=f"{server.url}/rows.csv", content=sha256(good))
     server.answers["/rows.csv"] = [TEXT]
     assert fetch.text("rows.gz", without=b"0,") == good
     with pytest.raises(ValueError, match="is not the data expected") as caught:
@@ -209,7 +209,7 @@ def test_lines_are_left_out_before_the_content_is_checked(server, catalogued, tm
     assert left(tmp_path) == []
 
 
-def test_arrays_from_parts_are_those_of_the_joined_file(server, catalogued, tmp_path, monkeypatch):
+def test_arrays_from_parts_are_those_of_the_joined_file(server, cataloged, tmp_path, monkeypatch):
     rows = {"train": np.arange(6).reshape(3, 2), "test": np.array(["x", "yy"])}
     np.savez(tmp_path / "both.npz", **rows)
     joined = (tmp_path / "both.npz").read_bytes()
@@ -220,7 +220,7 @@ def test_arrays_from_parts_are_those_of_the_joined_file(server, catalogued, tmp_
         + rows["train"].tobytes()
     )
     url = f"{server.url}/{{part}}.npy"
-    catalogued("both.npz", hash=sha256(joined), url=url, parts=["train", "test"], content=content)
+    cataloged("both.npz", hash=sha256(joined), url=url, parts=["train", "test"], content=content)
     for name, array in (("train", rows["train"]), ("test", rows["test"].astype(object))):
         stream = io.BytesIO()
         np.save(stream, array)
@@ -257,7 +257,7 @@ def test_a_pickle_that_runs_something_is_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_members_are_named_by_what_the_pattern_finds(server, catalogued, kind):
+def test_members_are_named_by_what_the_pattern_finds(server, cataloged, kind):
     import tarfile
 
     stream = io.BytesIO()
@@ -272,6 +272,6 @@ def test_members_are_named_by_what_the_pattern_finds(server, catalogued, kind):
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     data = stream.getvalue()
-    catalogued("all", hash=sha256(data), url=f"{server.url}/all")
+    cataloged("all", hash=sha256(data), url=f"{server.url}/all")
     server.answers["/all"] = [data]
     assert fetch.members("all", r"train/\d\.txt$") == {"train/1.txt": b"one"}

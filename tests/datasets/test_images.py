@@ -5,12 +5,12 @@ import struct
 import numpy as np
 import pytest
 
-from densekit.datasets import binarise, catalogue, images
+from densekit.datasets import binarize, catalog, images
 
 
-def test_binarising_draws_each_pixel_with_its_level_as_probability():
-    grey = np.repeat(np.array([0, 1, 64, 128, 254, 255], np.uint8), 40_000).reshape(6, 200, 200)
-    drawn = binarise(grey, seed=1)
+def test_binarizing_draws_each_pixel_with_its_level_as_probability():
+    gray = np.repeat(np.array([0, 1, 64, 128, 254, 255], np.uint8), 40_000).reshape(6, 200, 200)
+    drawn = binarize(gray, seed=1)
     share = drawn.mean((1, 2))
     p = np.array([0, 1, 64, 128, 254, 255]) / 255
     assert np.abs(share - p).max() < 4 * np.sqrt(0.25 / 40_000)
@@ -21,11 +21,11 @@ def test_binarising_draws_each_pixel_with_its_level_as_probability():
 
 
 def test_a_draw_is_fixed_by_its_seed():
-    grey = np.full((30, 8, 8), 128, np.uint8)
-    assert np.array_equal(binarise(grey, 3), binarise(grey, 3))
-    assert not np.array_equal(binarise(grey, 3), binarise(grey, 4))
-    with pytest.raises(TypeError, match="images are float64: grey levels must be uint8"):
-        binarise(grey / 255, 3)
+    gray = np.full((30, 8, 8), 128, np.uint8)
+    assert np.array_equal(binarize(gray, 3), binarize(gray, 3))
+    assert not np.array_equal(binarize(gray, 3), binarize(gray, 4))
+    with pytest.raises(TypeError, match="images are float64: gray levels must be uint8"):
+        binarize(gray / 255, 3)
 
 
 def test_idx_is_read_as_it_is_defined():
@@ -75,12 +75,12 @@ def test_mnist_is_the_original(local):
 
 
 def test_the_dynamic_set_has_other_draws_of_the_same_images(local):
-    grey, fixed, dynamic = map(local, ("mnist", "binarised_mnist", "binarised_mnist_dynamic"))
+    gray, fixed, dynamic = map(local, ("mnist", "binarised_mnist", "binarised_mnist_dynamic"))
     draws = dynamic.train.reshape(4, 50_000, 28, 28)
     assert np.array_equal(draws[0], fixed.train)
     assert np.array_equal(dynamic.valid, fixed.valid)
     assert np.array_equal(dynamic.test.for_scoring(), fixed.test.for_scoring())
-    p = grey.train[:5000] / 255
+    p = gray.train[:5000] / 255
     some = draws[:, :5000]
     for a, b in ((0, 1), (1, 2), (2, 3)):
         agree = p**2 + (1 - p) ** 2
@@ -91,12 +91,12 @@ def test_the_dynamic_set_has_other_draws_of_the_same_images(local):
 def test_every_frey_face_is_in_one_part(local):
     data = local("freyfaces")
     every = np.concatenate([data.train, data.valid, data.test.for_scoring()])
-    path = catalogue.file("freyfaces/freyfaces.npz").locations[0]
+    path = catalog.file("freyfaces/freyfaces.npz").locations[0]
     with np.load(path) as file:
         assert sorted(x.tobytes() for x in file["images"]) == sorted(x.tobytes() for x in every)
 
 
-def test_jpeg_images_are_in_colour(local):
+def test_jpeg_images_are_in_color(local):
     x = local("cifar10_jpeg").train
     assert x.shape[1:] == (32, 32, 3)
     assert x.mean((0, 1, 2)) == pytest.approx([125, 123, 114], abs=3)  # red, green, blue

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from densekit import Gaussian, datasets
-from densekit.datasets import catalogue, fetch, maf
+from densekit.datasets import catalog, fetch, maf
 
 
 def numbered(n, d):
@@ -49,7 +49,7 @@ def test_power_blurs_each_column_by_its_resolution():
         assert np.ptp(low) / step == pytest.approx(width, abs=0.05 * width + 1e-6)
 
 
-def test_standardising_knows_nothing_of_the_test_part():
+def test_standardizing_knows_nothing_of_the_test_part():
     raw = numbered(1000, 8)
     parts = maf.prepare_power(raw)
     both = np.vstack(parts[:2]).astype(float)
@@ -81,7 +81,7 @@ def test_gas_drops_the_first_of_correlated_sensors_until_none_is_left():
     assert [len(p) for p in (train, valid, test)] == [1620, 180, 200]
     every = np.vstack([train, valid, test]).astype(float)
     raw = np.column_stack([columns[s] for s in ("s3", "s4", "s5", "s6")])
-    # Not shuffled, standardised by all rows, and a correlation of -1 is no reason.
+    # Not shuffled, standardized by all rows, and a correlation of -1 is no reason.
     assert every == pytest.approx((raw - raw.mean(0)) / raw.std(0, ddof=1), abs=1e-5)
 
 
@@ -101,7 +101,7 @@ def collisions(n, seed, foreign):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 3))
     x[:, 1] = np.maximum(x[:, 1], -0.5)  # the smallest value many times: dropped
-    x[:, 2] = np.minimum(x[:, 2], 0.5)  # the largest many times: kept, as the programme does
+    x[:, 2] = np.minimum(x[:, 2], 0.5)  # the largest many times: kept, as the program does
     frame = pd.DataFrame(x, columns=["f0", "f1", "f2"])
     frame.insert(0, "label", (np.arange(n) % 2).astype(float))
     return frame.assign(mass=9.0) if foreign else frame
@@ -162,11 +162,11 @@ def archive(monkeypatch, tmp_path):
     (tmp_path / "maf_suite").mkdir()
     (tmp_path / "maf_suite/data.tar.gz").write_bytes(packed)
     monkeypatch.setenv("DENSEKIT_DATA", str(tmp_path))
-    known = catalogue._catalogue()
+    known = catalog._catalog()
     entry = known["files"]["maf_suite/data.tar.gz"]
     md5 = hashlib.md5(packed, usedforsecurity=False).hexdigest()
     files = {"maf_suite/data.tar.gz": {**entry, "hash": f"md5:{md5}"}}
-    monkeypatch.setattr(catalogue, "_catalogue", lambda: {**known, "files": files})
+    monkeypatch.setattr(catalog, "_catalog", lambda: {**known, "files": files})
 
 
 def npy(array):
@@ -283,7 +283,7 @@ def test_each_set_is_read_from_the_archive(name, shape):
 
 
 def striped(height, width, value):
-    """An image whose grey level tells the row and column of each pixel, and the image."""
+    """An image whose gray level tells the row and column of each pixel, and the image."""
     return (value + 2 * np.arange(height)[:, None] + 3 * np.arange(width)).astype(np.uint8)
 
 

@@ -15,7 +15,7 @@ from densekit.datasets.planar import (
 )
 
 # A truth, a box (left, right, bottom, top) with all of its mass that float64 sees, and the step
-# of a rule that integrates it. On the board no cell centre lies on an edge.
+# of a rule that integrates it. On the board no cell center lies on an edge.
 CASES = {
     "moons": (TwoMoons(0.1), (-1.8, 2.8, -1.3, 1.8), 0.025),
     "wide": (TwoMoons(0.3), (-3.4, 4.4, -2.9, 3.4), 0.075),
@@ -102,8 +102,8 @@ def test_the_arcs_are_those_of_scikit_learn():
 @pytest.mark.parametrize("curve", [TwoMoons, Spirals])
 @pytest.mark.parametrize("noise", [0.02, 0.1, 1.0])
 def test_nodes_of_the_quadrature_lie_close(curve, noise):
-    centres, log_weight = curve(noise)._rule
-    gaps = np.linalg.norm(np.diff(centres.reshape(2, -1, 2), axis=1), axis=2)
+    centers, log_weight = curve(noise)._rule
+    gaps = np.linalg.norm(np.diff(centers.reshape(2, -1, 2), axis=1), axis=2)
     assert gaps.max() <= noise / 2
     assert np.exp(log_weight).sum() == pytest.approx(1)
 
@@ -146,7 +146,7 @@ def test_outside_the_board_is_minus_infinity():
 
 
 def test_eight_gaussians_lie_on_the_circle():
-    # Far apart, each centre has an eighth of a Gaussian's peak.
+    # Far apart, each center has an eighth of a Gaussian's peak.
     truth = EightGaussians(3.0, 0.1)
     diagonal = 3 / math.sqrt(2)
     scores = truth.log_prob([[3, 0], [0, -3], [diagonal, -diagonal]])

@@ -83,7 +83,7 @@ def test_log_prob_of_a_string_is_the_sum_over_its_steps():
     assert np.exp(source.log_prob(["zx", "zxy", "yyyx"])) == pytest.approx(expected)
 
 
-def test_a_row_score_does_not_depend_on_its_neighbours():
+def test_a_row_score_does_not_depend_on_its_neighbors():
     source = MarkovText()
     texts = source.sample(20, random_state=3)
     alone = [source.log_prob([text])[0] for text in texts]

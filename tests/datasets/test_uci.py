@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from densekit import datasets
-from densekit.datasets import catalogue, uci
+from densekit.datasets import catalog, uci
 
 _CLEAN = ("kin40k", "pumadyn32nm", "pendulum", "protein")
 
@@ -35,8 +35,8 @@ def test_clean_sets_hold_nothing_that_a_likelihood_could_run_away_on(local, name
 
 def test_all_sets_of_the_folder_are_there(local):
     local("uci_yacht")
-    path = catalogue.file("uci_regression/yacht/data.csv.gz").locations[0]
-    if catalogue.data_folder() is None:
+    path = catalog.file("uci_regression/yacht/data.csv.gz").locations[0]
+    if catalog.data_folder() is None:
         pytest.skip("the set comes from the cache: no folder to list")
     folders = {f"uci_{p.name}" for p in path.parents[1].iterdir() if p.is_dir()}
     assert folders == {n for n in datasets.names() if n.startswith("uci_")}

@@ -64,7 +64,7 @@ def test_a_missing_cell_is_not_known_to_those_that_come_after_it(parts):
 
 
 def test_importance_weights_give_the_law_restricted(parts):
-    """Two columns restricted, in one order: p(x) over the rows allowed, normalised."""
+    """Two columns restricted, in one order: p(x) over the rows allowed, normalized."""
     conditions = {0: Condition(values=(0.0, 1.0)), 1: Condition(values=(0.0, 2.0))}
     dist = AnyOrder(*parts, ORDERS[:1], conditions=conditions)
     torch.manual_seed(0)

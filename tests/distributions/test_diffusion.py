@@ -11,7 +11,7 @@ from densekit.distributions.diffusion import Diffusion, NoiseSchedule
 from densekit.transforms.whitening import Whitening
 
 PLAN = NoiseSchedule()
-# At the top of this one any density of our tests is white noise, centred or not.
+# At the top of this one any density of our tests is white noise, centered or not.
 FAR = NoiseSchedule(sigma_max=1000.0, n_ode_steps=72)
 
 
@@ -174,7 +174,7 @@ def test_a_frame_moves_the_density():
     white.fit(MultivariateNormal(loc, 100 * covariance).sample((5000,)))
     d = Diffusion(lambda x, s, _: -x / (1 + s**2), frame(2, 2), torch.Size([2]), frame=white)
     x = torch.randn(50, 2, dtype=torch.float64) * 10
-    near = MultivariateNormal(white.loc, white.colour @ white.colour.T)
+    near = MultivariateNormal(white.loc, white.color @ white.color.T)
     assert torch.allclose(d.log_prob(x), near.log_prob(x), atol=0.01)
     assert torch.allclose(torch.cov(d.sample((5000,)).T), 100 * covariance, rtol=0.1, atol=5)
 

@@ -83,11 +83,13 @@ def test_samples_have_the_moments(diagonal):
     d = NormalMixture(weights, loc, scale)
     x = d.sample((40_000,))
     own = torch.diag_embed(scale.square()) if diagonal else scale @ scale.mT
-    centred = loc - d.mean
-    covariance = torch.einsum("k,kij->ij", d.weights, own + centred[:, :, None] * centred[:, None])
+    centered = loc - d.mean
+    covariance = torch.einsum(
+        "k,kij->ij", d.weights, own + centered[:, :, None] * centered[:, None]
+    )
     torch.testing.assert_close(x.mean(0), d.mean, atol=0.05, rtol=0)
     torch.testing.assert_close(x.T.cov(), covariance, atol=0.15, rtol=0)
-    # The order carries no information: neighbours are uncorrelated.
+    # The order carries no information: neighbors are uncorrelated.
     assert torch.corrcoef(torch.stack([x[1:, 0], x[:-1, 0]]))[0, 1].abs() < 0.02
 
 

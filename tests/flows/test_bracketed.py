@@ -77,7 +77,7 @@ def test_trained_undoes_its_own_samples(kind, dtype, tol):
 
 
 @every
-def test_untrained_is_the_standard_normal_of_the_standardised_data(kind):
+def test_untrained_is_the_standard_normal_of_the_standardized_data(kind):
     X = 3 + 2 * rng().normal(size=(200, 3))
     flow = small(kind, max_steps=1, learning_rate=1e-12).fit(X)
     flow.module_.frame = None  # the Gaussian that it begins as

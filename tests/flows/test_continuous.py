@@ -148,7 +148,7 @@ def test_images_of_few_pixels_are_bounds_and_of_many_are_estimates():
         assert (flow.score_samples(images) < 0).all()
 
 
-def test_ffjord_untrained_is_the_standard_normal_of_the_standardised_data():
+def test_ffjord_untrained_is_the_standard_normal_of_the_standardized_data():
     X = 3 + 2 * rng().normal(size=(200, 3))
     flow = ContinuousFlow(**SMALL | {"max_steps": 1, "learning_rate": 1e-12}).fit(X)
     flow.module_.frame = None  # the Gaussian that it begins as

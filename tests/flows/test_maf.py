@@ -31,7 +31,7 @@ def shaken(direction, n_features=3):
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_bent_density_is_learnt(direction):
+def test_a_bent_density_is_learned(direction):
     X, new = bent(3000, 1), bent(2000, 2)
     flow = MaskedAutoregressiveFlow(direction=direction, **SMALL).fit(X)
     truth = stats.norm.logpdf(new[:, 0]) + stats.norm.logpdf(new[:, 1], new[:, 0] ** 2, 0.3)
@@ -81,7 +81,7 @@ def test_untrained_it_is_the_normal_of_the_data(direction):
     changes = {"max_steps": 1, "learning_rate": 1e-12, "validation_fraction": 0.0}
     flow = MaskedAutoregressiveFlow(direction=direction, **SMALL | changes).fit(X)
     # Of its shrinkage no more than that it shrinks: the folds that choose it are drawn by the fit.
-    scale, color = X.std(0), flow.module_.frame.colour.double().numpy()
+    scale, color = X.std(0), flow.module_.frame.color.double().numpy()
     shrinkage = 1 - (color @ color)[0, 1] / np.corrcoef(X.T)[0, 1]
     assert 0 <= shrinkage < 0.1
     covariance = (1 - shrinkage) * np.cov(X.T, ddof=0) + shrinkage * np.diag(scale**2)

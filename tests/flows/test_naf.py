@@ -51,7 +51,7 @@ def test_naf_follows_its_context(n_columns):
     assert flow.score(X, context=c) > flow.score(X, context=c[::-1]) + 1
 
 
-def test_naf_untrained_is_the_standard_normal_of_the_standardised_data():
+def test_naf_untrained_is_the_standard_normal_of_the_standardized_data():
     X = 3 + 2 * rng().normal(size=(200, 3))
     flow = NeuralAutoregressiveFlow(**SMALL | {"max_steps": 1, "learning_rate": 1e-12}).fit(X)
     flow.module_.frame = None  # the Gaussian that it begins as
@@ -60,7 +60,7 @@ def test_naf_untrained_is_the_standard_normal_of_the_standardised_data():
 
 
 def test_naf_draws_are_where_their_noise_is():
-    """Data to noise and back through all layers, with learnt weights, in float64."""
+    """Data to noise and back through all layers, with learned weights, in float64."""
     X = rng().standard_t(3, size=(500, 4))
     flow = NeuralAutoregressiveFlow(**SMALL | {"max_steps": 100}, dtype="float64").fit(X)
     transform = flow.module_.transform

@@ -68,7 +68,7 @@ def test_nsf_takes_images_and_gives_images_back():
     assert (flow.score_samples(images) < 0).all()
 
 
-def test_nsf_untrained_is_the_standard_normal_of_the_standardised_data():
+def test_nsf_untrained_is_the_standard_normal_of_the_standardized_data():
     X = 3 + 2 * rng().normal(size=(200, 3))
     flow = NeuralSplineFlow(**SMALL | {"max_steps": 1, "learning_rate": 1e-12}).fit(X)
     flow.module_.frame = None  # the Gaussian that it begins as

@@ -31,7 +31,7 @@ def on_torus(request):
     return NeuralSplineFlow(support=CIRCLE, **SMALL | more).fit(X)
 
 
-def test_the_torus_is_learnt_with_its_dependence(on_torus):
+def test_the_torus_is_learned_with_its_dependence(on_torus):
     X, truth = torus(3000, 1)
     assert truth - 0.12 < on_torus.score(X) < truth + 0.03
     drawn = on_torus.sample(4000, random_state=0)
@@ -66,7 +66,7 @@ def test_density_and_slope_go_on_over_the_seam(on_torus):
         assert np.allclose(before, after, atol=0.02)
 
 
-def test_one_angle_is_learnt_to_a_hundredth_of_a_nat():
+def test_one_angle_is_learned_to_a_hundredth_of_a_nat():
     law = stats.vonmises(3.0, loc=0.1)
     X, new = (np.mod(law.rvs((3000, 1), random_state=s), TURN) for s in (0, 1))
     flow = NeuralSplineFlow(n_transforms=2, max_steps=300, support=CIRCLE, **SMALL).fit(X)

@@ -81,7 +81,7 @@ NFLOWS = {
 
 
 @pytest.mark.parametrize("name", NFLOWS)
-def test_a_gaussian_is_learnt_by_each_linear_layer_of_nflows(name):
+def test_a_gaussian_is_learned_by_each_linear_layer_of_nflows(name):
     X, new = gaussian(1500, 3), gaussian(2000, 3, seed=1)
     # Householder's are rotations, about scales: of three columns not every matrix.
     near = 0.5 if name == "householder" else 0.05

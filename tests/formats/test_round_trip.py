@@ -171,7 +171,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 5, 4, 3)).astype(np.uint
 @pytest.mark.parametrize(
     "images",
     [IMAGES, IMAGES[..., 0], IMAGES[..., 0] > 99],
-    ids=["colour", "grey", "one bit"],
+    ids=["color", "gray", "one bit"],
 )
 def test_a_folder_of_images_comes_back_in_order(tmp_path, images):
     write(images, tmp_path / "pictures")

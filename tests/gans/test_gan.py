@@ -73,7 +73,7 @@ def test_the_discriminator_sees_the_middle_of_every_interval():
     expected = torch.tensor(
         [[0.3, stats.norm.ppf(1 / 8), 1.25], [-2, stats.norm.ppf(7 / 8), -1.25]]
     )
-    torch.testing.assert_close(module.centre(noisy), expected.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(module.center(noisy), expected.float(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_losses_at_a_blind_discriminator_are_those_of_a_coin():
@@ -168,8 +168,8 @@ def test_no_mode_of_a_ring_of_eight_is_lost():
     angle = 2 * np.pi * rng.integers(8, size=4000) / 8
     X = 2 * np.c_[np.cos(angle), np.sin(angle)] + 0.1 * rng.normal(size=(4000, 2))
     drawn = GAN(random_state=0).fit(X).sample(4000, random_state=0)
-    centres = 2 * np.c_[np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)]
-    distance = np.linalg.norm(drawn[:, None] - centres, axis=-1)
+    centers = 2 * np.c_[np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)]
+    distance = np.linalg.norm(drawn[:, None] - centers, axis=-1)
     near = distance.min(1) < 0.4
     assert near.mean() > 0.7
     share = np.bincount(distance.argmin(1)[near], minlength=8) / len(drawn)

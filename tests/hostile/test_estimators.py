@@ -25,7 +25,7 @@ CHEAP = {
     "n_probes": 2,
     "n_importance": 2,
     "n_init": 1,
-    "dequantisation_draws": 2,
+    "dequantization_draws": 2,
     "order": 2,
     "random_state": 0,
     "verbose": False,

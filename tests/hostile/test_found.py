@@ -22,7 +22,7 @@ def test_a_draw_beyond_the_floats_is_the_largest_float():
     assert codec.decode(FAR).ravel().tolist() == [-LARGEST, LARGEST]
 
 
-def test_a_row_too_far_to_standardise_has_no_mass():
+def test_a_row_too_far_to_standardize_has_no_mass():
     codec = TableCodec().fit(np.array([[-1e-300], [1e-300], [0.0]]))
     for rows in (np.array([[1e16], [0.0]]), np.array([[LARGEST], [0.0]])):
         typed, ladj = codec.encode(rows)
@@ -31,7 +31,7 @@ def test_a_row_too_far_to_standardise_has_no_mass():
         assert torch.isfinite(ladj[1])
 
 
-def test_a_context_too_far_to_standardise_is_refused():
+def test_a_context_too_far_to_standardize_is_refused():
     codec = ContextCodec().fit(np.array([[-1e-300], [1e-300], [0.0]]))
     with pytest.raises(ValueError, match="context row 1 has a number too far"):
         codec.encode(np.array([[0.0], [1e16]]))

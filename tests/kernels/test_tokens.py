@@ -79,25 +79,25 @@ def test_they_can_be_differentiated_twice(case):
     given = [x[:6] if x.ndim > 1 else x for x in given]
     weights = [numbers(*y.shape, seed=7) for y in formula(*given)]
 
-    def curvature(function, given, learnt):
+    def curvature(function, given, learned):
         given = [x.clone() for x in given]
-        given[learnt].requires_grad_()
+        given[learned].requires_grad_()
         total = sum(
             (y * y * w.to(y.dtype)).sum() for y, w in zip(function(*given), weights, strict=True)
         )
-        (slope,) = torch.autograd.grad(total, given[learnt], create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), given[learnt])[0]
+        (slope,) = torch.autograd.grad(total, given[learned], create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), given[learned])[0]
 
-    for learnt in range(len(given)):
-        want = curvature(formula, [x.double() for x in given], learnt)
-        found = curvature(ours, given, learnt)
+    for learned in range(len(given)):
+        want = curvature(formula, [x.double() for x in given], learned)
+        found = curvature(ours, given, learned)
         assert float(want.abs().max()) > 1e-3
         size = float(want.abs().max())
         torch.testing.assert_close(found.double(), want, rtol=1e-4, atol=1e-5 * size)
 
 
 @pytest.mark.parametrize("name", ["rms_norm", "swiglu", "glu", "glu alone"])
-def test_a_row_does_not_depend_on_its_neighbours(name):
+def test_a_row_does_not_depend_on_its_neighbors(name):
     ours, _, given = CASES[name]
     for whole, part in zip(ours(*given), ours(*(x[5:9] for x in given)), strict=True):
         assert torch.equal(whole[5:9], part)

@@ -9,7 +9,7 @@ ALL = (precision, recall, density, coverage)
 
 
 def test_balls_by_hand():
-    # Nearest neighbours make the balls [-1, 1] [0, 2] [1, 5] [3, 11] [7, 23] [15, 47] of x
+    # Nearest neighbors make the balls [-1, 1] [0, 2] [1, 5] [3, 11] [7, 23] [15, 47] of x
     # and [-3.5, -.5] [-2, 1] [-.5, 9.5] [4.5, 17.5] [11, 85] [48, 152] of y.
     x = [0.0, 1, 3, 7, 15, 31]
     y = [-2.0, -0.5, 4.5, 11, 48, 100]
@@ -74,7 +74,7 @@ def test_an_outlier_inflates_precision_and_not_density():
 
 
 def test_ties_of_wide_discrete_rows_count():
-    # Each row of y is as far from x[0] as its nearest neighbours are, by other roundings.
+    # Each row of y is as far from x[0] as its nearest neighbors are, by other roundings.
     width = 300
     x = np.concatenate([np.zeros((1, width)), np.eye(width)[:20]])
     y = np.concatenate([np.eye(width)[20:40]])
@@ -82,10 +82,10 @@ def test_ties_of_wide_discrete_rows_count():
     assert tight.value == 1
 
 
-def test_bad_neighbours():
+def test_bad_neighbors():
     x = np.zeros((20, 2))
     for metric in ALL:
-        with pytest.raises(ValueError, match="k=0: the number of neighbours is at least 1"):
+        with pytest.raises(ValueError, match="k=0: the number of neighbors is at least 1"):
             metric(x, x, k=0)
-        with pytest.raises(ValueError, match="neighbourhood of k=9 needs 22 of each"):
+        with pytest.raises(ValueError, match="neighborhood of k=9 needs 22 of each"):
             metric(x, x, k=9)

@@ -40,7 +40,7 @@ def test_levels_are_equally_far_apart():
     same = letters[:, None] == letters
     assert apart[same] == pytest.approx(0)
     assert np.ptp(apart[~same]) == pytest.approx(0, abs=1e-12)
-    # Names mean nothing: relabelled levels leave every metric as it was.
+    # Names mean nothing: relabeled levels leave every metric as it was.
     rename = {"a": "z", "b": "y", "c": "x"}
     x, y = pd.DataFrame({"c": list("abcab") * 3}), pd.DataFrame({"c": list("bbcaa") * 3})
     new = energy_distance(x.replace(rename), y.replace(rename))

@@ -43,7 +43,7 @@ def test_conv_net_gives_the_same_with_and_without_gradients(n_context, monkeypat
     torch.testing.assert_close(pieces, net(x, given), atol=1e-12, rtol=1e-12)
 
 
-def test_conv_net_sees_its_neighbours_and_no_further():
+def test_conv_net_sees_its_neighbors_and_no_further():
     net = make(1, 1, (9, 9), (4,))
     x = torch.zeros(81, 1, dtype=torch.float64)
     moved = x.clone()

@@ -24,7 +24,7 @@ def rows(net, sources, tokens):
     return hidden.split((tokens != 0).sum(1).tolist())
 
 
-def test_padding_and_neighbours_change_nothing(net):
+def test_padding_and_neighbors_change_nothing(net):
     together = rows(net, SOURCES, TOKENS)
     for i, found in enumerate(together):
         source, tokens = SOURCES[i][SOURCES[i] != 0], TOKENS[i][TOKENS[i] != 0]

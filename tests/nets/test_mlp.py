@@ -30,7 +30,7 @@ def test_zero_last_starts_at_zero_and_can_still_learn():
     assert net.layers[-1].weight.grad.abs().sum() > 0
 
 
-def test_no_inputs_gives_a_learnt_constant():
+def test_no_inputs_gives_a_learned_constant():
     net = MLP(0, (8,), 2)
     y = net(torch.zeros(5, 0))
     assert y.shape == (5, 2)

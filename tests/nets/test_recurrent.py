@@ -17,7 +17,7 @@ def net(request):
     return net.double().eval()
 
 
-def test_padding_and_neighbours_change_nothing(net):
+def test_padding_and_neighbors_change_nothing(net):
     alone = [net(row[row != 0].unsqueeze(0)) for row in ROWS]
     torch.testing.assert_close(net(ROWS), torch.cat(alone))
 

@@ -45,7 +45,7 @@ def test_rotary_products_depend_on_the_distance_only(net):
 
 
 @pytest.mark.parametrize("left", [True, False])
-def test_padding_and_neighbours_change_nothing(net, left):
+def test_padding_and_neighbors_change_nothing(net, left):
     lengths = [6, 1, 4]
     tokens = ragged(lengths, 8, left)
     alone = [net(row[row != 0].unsqueeze(0)) for row in tokens]

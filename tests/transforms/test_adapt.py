@@ -108,7 +108,7 @@ def test_a_trial_names_the_transform_and_the_fault(transforms, said):
         try_out(named(*transforms()), 3)
 
 
-def test_a_trial_refuses_a_transform_that_cannot_be_learnt():
+def test_a_trial_refuses_a_transform_that_cannot_be_learned():
     with pytest.raises(
         NotImplementedError, match=r"^1: Planar goes from noise to data and cannot"
     ):

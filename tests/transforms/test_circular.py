@@ -59,7 +59,7 @@ def test_once_round_increasing_and_without_a_seam():
     assert z[0].item() == pytest.approx(z[-1].item(), abs=1e-12)
     assert log_slope[0].item() == pytest.approx(log_slope[-1].item(), abs=1e-12)
     slope_there = log_slope[0].abs()
-    assert slope_there > 0.05  # learnt, and not 1
+    assert slope_there > 0.05  # learned, and not 1
 
 
 def test_the_log_slope_is_that_of_autodiff():

@@ -22,7 +22,7 @@ IMAGE = (4, 1, 1)
 BOTH_WAYS = {
     "affine": lambda: torchs.AffineTransform(torch.arange(4.0), torch.arange(1.0, 5.0)),
     "affine of events": lambda: torchs.AffineTransform(1.0, torch.arange(1.0, 5.0), event_dim=1),
-    "learnt affine": lambda: torchs.AffineTransform(
+    "learned affine": lambda: torchs.AffineTransform(
         nn.Parameter(torch.arange(4.0)), nn.Parameter(torch.ones(4) * 2)
     ),
     "independent": lambda: torchs.IndependentTransform(
@@ -93,7 +93,7 @@ FLOAT32_ONLY = ("autoregressive", "stable autoregressive", "autoregressive inver
 """Pyro's inverse makes zeros of torch's default dtype."""
 
 
-LEARNT = [name for name, make in BOTH_WAYS.items() if list(FromPyro(make(), D).parameters())]
+LEARNED = [name for name, make in BOTH_WAYS.items() if list(FromPyro(make(), D).parameters())]
 
 
 def seeded(make):
@@ -182,7 +182,7 @@ def test_a_transform_with_one_way_has_that_one_and_names_the_other(name):
         scores.to_data(x)
 
 
-@pytest.mark.parametrize("name", [*LEARNT, "planar inverse"])
+@pytest.mark.parametrize("name", [*LEARNED, "planar inverse"])
 def test_no_value_is_one_of_older_weights(name):
     make = BOTH_WAYS.get(name, lambda: pyros.planar(D).inv)
     ours = FromPyro(seeded(make), D).eval()
@@ -231,7 +231,7 @@ def test_the_state_dict_holds_everything_that_was_drawn_or_given(name):
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
-def test_it_copies_and_pickles_after_it_has_learnt(name):
+def test_it_copies_and_pickles_after_it_has_learned(name):
     ours = FromPyro(seeded(BOTH_WAYS[name]), D).eval()
     x = rows(9).T
     z, ladj = ours.to_noise(x)
@@ -249,8 +249,8 @@ def test_bare_tensors_follow_the_dtype():
         assert (z.dtype, ladj.dtype) == (torch.float64, torch.float64)
 
 
-def test_a_learnt_tensor_gets_its_gradient():
-    ours = FromPyro(BOTH_WAYS["learnt affine"](), D)
+def test_a_learned_tensor_gets_its_gradient():
+    ours = FromPyro(BOTH_WAYS["learned affine"](), D)
     assert [p.shape for p in ours.parameters()] == [(4,), (4,)]
     z, ladj = ours.to_noise(rows(9).T)
     (0.5 * (z * z).sum() - ladj.sum()).backward()

@@ -50,7 +50,7 @@ def test_the_radius_is_that_found_by_bracketing(seed):
     torch.testing.assert_close(ours, r, atol=1e-13, rtol=1e-13)
 
 
-def test_radial_keeps_its_centre_and_every_ray():
+def test_radial_keeps_its_center_and_every_ray():
     layer = moved(3)
     x0 = layer.weights()[0][:, 0]
     torch.testing.assert_close(layer.inv(x0), x0)
@@ -64,7 +64,7 @@ def test_radial_keeps_its_centre_and_every_ray():
 
 
 @pytest.mark.parametrize("n_features", [1, 3])
-def test_radial_gradients_at_its_centre_are_finite(n_features):
+def test_radial_gradients_at_its_center_are_finite(n_features):
     layer = moved(n_features)
     x = layer.weights()[0].detach().expand(n_features, 2).clone().requires_grad_()
     for way in (layer.to_noise, layer.to_data):

@@ -32,7 +32,7 @@ def columns(d, n, dtype=torch.float64, seed=1):
     return (2 * torch.randn(d, n, generator=g, dtype=torch.float64)).to(dtype)
 
 
-def test_patches_hold_each_pixel_once_and_neighbours_together():
+def test_patches_hold_each_pixel_once_and_neighbors_together():
     tokens = patches((3, 6, 8), 4)  # three high, four wide, three channels
     assert tokens.shape == (4, 36)
     assert sorted(tokens.flatten().tolist()) == list(range(144))

@@ -1,4 +1,4 @@
-"""Neighbouring transforms as one compiled pass: the numbers of plain torch in float64."""
+"""Neighboring transforms as one compiled pass: the numbers of plain torch in float64."""
 
 import copy
 import pickle

@@ -1,6 +1,6 @@
-"""Curves as SVG that takes its colours from the page, so that they suit a light and a dark one.
+"""Curves as SVG that takes its colors from the page, so that they suit a light and a dark one.
 
-Figures are drawn without pyplot, in placeholder colours that become CSS variables.
+Figures are drawn without pyplot, in placeholder colors that become CSS variables.
 """
 
 import io
@@ -74,7 +74,7 @@ def learning_curve(history: dict[str, Any], family: str, name: str) -> Markup | 
         dashes: dict[str, Any] = (
             {"linestyle": (0, (2, 1.5)), "alpha": 0.75} if key == "train_loss" else {}
         )
-        axes.plot(x, y, color=colour(family), **dashes)
+        axes.plot(x, y, color=color(family), **dashes)
     axes.set_ylim(*_without_start([y for _, y in curves.values()]))
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds")
@@ -95,13 +95,13 @@ def time_against_score(points: Sequence[Point], truth: float | None, name: str) 
         return None
     figure, axes = _figure(400, max(190, 60 + 17 * len(points)))
     for p in points:
-        face = "none" if p.baseline else colour(p.family)
+        face = "none" if p.baseline else color(p.family)
         axes.errorbar(
             p.seconds,
             p.score,
             p.error if math.isfinite(p.error) else None,
             fmt=_MARKERS.get(p.family, "X"),
-            color=colour(p.family),
+            color=color(p.family),
             markerfacecolor=face,
             markersize=6,
             elinewidth=1,
@@ -117,8 +117,8 @@ def time_against_score(points: Sequence[Point], truth: float | None, name: str) 
     return _svg(figure, "time against score", name)
 
 
-def colour(family: str) -> str:
-    """The family's placeholder, which the page's CSS gives its colour."""
+def color(family: str) -> str:
+    """The family's placeholder, which the page's CSS gives its color."""
     return _PLACEHOLDER[family if family in FAMILIES else "other"]
 
 
@@ -155,7 +155,7 @@ def _plain_or_power(value: float, _position: float | None = None) -> str:
 def _names(axes: Axes, points: Sequence[Point], truth: float | None) -> None:
     """A name for each point right of the axes, at its height as far as there is room."""
     low, high = axes.get_ylim()
-    labels = [(p.score, p.label, colour(p.family), p.seconds) for p in points]
+    labels = [(p.score, p.label, color(p.family), p.seconds) for p in points]
     if truth is not None and math.isfinite(truth):
         labels.append((truth, "the truth", _PLACEHOLDER["ink"], axes.get_xlim()[1]))
     labels.sort(key=lambda label: label[0])
@@ -184,7 +184,7 @@ def _names(axes: Axes, points: Sequence[Point], truth: float | None) -> None:
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
     """Rising heights moved apart to at least ``gap``, each as near to its own as that allows.
 
-    Neighbours that collide become a block around their mean (pool adjacent violators on the
+    Neighbors that collide become a block around their mean (pool adjacent violators on the
     heights less their place times the gap: isotonic regression).
 
     Examples
@@ -212,7 +212,7 @@ def _floats(values: Any) -> np.ndarray:
 
 
 def _svg(figure: Figure, what: str, name: str) -> Markup:
-    """The figure for a page: no declarations, colours by name, ids of its own."""
+    """The figure for a page: no declarations, colors by name, ids of its own."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -33,17 +33,17 @@ _TONES = {
     "score": "#8a6cf0",
     "other": "#b87878",
 }
-_GREY = "#808890"
+_GRAY = "#808890"
 _PIXELS: dict[Any, Any] = {
     **STYLE,
     "font.size": 8.0,
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": _GREY,
-    "text.color": _GREY,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "xtick.labelcolor": _GREY,
-    "ytick.labelcolor": _GREY,
+    "axes.edgecolor": _GRAY,
+    "axes.labelcolor": _GRAY,
+    "text.color": _GRAY,
+    "xtick.color": _GRAY,
+    "ytick.color": _GRAY,
+    "xtick.labelcolor": _GRAY,
+    "ytick.labelcolor": _GRAY,
 }
 _MAX_POINTS = 400
 _MAX_COLUMNS = 5
@@ -51,7 +51,7 @@ _FEW_LEVELS, _MAX_BARS = 12, 6
 _CELL = 0.93
 """Share of a pair plot's cell that the picture fills."""
 # Enough for dots on nothing, and a third of the bytes.
-_COLOURS, _DPI = 40, 140
+_COLORS, _DPI = 40, 140
 _GRID, _GRID_WIDTH = (6, 8), 560
 _N_TEXTS, _TEXT_LENGTH = 6, 400
 
@@ -209,9 +209,9 @@ def _over_density(
 def _pairs(
     rows: pd.DataFrame, data: pd.DataFrame | None, like: pd.DataFrame, tone: str
 ) -> tuple[Markup, int]:
-    """Histograms and scatters of numbers, bars of levels; rows of the data in grey behind."""
+    """Histograms and scatters of numbers, bars of levels; rows of the data in gray behind."""
     numbers, levels = _chosen(like)
-    layers = [(frame, c) for frame, c in ((data, _GREY), (rows, tone)) if frame is not None]
+    layers = [(frame, c) for frame, c in ((data, _GRAY), (rows, tone)) if frame is not None]
     high, low = (400 if numbers else 0), (175 if levels else 0)
     figure = _blank(400, high + low)
     outside = 0
@@ -258,9 +258,9 @@ def _pair_grid(
                 axes.scatter(x, y, s=3, color=tone, alpha=0.45 if behind else 0.7, linewidths=0)
     for i, name in enumerate(names):
         axes.hlines(
-            [k - 1 - i] * (i + 1), range(i + 1), np.arange(i + 1) + _CELL, _GREY, linewidth=0.6
+            [k - 1 - i] * (i + 1), range(i + 1), np.arange(i + 1) + _CELL, _GRAY, linewidth=0.6
         )
-        axes.vlines(range(i + 1), k - 1 - i, k - 1 - i + _CELL, _GREY, linewidth=0.6)
+        axes.vlines(range(i + 1), k - 1 - i, k - 1 - i + _CELL, _GRAY, linewidth=0.6)
         middle = _CELL / 2
         text = _short(name, 52 // k)
         axes.text(-0.04, k - 1 - i + middle, text, rotation=90, ha="right", va="center")
@@ -318,7 +318,7 @@ def _short(text: Any, length: int) -> str:
 def _grid(images: np.ndarray, like: np.ndarray) -> Markup:
     """Up to 48 images, (n, height, width) or (n, height, width, channels), with a pixel between.
 
-    Grey levels and colours are those of the data: its darkest entry is black, its lightest white.
+    Gray levels and colors are those of the data: its darkest entry is black, its lightest white.
     """
     if images.ndim not in (3, 4) or images.shape[1:] != like.shape[1:]:
         raise ValueError(
@@ -358,7 +358,7 @@ def _png(figure: Figure) -> Markup:
         # A column's name in a script that the font lacks is drawn as boxes, and no more.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", metadata={"Software": None})
-    picture = Image.open(buffer).quantize(_COLOURS, method=Image.Quantize.FASTOCTREE)
+    picture = Image.open(buffer).quantize(_COLORS, method=Image.Quantize.FASTOCTREE)
     return _uri(picture)
 
 

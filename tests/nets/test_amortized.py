@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from densekit.nets.amortised import Amortised
+from densekit.nets.amortized import Amortized
 
 
-def test_without_a_context_the_numbers_are_learnt_themselves():
+def test_without_a_context_the_numbers_are_learned_themselves():
     start = torch.tensor([1.0, -2.0, 0.5])
-    numbers = Amortised(start, (8,))
+    numbers = Amortized(start, (8,))
     assert [p.shape for p in numbers.parameters()] == [(3, 1)]
     assert torch.equal(numbers(), start[:, None])
     with torch.no_grad():
@@ -16,7 +16,7 @@ def test_without_a_context_the_numbers_are_learnt_themselves():
 
 def test_a_context_starts_at_the_same_numbers_and_can_change_them():
     start = torch.tensor([1.0, -2.0, 0.5])
-    numbers = Amortised(start, (8,), n_context=2)
+    numbers = Amortized(start, (8,), n_context=2)
     context = torch.randn(2, 7)
     assert torch.equal(numbers(context), start[:, None].expand(-1, 7))
     numbers(context).square().sum().backward()
@@ -28,4 +28,4 @@ def test_a_context_starts_at_the_same_numbers_and_can_change_them():
 
 def test_a_context_that_is_missing_is_named():
     with pytest.raises(ValueError, match="context=None"):
-        Amortised(torch.zeros(2), (8,), n_context=1)()
+        Amortized(torch.zeros(2), (8,), n_context=1)()

@@ -18,7 +18,7 @@ _ROWS = 4096
 """Relaxed events scored at once: the draws of a few rows go together, those of many one by one."""
 
 
-class Dequantised(MonteCarloDistribution):
+class Dequantized(MonteCarloDistribution):
     r"""Typed events t, of which codes and integers have a mass and numbers a density.
 
     .. math:: \log P(t) \ge E\Big[\log \frac1K \sum_{k=1}^K p(z(t, u_k))\,
@@ -46,12 +46,12 @@ class Dequantised(MonteCarloDistribution):
 
     @constraints.dependent_property(is_discrete=True)
     def support(self) -> Any:
-        """All typed events; values that no code has score as their neighbours do."""
+        """All typed events; values that no code has score as their neighbors do."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Dequantised":
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Dequantized":
         """The same distribution with a larger batch shape."""
-        return Dequantised(self.relaxed.expand(batch_shape), self.schema, self.draws)
+        return Dequantized(self.relaxed.expand(batch_shape), self.schema, self.draws)
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The bound and its standard error (:func:`log_mean_exp`), in float64."""

@@ -4,11 +4,11 @@ import re
 import pytest
 
 from densekit import datasets, metrics
-from densekit.datasets import binary, catalogue
+from densekit.datasets import binary, catalog
 
 
-def test_every_set_is_catalogued_and_every_entry_is_a_set():
-    assert set(catalogue.listed()) == set(datasets.names())
+def test_every_set_is_cataloged_and_every_entry_is_a_set():
+    assert set(catalog.listed()) == set(datasets.names())
 
 
 def test_names_by_modality_make_up_all_names():
@@ -25,7 +25,7 @@ def test_no_loading_is_needed_to_know(monkeypatch):
     monkeypatch.setattr("densekit.datasets.fetch._fetch", fail)
     for name in datasets.names():
         known = datasets.info(name)
-        assert known.licence
+        assert known.license
         assert known.source
         assert known.rows is not None or name == "pydoc"
         assert (known.columns is None) == (known.modality == "text")

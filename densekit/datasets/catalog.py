@@ -1,4 +1,4 @@
-"""What is known of a data set without loading it: the catalogue, and entries of it."""
+"""What is known of a data set without loading it: the catalog, and entries of it."""
 
 import functools
 import importlib.resources
@@ -48,13 +48,13 @@ class File:
 
 @dataclass(frozen=True)
 class Info:
-    """A data set as the catalogue has it.
+    """A data set as the catalog has it.
 
     Examples
     --------
     >>> from densekit.datasets import info
     >>> adult = info("adult")
-    >>> adult.modality, adult.rows, adult.columns, adult.licence
+    >>> adult.modality, adult.rows, adult.columns, adult.license
     ('table', (29305, 3256, 16281), 15, 'CC BY 4.0')
     >>> info("mnist").published[4]
     Published(model='FFJORD', value=0.99, unit='bits per dim', source='Grathwohl et al. 2019, ...')
@@ -66,7 +66,7 @@ class Info:
     """Of train, valid and test; None where they depend on the version of Python."""
     columns: int | None
     """Entries of a row; None for text."""
-    licence: str
+    license: str
     source: str
     published: tuple[Published, ...] = ()
     files: tuple[File, ...] = field(default=(), repr=False)
@@ -114,31 +114,31 @@ def cache_folder() -> Path:
 
 
 @functools.cache
-def _catalogue() -> dict[str, Any]:
-    text = importlib.resources.files("densekit.datasets").joinpath("catalogue.toml").read_bytes()
+def _catalog() -> dict[str, Any]:
+    text = importlib.resources.files("densekit.datasets").joinpath("catalog.toml").read_bytes()
     return tomllib.loads(text.decode())
 
 
 def listed() -> tuple[str, ...]:
-    """Names of the sets in the catalogue."""
-    return tuple(_catalogue()["sets"])
+    """Names of the sets in the catalog."""
+    return tuple(_catalog()["sets"])
 
 
 def file(path: str) -> File:
     """The file at ``path`` under the folder DENSEKIT_DATA."""
-    entry = _catalogue()["files"][path]
+    entry = _catalog()["files"][path]
     return File(path, **{**entry, "parts": tuple(entry.get("parts", ()))})
 
 
 def entry(name: str) -> Info:
-    """What the catalogue says of a set."""
-    facts = _catalogue()["sets"][name]
+    """What the catalog says of a set."""
+    facts = _catalog()["sets"][name]
     return Info(
         name,
         facts["modality"],
         tuple(facts["rows"]) if "rows" in facts else None,
         facts.get("columns"),
-        facts["licence"],
+        facts["license"],
         facts["source"],
         tuple(Published(m, v, facts["unit"], s) for m, v, s in facts.get("published", ())),
         tuple(file(path) for path in facts.get("files", ())),
@@ -146,7 +146,7 @@ def entry(name: str) -> Info:
 
 
 def dataset(name: str, parts: Iterable[Any], **domain: Any) -> Dataset:
-    """The set called ``name`` of train, valid and test, with what the catalogue says of it."""
+    """The set called ``name`` of train, valid and test, with what the catalog says of it."""
     train, valid, test = parts
     known = entry(name)
     return Dataset(

@@ -1,4 +1,4 @@
-"""Numbers that are learnt, or that a network finds in the context."""
+"""Numbers that are learned, or that a network finds in the context."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from densekit.nets.residual import ResidualNet
 
 
-class Amortised(nn.Module):
-    r"""The raw parameters of a transform: P learnt numbers, or P functions of the context.
+class Amortized(nn.Module):
+    r"""The raw parameters of a transform: P learned numbers, or P functions of the context.
 
     Where there is no context they are one column (P, 1), which broadcasts against a batch. With one
-    they are the output of a :class:`~densekit.nets.residual.ResidualNet` of it, (P, N): amortised,
+    they are the output of a :class:`~densekit.nets.residual.ResidualNet` of it, (P, N): amortized,
     in the words of Rezende and Mohamed, Variational Inference with Normalizing Flows (2015).
 
     Parameters
@@ -28,9 +28,9 @@ class Amortised(nn.Module):
 
     Examples
     --------
-    >>> Amortised(torch.zeros(3), (16,))().shape
+    >>> Amortized(torch.zeros(3), (16,))().shape
     torch.Size([3, 1])
-    >>> Amortised(torch.zeros(3), (16,), n_context=2)(torch.ones(2, 10)).shape
+    >>> Amortized(torch.zeros(3), (16,), n_context=2)(torch.ones(2, 10)).shape
     torch.Size([3, 10])
     """
 
