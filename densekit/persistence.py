@@ -138,7 +138,7 @@ def _fill(
     ages = (vars(base).get("_before", {}) for base in reversed(kind.__mro__))
     before = {name: value for age in ages for name, value in age.items()}
     estimator: DensityEstimator = kind(
-        **{**before, **given, **kind._as_read(content["parameters"])}
+        **{**before, **given, **kind._as_read(content["parameters"])}  # type: ignore[attr-defined]
     )
     check_parameters(estimator)
     facts = {name: value for name, value in fitted.items() if name != "weights_"}
