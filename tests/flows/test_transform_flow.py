@@ -184,7 +184,7 @@ def test_a_factory_is_asked_as_its_signature_says():
 
 WRONG = {
     "a list": ([LULinear(2)], TypeError, "transforms must be Callable or None, got list"),
-    "a module": (pyros.spline(2), TypeError, "transforms is a Spline, and would take its weights"),
+    "a module": (pyros.spline(2), TypeError, "transforms is a Spline, whose weights every clone"),
     "no list": (lambda d: LULinear(d), TypeError, r"returned LULinear\(\), of type LULinear"),
     "an empty list": (lambda d: [], TypeError, r"returned \[\].*one at least"),
     "something else": (
