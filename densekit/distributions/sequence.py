@@ -149,7 +149,7 @@ class TokenSequence(TorchDistribution):
             width = self.source.shape[-1]
             source = self.source.to(self.model.device).expand(*shape, width)
             for piece in source.reshape(shape.numel(), width).split(rows):
-                yield self.model.reading(piece)  # type: ignore[attr-defined]
+                yield self.model.conditioned_on(piece)  # type: ignore[attr-defined]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-mass of strings, (\\*shape, L) to (\\*shape,), in nats, END included."""

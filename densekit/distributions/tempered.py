@@ -53,9 +53,9 @@ class Tempered:
         """Where its tensors are."""
         return self.model.device
 
-    def reading(self, source: Tensor) -> "Tempered":
+    def conditioned_on(self, source: Tensor) -> "Tempered":
         """The same of a model that writes from sources, (n, S)."""
-        model = self.model.reading(source)  # type: ignore[attr-defined]
+        model = self.model.conditioned_on(source)  # type: ignore[attr-defined]
         return Tempered(model, self.temperature, self.top_k, self.top_p)
 
     def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
