@@ -56,16 +56,18 @@ class MonteCarloDistribution(TorchDistribution, ABC):
         return self.log_prob_and_error(value)[0]
 
 
-def grown(bank: Tensor, n: int, draw: Callable[[int], Tensor]) -> Tensor:
+def resized(bank: Tensor, n: int, draw: Callable[[int], Tensor]) -> Tensor:
     """The first n entries of a bank of noise; what it lacks is drawn by ``draw``, given how many, under
     a seed that is a function of the bank: copies of a model have the same bank of any size.
 
     Examples
     --------
     >>> bank = torch.zeros(2, 3)
-    >>> more = grown(bank, 4, lambda k: torch.rand(k, 3))
-    >>> torch.equal(more, grown(bank, 4, lambda k: torch.rand(k, 3))), grown(bank, 1, torch.rand).shape
-    (True, torch.Size([1, 3]))
+    >>> more = resized(bank, 4, lambda k: torch.rand(k, 3))
+    >>> torch.equal(more, resized(bank, 4, lambda k: torch.rand(k, 3)))
+    True
+    >>> resized(bank, 1, torch.rand).shape
+    torch.Size([1, 3])
     """
     if n <= len(bank):
         return bank[:n]

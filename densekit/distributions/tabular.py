@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densekit.distributions.anyorder import AnyOrder
-from densekit.distributions.montecarlo import grown
+from densekit.distributions.montecarlo import resized
 from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.observed import ObservedNet
 from densekit.nets.orders import draw_orders
@@ -37,7 +37,7 @@ class TabularModule(nn.Module):
         are."""
         orders, D = self.orders, self.laws.n_dims
         if n_orders is not None:
-            orders = grown(orders, n_orders, lambda k: draw_orders(D, range(D), k + 1)[1:])
+            orders = resized(orders, n_orders, lambda k: draw_orders(D, range(D), k + 1)[1:])
         return AnyOrder(self.net, self.laws, orders, given, conditions, method, draws)
 
     def summary(self, events: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from densekit.base import Capabilities, DensityKind
 from densekit.codecs.schema import Schema
 from densekit.distributions.flow import FlowDistribution, FlowModule
-from densekit.distributions.montecarlo import grown
+from densekit.distributions.montecarlo import resized
 from densekit.distributions.ode import HutchinsonFlow, HutchinsonModule, random_signs
 from densekit.nets.velocity import VelocityNet
 from densekit.neural import NeuralDensity
@@ -109,7 +109,7 @@ class ContinuousFlow(NeuralDensity):
         if not isinstance(module, HutchinsonModule):
             return FlowDistribution(transform, context, frame=module.frame)
         n_dims = transform.n_features
-        probes = grown(module.probes.T, self.n_probes, lambda k: random_signs(k, n_dims)).T
+        probes = resized(module.probes.T, self.n_probes, lambda k: random_signs(k, n_dims)).T
         return HutchinsonFlow(transform, probes, context, module.frame)
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
