@@ -190,7 +190,7 @@ class TokenModel(TextModel):
         if self._drawn is None:
             return dist
         assert isinstance(dist, TokenSequence)
-        return dist.by(Tempered(dist.model, *self._drawn))
+        return dist.with_model(Tempered(dist.model, *self._drawn))
 
 
 class NeuralTokenModel(TokenModel, NeuralDensity):

@@ -119,7 +119,7 @@ class MaskedDiffusion(TextModel, NeuralDensity):
         n, dist = len(events), module(context)
         noise = torch.rand(n, events.shape[1], device=events.device)
         strata = torch.randperm(n, device=events.device)
-        bound = dist.uncover(events, (strata + noise[:, -1]) / n, noise)
+        bound = dist.masked_term(events, (strata + noise[:, -1]) / n, noise)
         bound = bound + dist.log_lengths[(events > END).sum(1)]
         return -bound.view(-1, rows).mean(0)
 

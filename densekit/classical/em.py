@@ -14,7 +14,7 @@ from torch import Tensor
 
 from densekit import clock
 from densekit.distributions.mixture import (
-    MOST_PRODUCTS,
+    MAX_PRODUCT_COLUMNS,
     NormalScores,
     block_length,
     is_wide,
@@ -186,7 +186,7 @@ def start(
     if len(x) > n_seed_rows:
         chosen = torch.randperm(len(x), device=x.device)[:n_seed_rows]
         x, weights = x[chosen], weights[chosen]
-    several_units = n_components > 1 and 1 < x.shape[1] <= MOST_PRODUCTS
+    several_units = n_components > 1 and 1 < x.shape[1] <= MAX_PRODUCT_COLUMNS
     units = [widths(x, weights) ** power for power in (0, 1, 2)] if several_units else [1]
     labels = torch.cat(
         [
