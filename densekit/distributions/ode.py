@@ -74,7 +74,7 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
             dtype=self._like.dtype,
             device=self._like.device,
         )
-        return to_rows(self.transform.place(self._colored(z), self._context(shape)), shape)
+        return to_rows(self.transform.data_of(self._colored(z), self._context(shape)), shape)
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Estimates of the log-density of values (..., D), and their standard errors."""

@@ -12,7 +12,7 @@ from densekit.codecs.schema import Schema
 from densekit.distributions.flow import FlowModule
 from densekit.neural import Events, NeuralDensity
 from densekit.params import Interval
-from densekit.transforms.adapt import as_columns, try_out
+from densekit.transforms.adapt import as_columns, check_transforms
 from densekit.transforms.autoregressive import AutoregressiveTransform
 from densekit.transforms.columns import ColumnTransform, Stack
 from densekit.transforms.linear import LULinear
@@ -159,7 +159,7 @@ class TransformFlow(NeuralDensity):
                 "weights of the previous fit: create them inside the function"
             )
         n_context = 0 if context is None else context.shape[1]
-        try_out(first, self.schema_.n_dims, n_context, self._torch_dtype)
+        check_transforms(first, self.schema_.n_dims, n_context, self._torch_dtype)
         super()._fit(events, context, weights)
 
 
