@@ -30,6 +30,7 @@ from densekit.training import (
     Batches,
     Budget,
     History,
+    Objective,
     Player,
     TrainingState,
     train,
@@ -39,7 +40,7 @@ from densekit.training import (
 _FREE = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
 """Parameters that may differ between a checkpoint and the fit that goes on from it: they leave the
 steps alone, or (the last two) are compared by what comes of them."""
-_ONE_PASS = {
+_ONE_PASS: dict[str, Any] = {
     "max_steps": None,
     "max_epochs": 1,
     "max_time": None,
@@ -202,7 +203,11 @@ class NeuralDensity(DensityEstimator):
         """Who trains what: one player with ``_loss``, unless a model plays against itself."""
         return [Player("model", list(module.parameters()), self._loss, size=self._size)]
 
-    # How it learns.
+    def _after_training(self, events: Events, *, continued: bool) -> None:
+        """Set further attributes from the trained ``module_`` and the events; ``continued`` where the
+        fit went on from earlier weights. Nothing unless a model needs it."""
+
+    # From fit to the loop: _fit (or _continue), _train, _train_rank, training.train.
 
     def partial_fit(
         self, X: Any, y: Any = None, *, context: Any = None, sample_weight: Any = None
@@ -290,32 +295,45 @@ class NeuralDensity(DensityEstimator):
         seed = (seed + int(digest(start.values())[:8], 16)) % 2**32
         with seeded(seed, device):
             encoded = self._encode_context(context, n)
-            self._learn(self._events(typed), encoded, *self._weights(weights), start=start)
+            self._train(self._events(typed), encoded, *self._weights(weights), start=start)
         # A hyper-parameter that was set since may have changed what a score is.
         self.density_kind_ = self._kind_of_scores(self.schema_)
 
     def _fit(self, events: Events, context: Tensor | None, weights: Tensor | None = None) -> None:
-        self._learn(events, context, weights)
+        self._train(events, context, weights)
 
-    def _learn(
+    def _train(
         self,
         events: Events,
         context: Tensor | None,
         weights: Tensor | None = None,
         *,
         start: Mapping[str, Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        """Train a module, from the weights ``start`` where they are given."""
-        others = self._bare()._train_beside
+        """Train a module in all processes of the fit, and set what comes of it.
+
+        Parameters
+        ----------
+        events, context, weights : as in ``_fit``
+        start : mapping, optional
+            Weights to begin with; new ones otherwise.
+        objective : Objective, optional
+            What is minimized instead of the model's own losses; in one process only.
+        """
+        others = self._bare()._train_other_rank
         processes = together(self.devices, self.device_, others, events, context, weights)
         with contextlib.ExitStack() as stack:
             with clock.current().paused():
                 # The others import what this process has imported.
                 group = stack.enter_context(processes)
-            module, history = self._train(group, events, context, weights, start)
+            module, history = self._train_rank(
+                group, events, context, weights, start=start, objective=objective
+            )
         self.module_ = module.eval().requires_grad_(False)
         self.history_ = dataclasses.asdict(history)
         self.n_iter_ = history.step[-1] if history.step else 0
+        self._after_training(events, continued=start is not None)
         self._record_parameters()
 
     def _bare(self) -> Self:
@@ -323,7 +341,7 @@ class NeuralDensity(DensityEstimator):
         given = {"callbacks": (), "verbose": False, "random_state": None}
         return self._copy_with(without=("module_",), **given)
 
-    def _train_beside(
+    def _train_other_rank(
         self,
         group: Group,
         device: str,
@@ -331,20 +349,24 @@ class NeuralDensity(DensityEstimator):
         context: Tensor | None,
         weights: Tensor | None,
     ) -> None:
-        """What the other processes of a fit do, on the device that is theirs."""
+        """The part of a process that ``processes.together`` started, on the device that is its own."""
         self.device_ = device
         context, weights = (None if t is None else t.to(device) for t in (context, weights))
-        self._train(group, events.to(device), context, weights)
+        self._train_rank(group, events.to(device), context, weights)
 
-    def _train(
+    def _train_rank(
         self,
         group: Group,
         events: Events,
         context: Tensor | None,
         weights: Tensor | None,
+        *,
         start: Mapping[str, Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> tuple[nn.Module, History]:
-        """One process' part; all begin with the seed, the checkpoint and the weights of rank 0."""
+        """Build a module and train it, as one process of the fit. All ranks begin with the seed, the
+        checkpoint and the weights of rank 0."""
+        objective = objective or Objective(self._players, self._view)
         module = self._build(self.schema_, self._context_schema)
         module.to(self.device_, self._torch_dtype)
         load_for(module)
@@ -363,8 +385,9 @@ class NeuralDensity(DensityEstimator):
             seed = checkpoint.seed(seed)
         plan = None
         if start is None and self._cross_fits(module, events):
-            plan = self._cross_fit(group, events, context, weights, seed)
-        batches = self._batches(events, context, weights, seed, held_out=plan is None)
+            plan = self._cross_fit(group, events, context, weights, seed, objective)
+        fraction = self.validation_fraction if plan is None else 0.0
+        batches = self._batches(events, context, weights, seed, objective, fraction)
         noise = None if start is not None else self._start(module, batches)
         group.equalize(module)
         options, budget = self, Budget.of(self, len(events), self._default_steps)
@@ -372,7 +395,7 @@ class NeuralDensity(DensityEstimator):
             options = self._sharing(budget.steps, 1)
         history = train(
             module,
-            self._players(module),
+            objective.players(module),
             batches,
             options,
             seed=seed % 2**63,
@@ -394,14 +417,15 @@ class NeuralDensity(DensityEstimator):
         context: Tensor | None,
         weights: Tensor | None,
         seed: int,
-        held_out: bool = True,
+        objective: Objective,
+        validation_fraction: float,
         fold: tuple[int, int] | None = None,
     ) -> Batches:
         return Batches(
             events,
             context,
-            self._view,
-            validation_fraction=self.validation_fraction if held_out else 0.0,
+            objective.view,
+            validation_fraction=validation_fraction,
             seed=seed,
             in_order=self._in_order,
             fold=fold,
@@ -446,6 +470,7 @@ class NeuralDensity(DensityEstimator):
         context: Tensor | None,
         weights: Tensor | None,
         seed: int,
+        objective: Objective,
     ) -> Plan:
         """Runs that hold out a part of the rows each: when to stop one that holds out none."""
         histories, steps = [], Budget.of(self, len(events), self._default_steps).steps
@@ -453,10 +478,10 @@ class NeuralDensity(DensityEstimator):
             options = self._sharing(steps, FOLDS + 1 - k)._copy_with(callbacks=())
             module = self._build(self.schema_, self._context_schema)
             module.to(self.device_, self._torch_dtype)
-            batches = self._batches(events, context, weights, seed, fold=(k, FOLDS))
+            batches = self._batches(events, context, weights, seed, objective, 0.0, (k, FOLDS))
             noise = self._start(module, batches)
             group.equalize(module)
-            given = (module, self._players(module), batches, options)
+            given = (module, objective.players(module), batches, options)
             histories.append(train(*given, seed=seed % 2**63, group=group, noise=noise))
         return Plan.of(histories)
 

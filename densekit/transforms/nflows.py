@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from densekit.transforms.columns import ColumnTransform, to_columns
 
@@ -32,10 +32,10 @@ class FromNflows(ColumnTransform):
     Parameters
     ----------
     transform : nflows.transforms.Transform
-        It is modified and not copied. Layers that call removed functions of torch are replaced
-        (``LULinear``, ``NaiveLinear``, ``QRLinear``, ``OneByOneConvolution``), ``ActNorm`` is
-        replaced by one that initializes its trained weights in place, and caches of weights are
-        switched off.
+        Its weights are trained in place. Layers that call functions which torch no longer has
+        (``LULinear``, ``NaiveLinear``, ``QRLinear``, ``OneByOneConvolution``), and ``ActNorm``, whose
+        first values would replace the tensors that are trained, are replaced by layers of densekit
+        that share their weights. Caches of weights are switched off.
     shape : int or sequence of int
         Shape of a row: D, or (channels, height, width) of an image, whose D entries in this order
         are the columns. The transform may map an image to another shape, such as that of a squeeze
@@ -64,11 +64,10 @@ class FromNflows(ColumnTransform):
     ) -> None:
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         super().__init__(math.prod(self.shape), n_context)
-        for module in transform.modules():
-            module.__class__ = _REPLACEMENTS.get(type(module), type(module))
+        self.transform = _with_current_layers(transform, {})
+        for module in self.transform.modules():
             if isinstance(module, nflows_transforms.linear.Linear):
                 module.use_cache(False)
-        self.transform = transform
         self.noise_shape = self._shape_of_noise()
 
     def _shape_of_noise(self) -> tuple[int, ...]:
@@ -198,4 +197,27 @@ _REPLACEMENTS: dict[type, type] = {
     nflows_transforms.NaiveLinear: NaiveLinear,
     nflows_transforms.ActNorm: _ActNorm,
 }
-"""Classes of nflows and their replacements."""
+"""Classes of nflows, and those whose layers replace them."""
+
+
+def _with_current_layers(module: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module:
+    """A module with layers of nflows replaced, in its children too. A layer that is used twice is
+    replaced by one layer."""
+    if module not in replaced:
+        kind = _REPLACEMENTS.get(type(module))
+        replaced[module] = module if kind is None else _sharing_weights(module, kind)
+        # Not named_children: it leaves out the second name of a layer that is used twice.
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                setattr(replaced[module], name, _with_current_layers(child, replaced))
+    return replaced[module]
+
+
+def _sharing_weights(layer: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """A layer of a subclass with the weights, children and settings of another one."""
+    new = kind.__new__(kind)
+    nn.Module.__init__(new)
+    # Tables of its own, of the same tensors: a child that is replaced here stays in the other layer.
+    for name, value in vars(layer).items():
+        new.__dict__[name] = value.copy() if isinstance(value, dict) else value
+    return new
