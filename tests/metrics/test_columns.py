@@ -336,7 +336,7 @@ def test_pairs_without_a_correlation_are_not_in_the_mean():
         d=list("uv") * 20, k=0.1
     )
     y = x.assign(b=0.3)
-    with pytest.warns(UserWarning, match=r"column\(s\) \['b'\] are constant in Y and not in X"):
+    with pytest.warns(UserWarning, match=r"column\(s\) \['b'\] are constant in Y but not in X"):
         found = trend_errors(x, y)
     gone = found.table["error"].isna()
     assert set(found.table.index[gone]) == {
@@ -370,7 +370,9 @@ def test_columns_without_a_value(empty):
 @pytest.mark.parametrize("measure", [shape_errors, trend_errors])
 def test_bad_tables(measure):
     x = pd.DataFrame({"n": [1.0, 2.0], "c": ["a", "b"]})
-    with pytest.raises(ValueError, match=r"X has the columns \['c'\] and Y \['d'\]"):
+    with pytest.raises(
+        ValueError, match=r"only X has the columns \['c'\], and only Y has \['d'\]"
+    ):
         measure(x, x.rename(columns={"c": "d"}))
     with pytest.raises(ValueError, match="rows of X have 2 entries and rows of Y 3"):
         measure(np.zeros((5, 2)), np.zeros((5, 3)))
