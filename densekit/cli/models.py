@@ -163,7 +163,7 @@ def sample(
     estimator = densekit.load(file)
     draws = Draws(estimator, n, _context_of(estimator, file, context or (), prompt), seed)
     if (probe := draws.probe()) is not None:
-        formats.check_room(probe, draws.n, out, format=format, sep=sep)
+        formats.check_space(probe, draws.n, out, format=format, sep=sep)
     try:
         formats.write_pieces(draws.pieces(), draws.n, out, format=format, sep=sep)
     except KeyboardInterrupt as stop:
