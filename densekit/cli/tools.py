@@ -77,7 +77,7 @@ def bench(
     from rich.console import Console
 
     from densekit import bench as room
-    from densekit.bench.floors import losers
+    from densekit.bench.baselines import below_baseline
     from densekit.bench.progress import watching
     from densekit.bench.report import write_report
     from densekit.bench.runner import start_server
@@ -110,7 +110,7 @@ def bench(
     console.print(room.tables(records))
     for record in failed:
         console.print(f"{record.key} failed: {record.reason}", style="red", markup=False)
-    lost = losers(records)
+    lost = below_baseline(records)
     for record in records:
         if record.id in lost:
             console.print(

@@ -261,7 +261,7 @@ def test_a_folder_without_records_is_named(tmp_path):
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         write_report(tmp_path)
     (tmp_path / "records.jsonl").write_text("")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds no benchmark records")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} has no benchmark records")):
         write_report(tmp_path)
     (tmp_path / "records.jsonl").write_text(json.dumps({"format": 99}) + "\n")
     with pytest.raises(ValueError, match=r"records\.jsonl"):
@@ -336,7 +336,7 @@ def test_samples_that_cannot_be_shown_say_so(tmp_path, samples, content, says):
     np.save(tmp_path / "secret.npy", np.zeros((3, 2)))
     if content:
         (folder / samples).write_bytes(content)
-    look = Gallery(folder, "t", "table").drawn(record("a", 1.0, samples=samples))
+    look = Gallery(folder, "t", "table").samples(record("a", 1.0, samples=samples))
     assert look.picture is None
     assert look.note.startswith(says)
     assert str(tmp_path) not in look.note
@@ -365,7 +365,7 @@ def gallery(folder, name, modality, drawn, data=None, suffix="npy"):
         if rows is not None:
             formats.write(rows, folder / part / f"{name}.{suffix}")
     made = record("a", 1.0, samples=f"samples/{name}.{suffix}")
-    return Gallery(folder, name, modality).drawn(made)
+    return Gallery(folder, name, modality).samples(made)
 
 
 def test_images_keep_their_pixels_on_the_scale_of_the_data(tmp_path):
@@ -384,7 +384,7 @@ def test_images_of_another_shape_than_the_data_are_not_drawn(tmp_path):
     look = gallery(tmp_path, "i", "image", np.zeros((3, 2, 2)), np.zeros((3, 4, 4)))
     assert look.picture is None
     assert look.note == (
-        "these rows cannot be drawn: images of shape (2, 2), where the data has (4, 4)"
+        "these rows cannot be drawn: images have shape (2, 2), but those of the data have (4, 4)"
     )
 
 
@@ -394,7 +394,7 @@ def test_rows_outside_the_frame_are_counted(tmp_path):
     drawn = data.copy()
     drawn[:4, 1], drawn[4, 0] = 9.0, math.nan
     assert (
-        gallery(tmp_path, "t", "table", drawn, data).note == "5 of 50 rows lie outside the frame"
+        gallery(tmp_path, "t", "table", drawn, data).note == "5 of 50 rows are outside the frame"
     )
     assert gallery(tmp_path, "u", "table", data, data).note == ""
 
@@ -405,7 +405,7 @@ def test_a_toy_is_drawn_over_its_density(tmp_path):
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "t.density.npz", x=grid, y=grid, log_density=density)
     look = gallery(tmp_path, "t", "table", np.array([[0.9, 0.9], [5.0, 0.0]]))
-    assert look.note == "1 of 2 rows lie outside the frame"
+    assert look.note == "1 of 2 rows are outside the frame"
     alpha = picture(look)[..., 3].astype(float)
     height, width = alpha.shape
     upper = alpha[height // 4, width // 4 : width // 2]
@@ -426,7 +426,7 @@ def test_mixed_tables_show_numbers_and_levels(tmp_path):
     assert look.pairs == "Columns x, kind, flag"
     other = frame(0.5).rename(columns={"x": "y"})
     look = gallery(tmp_path, "t", "table", other, frame(0.9), "parquet")
-    assert "['kind', 'y', 'flag'], where the data has ['kind', 'x', 'flag']" in look.note
+    assert "['kind', 'y', 'flag'], but the data have ['kind', 'x', 'flag']" in look.note
 
 
 def test_texts_are_shortened(tmp_path):
