@@ -1,4 +1,4 @@
-"""A file of the user's as data of a suite: its parts, its address, and what is wrong with it."""
+"""Data files in suites: parts, addresses and errors."""
 
 import dataclasses
 import shutil

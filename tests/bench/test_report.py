@@ -359,7 +359,7 @@ def picture(look):
 
 
 def gallery(folder, name, modality, drawn, data=None, suffix="npy"):
-    """The look of rows drawn, with rows of the data beside them."""
+    """The picture of samples next to rows of the data."""
     for part, rows in (("samples", drawn), ("data", data)):
         (folder / part).mkdir(exist_ok=True)
         if rows is not None:

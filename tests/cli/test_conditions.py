@@ -1,4 +1,4 @@
-"""--context and --given: what is written in a shell, as values of the columns that a model knows."""
+"""Parsing of --context and --given to columns of a model and their values."""
 
 import io
 

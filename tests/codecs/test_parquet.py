@@ -24,7 +24,7 @@ N = 2 * PIECE + 77
 
 @pytest.fixture(scope="module")
 def table():
-    """A column of each kind; what is rare comes in the last rows only."""
+    """A column of each kind; rare values occur only in the last rows."""
     rng = np.random.default_rng(0)
     late = np.arange(N) > N - 9
     frame = pd.DataFrame(

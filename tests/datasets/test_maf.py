@@ -16,7 +16,7 @@ from densekit.datasets import catalog, fetch, maf
 
 
 def numbered(n, d):
-    """Rows that can be told apart: x[i, j] = i in every column, but for a little noise."""
+    """Rows with different values: x[i, j] = i plus a little noise."""
     rng = np.random.default_rng(d)
     return np.arange(n)[:, None] + 0.2 * rng.random((n, d))
 

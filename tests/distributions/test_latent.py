@@ -1,4 +1,4 @@
-"""Latent variables: where the marginal is known, the bound lies below it and goes to it."""
+"""Latent variables: the bound is below the known marginal and converges to it."""
 
 import itertools
 import math

@@ -111,7 +111,7 @@ def test_tarflow_takes_images_of_any_size_and_gives_images_back(shape):
 
 
 def test_pixels_of_one_patch_learn_of_each_other():
-    """Left and right halves of a patch alike: only by way of another layer can they know it."""
+    """The halves of a patch are equal, which a flow can learn only with several layers."""
     side = rng().normal(size=(2000, 4, 4))
     side[:, :, 1::2] = side[:, :, ::2] + 0.1 * rng().normal(size=(2000, 4, 2))
     images = stats.norm.cdf(side)

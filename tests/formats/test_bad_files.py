@@ -1,5 +1,5 @@
-"""Files that are missing, empty, cut short or not what they say: each error names the file, where it
-has one the line, and the remedy; a failed write leaves what was there."""
+"""Files that are missing, empty, truncated or of another format: each error names the file, the line
+and the remedy; a failed write leaves an existing file unchanged."""
 
 import gzip
 import io

@@ -1,7 +1,7 @@
-"""Files that claim what they do not have, unpack to what no memory holds, or are sound and odd.
+"""Files with false claims, files that decompress to enormous sizes, and unusual but valid files.
 
-Each is refused by a ValueError that names the file, the place and the remedy, before memory is taken for
-what it claims; or it is read as what it is.
+Invalid files raise a ValueError that names the file, the location and the remedy, before memory is
+allocated for a claim. Valid files are read.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Compiled loops are used where numba is, and one line says where it is not."""
+"""Compiled loops are used if numba is installed; otherwise there is a one-line message."""
 
 import importlib.util
 
