@@ -77,9 +77,9 @@ def estimator(kind, seconds, seed=0):
 def drawn(name, label, train, seconds, folder):
     """10,000 samples of a model, and details of its fit."""
     kept = folder and folder / f"{name}-{label}.parquet"
-    told = folder and folder / f"{name}-{label}.json"
+    details_path = folder and folder / f"{name}-{label}.json"
     if folder and kept.exists():
-        return pd.read_parquet(kept).astype(train.dtypes), json.loads(told.read_text())
+        return pd.read_parquet(kept).astype(train.dtypes), json.loads(details_path.read_text())
     model, budget = estimator(densekit.all_estimators(modality="table")[label], seconds)
     load, start, busy = os.getloadavg()[0], time.perf_counter(), time.process_time()
     model.fit(train)
@@ -95,7 +95,7 @@ def drawn(name, label, train, seconds, folder):
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         draws.to_parquet(kept)
-        told.write_text(json.dumps(about))
+        details_path.write_text(json.dumps(about))
     return draws, about
 
 
@@ -190,10 +190,10 @@ def main():
             record["environment"] = environment() | head
             record.setdefault("sets", {}).setdefault(name, {})[label] = found
             path.write_text(json.dumps(record, indent=1) + "\n")
-            told = {
+            summary = {
                 k: v["value"] for k, v in found.items() if isinstance(v, dict) and "value" in v
             }
-            print(name, label, found.get("failed") or told, flush=True)
+            print(name, label, found.get("failed") or summary, flush=True)
 
 
 if __name__ == "__main__":

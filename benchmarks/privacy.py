@@ -167,8 +167,8 @@ def pages(record):
         for name, f in record["tables"].items()
     ]
     heads = ["draws of", "nearer to train", "distance ratio", "copies", "memorizes"]
-    told = f"{record['date'][:10]}, `{record['command']}`"
-    insert("SECURITY.md", "privacy of tables", f"{table(heads, lines)}\n\n({told})")
+    source = f"{record['date'][:10]}, `{record['command']}`"
+    insert("SECURITY.md", "privacy of tables", f"{table(heads, lines)}\n\n({source})")
     lines = [
         [n, f"{100 * f['copies']:.1f} %", f"{100 * f['windows']:.1f} %"]
         for n, f in record["text"].items()

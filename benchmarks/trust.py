@@ -141,13 +141,15 @@ def lines(parts, noisy):
         "hostile": ("Hostile inputs: a right answer, or an error that names the culprit", _tried),
     }
     found = [["Checks in the public suite", str(len(CHECKS)), "`densekit.checks`"]]
-    for name, (what, told) in shown.items():
+    for name, (claim, describe) in shown.items():
         part = parts.get(name)
         if part is None:
-            found.append([what, "not run", f"`python benchmarks/trust.py --run {name}`"])
+            found.append([claim, "not run", f"`python benchmarks/trust.py --run {name}`"])
             continue
         old = "" if part["version"] == densekit.__version__ else f", version {part['version']}"
-        found.append([what, f"{told(part)} ({part['date'][:10]}{old})", f"`{part['command']}`"])
+        found.append(
+            [claim, f"{describe(part)} ({part['date'][:10]}{old})", f"`{part['command']}`"]
+        )
     seeds = [a["seeds"] for a in noisy.values()]
     wrong = sum(a["seeds_with_a_failure"] for a in noisy.values())
     result = "not run"
@@ -173,8 +175,8 @@ def _fuzzed(part):
 def _killed(part):
     families = part["families"].values()
     unlike, left, n = (sum(f[k] for f in families) for k in ("unlike", "left", "kills"))
-    told = f"{n} in {len(families)} families, {unlike} fits unlike"
-    return told + (f", {left} half-written files left behind" if left else "")
+    text = f"{n} in {len(families)} families, {unlike} fits unlike"
+    return text + (f", {left} half-written files left behind" if left else "")
 
 
 def _tried(part):

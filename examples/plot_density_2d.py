@@ -28,7 +28,8 @@ models = {
 for model in models.values():
     model.fit(moons.train)
 
-# %% All three scores are exact log-densities over the plane, so they are comparable with each
+# %%
+# All three scores are exact log-densities over the plane, so they are comparable with each
 # other and with the true density. ``held_out_nats`` returns the mean over the test part and its
 # standard error.
 
@@ -44,13 +45,15 @@ def tabulate(estimates: dict[str, Estimate]) -> pd.DataFrame:
 
 tabulate({name: held_out_nats(score) for name, score in scores.items()})
 
-# %% The standard errors above are mostly due to the choice of test rows, which all models share.
+# %%
+# The standard errors above are mostly due to the choice of test rows, which all models share.
 # Differences row by row have much smaller errors:
 
 below = {name: held_out_nats(scores["true density"] - scores[name]) for name in models}
 tabulate(below)
 
-# %% The densities on one color scale. The kernels are grainy, and the components of the mixture
+# %%
+# The densities on one color scale. The kernels are grainy, and the components of the mixture
 # are visible. The flow transforms one connected distribution, so it cannot separate the moons
 # completely. It is best in the middle of each moon.
 

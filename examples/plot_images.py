@@ -6,7 +6,8 @@ The pixels of images are integers with a probability mass, so likelihoods are me
 pixel. A GAN has no likelihood and can be evaluated only by its samples.
 """
 
-# %% The images have 8 by 8 pixels with 17 gray levels, which ``support`` declares. Each model is
+# %%
+# The images have 8 by 8 pixels with 17 gray levels, which ``support`` declares. Each model is
 # trained for a few seconds. This is enough to see how the families differ, but not to rank them.
 
 import matplotlib.pyplot as plt
@@ -39,7 +40,8 @@ for ax, (name, images) in zip(axes, rows.items(), strict=True):
     ax.set(xticks=[], yticks=[])
 plt.show()
 
-# %% Fewer bits per pixel are better. All scores are lower bounds of the log-probability, so the
+# %%
+# Fewer bits per pixel are better. All scores are lower bounds of the log-probability, so the
 # bits are upper bounds. The bounds are Monte Carlo estimates, whose standard errors
 # ``return_std=True`` returns. A uniform distribution needs log2(17) = 4.09 bits.
 

@@ -72,7 +72,8 @@ axes[1].axvline(measured.item(), color="C3", ls=":")
 axes[1].set_title("posterior on a grid, and draws of NUTS")
 plt.show()
 
-# %% The probability of the upper moon from both. A chain of 200 draws is short, and NUTS rarely
+# %%
+# The probability of the upper moon from both. A chain of 200 draws is short, and NUTS rarely
 # moves between the two moons, so the share of draws is much less certain than that of 200
 # independent draws.
 

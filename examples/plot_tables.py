@@ -6,7 +6,8 @@ One model learns numbers, integers, categories and flags together. The data are 
 be compared with the distribution that generated the data.
 """
 
-# %% The rent depends on the city and the area, with a multiplicative error. The number of rooms
+# %%
+# The rent depends on the city and the area, with a multiplicative error. The number of rooms
 # depends on the area.
 
 import matplotlib.pyplot as plt
@@ -31,7 +32,8 @@ homes = pd.DataFrame(
 )
 homes.head()
 
-# %% The dtypes determine the kinds of columns. ``support`` declares that rents and areas are
+# %%
+# The dtypes determine the kinds of columns. ``support`` declares that rents and areas are
 # positive, which cannot be inferred from a sample. With ``context=["city"]`` the model learns the
 # density of the other columns given the city.
 
@@ -45,9 +47,11 @@ flow = NeuralSplineFlow(
 flow.fit(homes, context=["city"])
 str.join(" over ", (flow.density_kind_, flow.base_measure_))
 
-# %% The score of a row is a density over the numbers and a mass over the other columns
-# (``product``). It is a lower bound, because integers and flags are dequantized.  Samples are a
-# DataFrame with the same columns and dtypes, including the given city.
+# %%
+# The score of a row is a density over the numbers and a mass over the other columns
+# (``product``). It is a lower bound, because integers and flags are dequantized.
+#
+# Samples are a DataFrame with the same columns and dtypes, including the given city.
 
 flow.sample(4, context={"city": ["Graz"]}, random_state=1)
 
@@ -70,7 +74,8 @@ axes[0].set_ylabel("density")
 axes[-1].legend()
 plt.show()
 
-# %% The shares of the values of a discrete column. Their standard errors for 3,000 samples are at
+# %%
+# The shares of the values of a discrete column. Their standard errors for 3,000 samples are at
 # most 0.009.
 
 samples = flow.sample(3000, context={"city": ["Bern"]}, random_state=3)

@@ -6,7 +6,8 @@ Both models compute the exact probability of a whole string including its end, s
 character are comparable.
 """
 
-# %% Sentences from Python's documentation, as characters. The transformer is tiny and is trained
+# %%
+# Sentences from Python's documentation, as characters. The transformer is tiny and is trained
 # for seconds. With so little text and time, the n-gram model is better.
 
 import matplotlib.pyplot as plt

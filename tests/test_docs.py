@@ -169,7 +169,7 @@ def test_results_keep_kinds_apart_and_rank_inside_them(tmp_path):
     assert re.findall(r"<b>(.*?)</b>", pages["quick.md"]) == ["2.00 ± 0.10"]
 
 
-def test_every_data_set_stands_on_their_page():
+def test_the_page_of_data_sets_lists_all():
     page = module("pages").datasets_page()
     listed = re.findall(r"^\| `(.*?)` \|", page, re.M)
     assert sorted(listed) == sorted(datasets.names())

@@ -158,7 +158,7 @@ def test_a_worker_that_is_killed_is_named_and_the_fit_goes_on_from_its_checkpoin
     assert resumed.history_["valid_loss"] == whole.history_["valid_loss"]
 
 
-def test_an_error_of_a_worker_is_told():
+def test_an_error_of_a_worker_is_raised():
     class Unbuildable(RealNVP):
         def _build(self, schema, context_schema):
             if torch.distributed.get_rank() == 1:

@@ -123,7 +123,7 @@ def test_a_spike_of_integers_has_its_share_and_all_integers_sum_to_one(on_mixed)
     assert mass[4000] == pytest.approx(0.8, abs=0.1)
 
 
-def test_a_value_beside_a_spike_has_a_density_and_the_spike_a_mass():
+def test_a_value_near_a_spike_has_a_density_and_the_spike_a_mass():
     """Even one so near that 32 bits do not tell it from the spike."""
     X = np.where(np.arange(400) % 2, 1000.0, np.random.default_rng(0).normal(1000, 5, 400))[
         :, None

@@ -244,7 +244,7 @@ def test_nothing_that_a_run_says_is_markup(tmp_path):
     assert "second" in elements.seen
 
 
-def test_the_same_folder_gives_the_same_page_wherever_it_lies(tmp_path):
+def test_the_page_does_not_depend_on_the_path_of_the_folder(tmp_path):
     history = {"seconds": [1.0, 2.0], "train_loss": [3.0, 2.0], "valid_loss": [3.0, 2.0]}
     made = record("a", 1.0, history=history, times={"fit": 3.0}, samples="samples/gone.npy")
     (tmp_path / "here").mkdir()
@@ -282,7 +282,7 @@ def test_a_page_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["records.jsonl", "report.html"]
 
 
-def test_runs_on_other_machines_or_rows_are_told_apart(tmp_path):
+def test_different_machines_or_rows_are_pointed_out(tmp_path):
     def made(label, numpy, digest):
         environment = {"python": "3.11", "versions": {"numpy": numpy}}
         data = {**DATA["table"], "digest": digest}
@@ -295,7 +295,7 @@ def test_runs_on_other_machines_or_rows_are_told_apart(tmp_path):
     assert "different rows of this data set (digests one, two)" in seen
 
 
-def test_what_others_published_stands_beside_ours_and_not_among_them(tmp_path):
+def test_published_results_have_their_own_table(tmp_path):
     made = record("ours", 1.0)
     made.run["data"] = "power"
     page = read_page(folder_of(tmp_path, made))

@@ -96,7 +96,7 @@ def test_the_bound_is_the_papers_integral_within_its_error():
     assert 0.7 < off.square().mean().sqrt() < 1.4
 
 
-def test_the_bound_lies_below_the_law_of_draws():
+def test_the_bound_is_below_the_log_mass_of_draws():
     gaps = [exact_log_mass(s) - exact_bound(s) for s in STRINGS]
     assert all(abs(g) < 1e-12 for g, s in zip(gaps, STRINGS, strict=True) if len(s) < 2)
     assert min(gaps) > -1e-12

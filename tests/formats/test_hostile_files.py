@@ -331,7 +331,7 @@ def test_a_footer_that_makes_little_of_its_pages_is_not_believed(tmp_path, lower
 
 
 @pytest.mark.parametrize(("count", "told"), [(1, 9_001), (-1, 16_383)])
-def test_a_footer_that_tells_of_other_rows_is_not_believed(tmp_path, count, told):
+def test_a_footer_with_a_wrong_number_of_rows_is_an_error(tmp_path, count, told):
     n, path = 10_003, tmp_path / "t.parquet"
     parquet(path, {"a": np.arange(n), "b": np.arange(n)}, compression="none")
     refuses(lied(path, n, told, count), "damaged")

@@ -97,7 +97,7 @@ def test_pieces_go_through_a_pipe(format, capfdbinary, tmp_path):
     assert (np.asarray(back) == numbers.to_numpy()).all()
 
 
-def test_a_piece_stands_on_a_stream_before_the_next_is_made(capfdbinary):
+def test_a_piece_is_written_to_a_stream_before_the_next_is_made(capfdbinary):
     def pieces():
         yield ["one"]
         assert capfdbinary.readouterr().out == b"one\n"

@@ -111,7 +111,7 @@ def test_one_column_may_be_named_with_a_separator(tmp_path):
     assert list(read(tmp_path / "t.csv", sep=",").columns) == ["a;b"]
 
 
-def test_decimals_behind_a_comma_are_read_where_that_is_said(tmp_path):
+def test_decimal_commas_are_read_with_the_option(tmp_path):
     (tmp_path / "t.csv").write_text("a;b;c\n1,5;x;2\n-0,25;y;3\n")
     with pytest.warns(
         UserWarning, match=r"t.csv: column 'a' .* '1,5' has the decimal mark .*--decimal ','"

@@ -163,7 +163,7 @@ def test_same_rows_have_no_error_and_disjoint_ones_the_largest():
     assert trend_errors(x, y).table["error"].tolist() == pytest.approx([1] * 6)
 
 
-def test_integers_beyond_floats_and_dates_to_the_year_9999_are_told_apart():
+def test_integers_beyond_float_precision_and_dates_to_the_year_9999_are_distinguished():
     big = 2**60 + np.arange(4)
     assert shape_errors(big, big + 1).mean.value == 0.25
     x = np.array(["2020-01-01", "2020-01-02", "9999-12-31"], "datetime64[s]")
