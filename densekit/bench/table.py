@@ -112,9 +112,7 @@ def _table(name: str, records: list[Record]) -> Table:
     size = ""
     if data:
         dims = f", {data['n_dims']} dimensions" if data["n_dims"] else ""
-        size = (
-            f": {data['modality']}, {data['n_train']} rows to fit, {data['n_test']} held out{dims}"
-        )
+        size = f": {data['modality']}, {data['n_train']} training rows, {data['n_test']} held out{dims}"
     title = f"[bold]{escape(name)}[/bold]{size}"
     table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
     table.padding = (0, 1, 0, 0)

@@ -318,7 +318,7 @@ def test_failures_say_why(tmp_path):
     assert "2 of them failed" in seen
     assert "Traceback: line 3" in seen
     assert seen.count("over its time limit") >= 2
-    assert "No traceback: the process was ended from outside." in seen
+    assert "No traceback: the process was killed." in seen
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_bench_of_a_file(tmp_path, monkeypatch, call):
     (tmp_path / "mine.toml").write_text("split = { test = 0.25 }\n" + suite)
     status, out, err = call("bench", "mine.toml", "--out", "out")
     assert status == 0, err
-    assert "shop.csv: table, 40 rows to fit, 15 held out, 2 dimensions" in out
+    assert "shop.csv: table, 40 training rows, 15 held out, 2 dimensions" in out
     digests = {record.data["digest"] for record in bench.read(tmp_path / "out")}
     assert len(digests) == 1
     # The same content, elsewhere, is not run again; another is.
