@@ -92,4 +92,4 @@ warnings.filterwarnings("ignore", message="Matplotlib is building the font cache
 def setup(app: Sphinx) -> None:
     """Write the pages that come out of the package before Sphinx looks for pages."""
     pages.write(HERE, HERE.parent / "benchmarks" / "results")
-    app.connect("build-finished", pages.copy_reports)
+    app.connect("build-finished", pages.write_reports)
