@@ -31,6 +31,7 @@ import pandas as pd
 
 from densekit.datasets import catalog
 from densekit.datasets.catalog import File
+from densekit.extras import require
 
 T = TypeVar("T")
 
@@ -132,6 +133,7 @@ def _members(path: Path, pattern: str) -> dict[str, bytes]:
 
 def _fetch(file: File) -> tuple[list[Path], bool]:
     """The paths of a file on this machine, and whether the sums of their bytes were checked."""
+    require("data", "pooch", "filelock", "requests")
     import pooch
     from filelock import FileLock
 
