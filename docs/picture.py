@@ -26,7 +26,7 @@ def draw(target: Path = TARGET, max_steps: int = 2000) -> None:
     best = held_out_nats(moons.truth.log_prob(moons.test))
     reached = held_out_nats(flow.score_samples(moons.test))
 
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.35), layout="constrained", dpi=160)
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.15), layout="constrained", dpi=160)
     scale = {
         "vmin": 0.0,
         "vmax": float(np.exp(truth).max()),
