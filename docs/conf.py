@@ -15,6 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pages  # noqa: E402  (found beside this file)
 
+import reports  # noqa: E402
+
 project = "densekit"
 author = "the densekit developers"
 project_copyright = author
@@ -88,8 +90,10 @@ html_sidebars = {
 # Matplotlib looks for fonts once per machine and warns about it.
 warnings.filterwarnings("ignore", message="Matplotlib is building the font cache")
 
+reports.make(HERE.parent / "benchmarks" / "results")
+
 
 def setup(app: Sphinx) -> None:
     """Write the pages that come out of the package before Sphinx looks for pages."""
     pages.write(HERE, HERE.parent / "benchmarks" / "results")
-    app.connect("build-finished", pages.write_reports)
+    app.connect("build-finished", pages.copy_reports)

@@ -28,7 +28,7 @@ def mathml(tex: str, block: bool) -> str:
     tex = _HALF.sub(r"frac{\1}{\2}", tex)
     if block and r"\\" in tex and r"\begin" not in tex:
         tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
-    # Browsers leave no space after the name of a function; TeX does, unless a bracket follows.
+    # Browsers leave no room after the name of a function; TeX does, unless a bracket follows.
     return _APPLY.sub(_THIN, latex2mathml.tex2mathml(tex, as_block=block))
 
 

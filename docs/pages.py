@@ -9,7 +9,6 @@ import inspect
 import json
 import pkgutil
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ import densekit
 from densekit import bench, datasets
 from densekit.base import Capabilities, DensityEstimator
 from densekit.bench import Record
-from densekit.bench.report import rows, write_report
+from densekit.bench.report import rows
 from densekit.cli import app
 from densekit.discovery import FAMILIES, family_of
 
@@ -59,37 +58,29 @@ INSIDE = {"distributions": "Distributions", "transforms": "Transforms", "nets": 
 
 def write(docs: Path, results: Path) -> None:
     """Write every generated page below the folder ``docs``; ``results`` holds benchmark folders."""
-    for name, pages in (
+    for room, pages in (
         ("models", model_pages()),
         ("api", api_pages()),
         ("results", result_pages(results)),
         (".", {"datasets.md": datasets_page()}),
     ):
-        folder = docs / name
+        folder = docs / room
         folder.mkdir(exist_ok=True)
-        for path in set(folder.iterdir()) - {folder / page for page in pages}:
-            if name != ".":
+        for path in set(folder.iterdir()) - {folder / name for name in pages}:
+            if room != ".":
                 path.unlink()  # of a model or a suite that is no more
-        for page, text in pages.items():
-            _put(folder / page, text)
-    write_reports.results = results
+        for name, text in pages.items():
+            _put(folder / name, text)
+    copy_reports.results = results
 
 
-def write_reports(app: Any, error: Exception | None) -> None:
-    """Make the self-contained report of each folder of records, next to the page that links to it."""
-    if error is not None or app.builder.format != "html":
-        return
-    for records in sorted(write_reports.results.glob("*/records.jsonl")):
-        target = Path(app.outdir) / "results" / records.parent.name / "report.html"
-        if target.exists() and target.stat().st_mtime > records.stat().st_mtime:
-            continue
-        with tempfile.TemporaryDirectory() as parent:
-            folder = Path(parent) / records.parent.name
-            folder.mkdir()
-            for path in records.parent.glob("*.json*"):
-                shutil.copyfile(path, folder / path.name)
+def copy_reports(app: Any, error: Exception | None) -> None:
+    """Put the self-contained reports beside the pages that link to them."""
+    if error is None and app.builder.format == "html":
+        for report in sorted(copy_reports.results.glob("*/report.html")):
+            target = Path(app.outdir) / "results" / report.parent.name / report.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(write_report(folder), target)
+            shutil.copyfile(report, target)
 
 
 def _put(path: Path, text: str) -> None:
@@ -117,11 +108,11 @@ def _model_page(name: str, kind: type[DensityEstimator]) -> str:
         "score": _score_words(can),
         "code": f"``{kind.__module__.replace('.', '/')}.py``",
     }
-    rows_of_facts = "\n".join(f"   * - {key}\n     - {value}" for key, value in facts.items())
+    told = "\n".join(f"   * - {key}\n     - {value}" for key, value in facts.items())
     return "\n".join(
         [
             _title(name),
-            f".. list-table::\n   :widths: 15 85\n   :class: facts\n\n{rows_of_facts}\n",
+            f".. list-table::\n   :widths: 15 85\n   :class: facts\n\n{told}\n",
             f".. py:currentmodule:: densekit\n\n.. autoclass:: densekit.{name}(**parameters)\n",
             _methods(can),
             f".. minigallery:: densekit.{name}\n   :add-heading: Examples\n   :heading-level: -\n",
@@ -204,7 +195,7 @@ def _summary(thing: type) -> str:
 
 def datasets_page() -> str:
     """Every named data set, by modality."""
-    lines_of_page = [
+    said = [
         "# Data sets\n",
         "`densekit.datasets.load(name)` returns three fixed parts. How to load them, where "
         "downloads go and how to use local copies is in [](how-to/data-sets.md); the functions and "
@@ -221,8 +212,8 @@ def datasets_page() -> str:
                 what.append(f"Published: {reported}.")
             cells = [f"`{about.name}`", parts, about.columns, "<br>".join(filter(None, what))]
             lines.append("| " + " | ".join(_cell(c) for c in cells) + " |")
-        lines_of_page.append("\n".join([*lines, ""]))
-    return "\n".join(lines_of_page)
+        said.append("\n".join([*lines, ""]))
+    return "\n".join(said)
 
 
 def _cell(value: object) -> str:
@@ -258,7 +249,7 @@ def result_pages(results: Path) -> dict[str, str]:
 
 def _language_models(results: dict[str, Any]) -> str:
     """What ``benchmarks/text.py`` measured."""
-    introduction = (
+    said = (
         "# Language models\n\n"
         "`python benchmarks/text.py` measured these against what was asked of them: the held-out tenth "
         "of tinyshakespeare, and the test parts of Penn Treebank. A character is one of the text, the "
@@ -271,12 +262,12 @@ def _language_models(results: dict[str, Any]) -> str:
         values = ", ".join(measured).replace("_", " ")
         threads = found["environment"].get("threads")
         lines.append((name, values, found["goal"], found.get("fit_seconds"), threads))
-    return introduction + _markdown_table(("task", "found", "goal", "fit, s", "threads"), lines)
+    return said + _markdown_table(("task", "found", "goal", "fit, s", "threads"), lines)
 
 
 def _mixed_tables(results: dict[str, Any]) -> str:
     """What ``benchmarks/tables_mixed.py`` measured."""
-    introduction = (
+    said = (
         "# Mixed tables\n\n"
         "`python benchmarks/tables_mixed.py` holds `TabularAutoregressive` against simple models of the "
         "same columns: minus nats per row of the test part, so that less is better, over the same base "
@@ -293,12 +284,12 @@ def _mixed_tables(results: dict[str, Any]) -> str:
         )
         for name, found in results.items()
     ]
-    return introduction + _markdown_table(heads, lines)
+    return said + _markdown_table(heads, lines)
 
 
 def _marginals(results: dict[str, Any]) -> str:
     """What ``benchmarks/marginals.py`` measured."""
-    introduction = (
+    said = (
         "# Marginals\n\n"
         '`python benchmarks/marginals.py` scores rows with missing cells by `method="network"` and by '
         '`method="marginal"` of `TabularAutoregressive`: of the difference of each row, in nats, the '
@@ -331,7 +322,7 @@ def _marginals(results: dict[str, Any]) -> str:
         for which, v in found.items()
         if which != "environment"
     ]
-    return introduction + _markdown_table(heads, lines)
+    return said + _markdown_table(heads, lines)
 
 
 def _markdown_table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
@@ -352,17 +343,18 @@ def _suite_page(folder: Path, records: list[Record]) -> str:
     for record in records:
         by_data[record.run["data"]].append(record)
     failed = sum(r.status == "failed" for r in records)
-    lines_of_page = [
+    said = [
         f"# {folder.name}\n",
         f"{len(records)} runs, {failed} failed{_machine(records)}. Run again with\n",
         f"```sh\ndensekit bench {_suite_of(records[0].suite)}\n```\n",
     ]
-    lines_of_page.append(
-        f'<a href="{folder.name}/report.html">The full report</a> has all columns, learning curves '
-        "and the time that each score took.\n"
-    )
-    lines_of_page += [_data_section(name, group) for name, group in by_data.items()]
-    return "\n".join(lines_of_page)
+    if (folder / "report.html").exists():
+        said.append(
+            f'<a href="{folder.name}/report.html">The full report</a> has all columns, learning '
+            "curves, samples to look at and the time that each score took.\n"
+        )
+    said += [_data_section(name, group) for name, group in by_data.items()]
+    return "\n".join(said)
 
 
 def _suite_of(name: str) -> str:
@@ -438,15 +430,15 @@ def _command_line() -> str:
     """What ``--help`` of each command says."""
     group = typer.main.get_command(app)
     top = typer.Context(group, info_name="densekit", terminal_width=88)
-    lines_of_page = [
+    said = [
         "# Command line\n",
         "How the commands go together is in [](../how-to/command-line.md).\n",
     ]
     for name in group.list_commands(top):
         command = group.get_command(top, name)
         context = typer.Context(command, parent=top, info_name=name, terminal_width=88)
-        lines_of_page.append(f"## {name}\n\n```text\n{command.get_help(context).strip()}\n```\n")
-    return "\n".join(lines_of_page)
+        said.append(f"## {name}\n\n```text\n{command.get_help(context).strip()}\n```\n")
+    return "\n".join(said)
 
 
 def _title(text: str) -> str:
