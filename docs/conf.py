@@ -15,8 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pages  # noqa: E402  (found beside this file)
 
-import reports  # noqa: E402
-
 project = "densekit"
 author = "the densekit developers"
 project_copyright = author
@@ -89,6 +87,8 @@ html_sidebars = {
 
 # Matplotlib looks for fonts once per machine and warns about it.
 warnings.filterwarnings("ignore", message="Matplotlib is building the font cache")
+
+import reports  # noqa: E402  (found beside this file, like pages)
 
 reports.make(HERE.parent / "benchmarks" / "results")
 
