@@ -25,17 +25,10 @@ def require(extra: str, *modules: str) -> None:
     Traceback (most recent call last):
     ImportError: no_such_module is not installed: pip install 'densekit[bench]'
     """
-    missing = [name for name in modules if not _is_installed(name)]
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise ImportError(
             f"{', '.join(missing)} {verb} not installed: pip install 'densekit[{extra}]'",
             name=missing[0],
         )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # raised by import hooks
-        return False

@@ -72,13 +72,11 @@ def test_model_fits_samples_scores_and_is_saved(name, tmp_path):
 
 
 BLOCKED = """
-import sys
-blocked = {blocked!r}
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in blocked:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Finder())
+from importlib.machinery import PathFinder
+blocked, find = {blocked!r}, PathFinder.find_spec
+def find_others(name, path=None, target=None):
+    return None if name.split(".")[0] in blocked else find(name, path, target)
+PathFinder.find_spec = find_others
 """
 OPTIONAL = (
     "typer rich jinja2 markupsafe matplotlib PIL pooch requests filelock psutil pyarrow polars "
