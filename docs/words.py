@@ -18,7 +18,6 @@ PENDING = (
     "densekit/autoregressive/",
     "densekit/base.py",
     "densekit/bench/",
-    "densekit/budget.py",
     "densekit/checkpoints.py",
     "densekit/checks/",
     "densekit/classical/",
@@ -30,7 +29,6 @@ PENDING = (
     "densekit/discovery.py",
     "densekit/distributions/",
     "densekit/docstrings.py",
-    "densekit/few_rows.py",
     "densekit/files.py",
     "densekit/flows/",
     "densekit/formats/",
@@ -42,19 +40,13 @@ PENDING = (
     "densekit/neural.py",
     "densekit/params.py",
     "densekit/persistence.py",
-    "densekit/probes.py",
     "densekit/processes.py",
     "densekit/runtime.py",
-    "densekit/saving.py",
-    "densekit/score/",
     "densekit/training.py",
     "densekit/transforms/",
     "densekit/vaes/",
-    "docs/check.py",
-    "docs/conf.py",
     "docs/mathml.py",
     "docs/pages.py",
-    "docs/trust.md",
     "benchmarks/",
     "examples/",
     "tests/",
@@ -132,10 +124,25 @@ def tracked() -> list[str]:
     return [name for name in sorted(set(listed.stdout.splitlines())) if name.endswith(ENDINGS)]
 
 
+def finished(names: Iterable[str]) -> list[str]:
+    """Pending paths without a forbidden word, which can be removed from the list."""
+    unfinished = set()
+    for name in names:
+        path = next((pending for pending in PENDING if name.startswith(pending)), None)
+        if path is not None and path not in unfinished and name not in EXEMPT:
+            text = (ROOT / name).read_text(encoding="utf-8")
+            if any(finds(text, ALLOWED.get(name, ()))):
+                unfinished.add(path)
+    return [path for path in PENDING if path not in unfinished]
+
+
 def main(names: Iterable[str] | None = None) -> int:
     """Print what is found in the named files, or in all that are done; 1 if there is anything."""
     if names is None:
-        names = [n for n in tracked() if not n.startswith(PENDING) and n not in EXEMPT]
+        every = [name for name in tracked() if (ROOT / name).is_file()]
+        names = [n for n in every if not n.startswith(PENDING) and n not in EXEMPT]
+        for path in finished(every):
+            print(f"{path} has none of the words: remove it from PENDING")
     n_finds = n_files = 0
     for name in names:
         path = ROOT / name
