@@ -88,6 +88,10 @@ html_sidebars = {
 # Matplotlib builds its font cache once per machine, with a warning.
 warnings.filterwarnings("ignore", message="Matplotlib is building the font cache")
 
+import reports  # noqa: E402  (found beside this file, like pages)
+
+reports.make(HERE.parent / "benchmarks" / "results")
+
 
 def setup(app: Sphinx) -> None:
     """Generate pages from the package before Sphinx looks for pages."""

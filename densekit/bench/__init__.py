@@ -1,5 +1,9 @@
 """Benchmarks: run the models of a suite in separate processes, and store and print the results."""
 
+from densekit.extras import require
+
+require("bench", "filelock", "jinja2", "joblib", "matplotlib", "psutil", "pyarrow", "rich")
+
 from densekit.bench.records import Record, append, read
 from densekit.bench.runner import run_suite
 from densekit.bench.suite import Run, Suite, check, load_suite, suites

@@ -31,6 +31,7 @@ import pandas as pd
 
 from densekit.datasets import catalog
 from densekit.datasets.catalog import File
+from densekit.extras import require
 
 T = TypeVar("T")
 
@@ -138,6 +139,7 @@ def _members(path: Path, pattern: str) -> dict[str, bytes]:
 
 def _fetch(file: File) -> tuple[list[Path], bool]:
     """Local paths of a file, after a download if needed, and whether their checksums were verified."""
+    require("data", "pooch", "filelock", "requests")
     import pooch
     from filelock import FileLock
 
