@@ -40,7 +40,7 @@ class TakesRows(HyperParameters, ABC):
         low)``, ``("at_most", high)``, ``("interval", low, high)``, or ``("circle", low, high)`` for
         angles; integers and datetimes by name. Real unless given, since a value outside the support
         scores -inf, but for a column whose smallest or largest value is an atom, which ends there. An
-        end on which a row lies is an atom, and any other end has no mass.
+        end on which a row is found is an atom, and any other end has no mass.
     kinds : mapping, optional
         Column to ``"real"``, ``"integer"``, ``"ordinal"``, ``"categorical"``, ``"boolean"``,
         ``"datetime"`` or ``"date"``, where the dtype does not say it.
@@ -236,7 +236,7 @@ class TakesRows(HyperParameters, ABC):
         if not torch.isfinite(ladj).all():
             row = int((~torch.isfinite(ladj)).nonzero()[0])
             raise ValueError(
-                f"row {row} of X lies outside the support it was given (support={self.support!r}); "
+                f"row {row} of X is outside the support it was given (support={self.support!r}); "
                 "drop it or widen the support"
             )
         yield typed
