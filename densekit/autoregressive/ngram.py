@@ -103,8 +103,10 @@ class NGram(LanguageModel):
         row = np.cumsum(tokens[1] == 0) % every
         held_out = row == every - 1
         if tokens[2][held_out].sum() >= _MIN_HELD_OUT:
-            kept = (a[~held_out] for a in tokens)
-            counts_and_keys = _count(*kept, self.order, self.schema_.vocab_size)
+            kept_x, kept_place, kept_times = (a[~held_out] for a in tokens)
+            counts_and_keys = _count(
+                kept_x, kept_place, kept_times, self.order, self.schema_.vocab_size
+            )
             tuned = _tuned(*counts_and_keys, self.discounts_, *(a[held_out] for a in tokens))
             self.discounts_[: len(tuned)] = tuned
         self.unigram_ = _unigram(counts[0], self.discounts_[0])

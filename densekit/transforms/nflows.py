@@ -92,8 +92,8 @@ class FromNflows(ColumnTransform):
             needed = "sample" if function == self.transform.inverse else "learn or score"
             raise NotImplementedError(
                 f"{type(self.transform).__name__} of nflows has no {function.__name__}, which is needed "
-                f"to {needed}: use a transform with both directions, or its InverseTransform if the other "
-                "direction is enough"
+                f"to {needed}: use a transform with both directions, or its InverseTransform if the "
+                "other direction is enough"
             ) from error
         return to_columns(result.flatten(1)), ladj.to(rows)
 
