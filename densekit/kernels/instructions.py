@@ -57,7 +57,7 @@ class Instructions:
         self.size: dict[str, int] = {}
         self.products = 0  # Number of multiplications per sample.
 
-    def address(self, name: str, row: int = 0, number: int = 0) -> int:
+    def at(self, name: str, row: int = 0, number: int = 0) -> int:
         """A reference to an address: ``row`` rows of samples and ``number`` numbers after the start
         of a tensor.
         """
@@ -68,7 +68,7 @@ class Instructions:
 
     def ref(self, rows: Rows) -> int:
         """A reference to the address of some rows."""
-        return self.address(rows.name, rows.first)
+        return self.at(rows.name, rows.first)
 
     def reserve(self, name: str, n: int) -> int:
         """Reserve ``n`` rows or numbers of a tensor that grows, and return their start, which is
@@ -78,7 +78,7 @@ class Instructions:
         self.size[name] = start + _lines(n)
         return start
 
-    def append(self, op: int, *arguments: int) -> None:
+    def add(self, op: int, *arguments: int) -> None:
         """Add an instruction that each thread executes."""
         self.per_part.append([op, *arguments, *[0] * (machine.WIDTH - 1 - len(arguments))])
 
