@@ -1,7 +1,6 @@
 """Neural density estimators: build the module, train it, keep its weights and nothing else."""
 
 import contextlib
-import copy
 import dataclasses
 import math
 import numbers
@@ -47,6 +46,8 @@ _ONE_PASS = {
     "validation_fraction": 0.0,
     "patience": None,
     "callbacks": (),
+    "checkpoint_dir": None,
+    "warm_start": True,
 }
 _STARTED_FROM = 5000
 """Training rows that a start looks at, at most. A flow of as many or more begins as the standard normal:
@@ -238,8 +239,7 @@ class NeuralDensity(DensityEstimator):
         if not self.__sklearn_is_fitted__():
             return self.fit(X, context=context, sample_weight=sample_weight)
         # The options of one pass, which is a warm start that leaves the hyper-parameters alone.
-        once = copy.copy(self).set_params(**_ONE_PASS, warm_start=True, checkpoint_dir=None)
-        once._constant = True
+        once = self._copy_with(**_ONE_PASS, _constant=True)
         once.fit(X, context=context, sample_weight=sample_weight)
         keep = {k: v for k, v in vars(once).items() if k.endswith("_")}
         self.__dict__.update(keep)
@@ -320,9 +320,8 @@ class NeuralDensity(DensityEstimator):
 
     def _bare(self) -> Self:
         """A copy without weights and without what only rank 0 needs: light, and it pickles."""
-        bare = object.__new__(type(self))
-        bare.__dict__.update({k: v for k, v in vars(self).items() if k != "module_"})
-        return bare.set_params(callbacks=(), verbose=False, random_state=None)
+        given = {"callbacks": (), "verbose": False, "random_state": None}
+        return self._copy_with(without=("module_",), **given)
 
     def _train_beside(
         self,
@@ -433,13 +432,12 @@ class NeuralDensity(DensityEstimator):
 
     def _sharing(self, steps: float, n_runs: int) -> Self:
         """The options of the next of so many runs that share what is left of the time, and the steps."""
-        options = copy.copy(self)
-        options.max_epochs = None
-        options.max_steps = None if math.isinf(steps) else math.ceil(steps / (FOLDS + 1))
-        if self.max_time is not None:
+        share = None if math.isinf(steps) else math.ceil(steps / (FOLDS + 1))
+        seconds = self.max_time
+        if seconds is not None:
             begun = clock.current().elapsed()
-            options.max_time = begun + max(self.max_time - begun, 1e-9) / n_runs
-        return options
+            seconds = begun + max(seconds - begun, 1e-9) / n_runs
+        return self._copy_with(max_epochs=None, max_steps=share, max_time=seconds)
 
     def _cross_fit(
         self,
@@ -452,8 +450,7 @@ class NeuralDensity(DensityEstimator):
         """Runs that hold out a part of the rows each: when to stop one that holds out none."""
         histories, steps = [], Budget.of(self, len(events), self._default_steps).steps
         for k in range(FOLDS):
-            options = self._sharing(steps, FOLDS + 1 - k)
-            options.callbacks = ()
+            options = self._sharing(steps, FOLDS + 1 - k)._copy_with(callbacks=())
             module = self._build(self.schema_, self._context_schema)
             module.to(self.device_, self._torch_dtype)
             batches = self._batches(events, context, weights, seed, fold=(k, FOLDS))
@@ -520,7 +517,7 @@ class NeuralDensity(DensityEstimator):
         return self.module_(context)
 
     @classmethod
-    def _as_read(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+    def _update_old_parameters(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         # Files older than `derived` always have a max_steps, which max_epochs replaced where given.
         if "derived" not in parameters and parameters.get("max_epochs") is not None:
             return {**parameters, "max_steps": None}
@@ -552,8 +549,7 @@ class NeuralDensity(DensityEstimator):
     def _fresh_module(self) -> nn.Module:
         """The module as it was built, before it learned."""
         # Hyper-parameters may have been set anew since fit; the weights are those of the old ones.
-        builder = object.__new__(type(self))
-        builder.__dict__.update({**vars(self), **vars(self).get("built_with_", {})})
+        builder = self._copy_with(**vars(self).get("built_with_", {}))
         with seeded(0):
             module = builder._build(self.schema_, self._context_schema)
         return module.to(self._torch_dtype)

@@ -177,10 +177,8 @@ class TokenModel(TextModel):
             If ``temperature`` is not above 0, ``top_k`` is below 1 or ``top_p`` is not in (0, 1].
         """
         _check_temperature(temperature, top_k, top_p)
-        drawn = object.__new__(type(self))  # light, and leaves this estimator alone
-        drawn.__dict__.update(vars(self))
-        if temperature != 1 or top_k is not None or top_p is not None:
-            drawn.__dict__["_drawn"] = (temperature, top_k, top_p)
+        tempered = temperature != 1 or top_k is not None or top_p is not None
+        drawn = self._copy_with(_drawn=(temperature, top_k, top_p)) if tempered else self
         return super(TokenModel, drawn).sample(
             n_samples, context=context, random_state=random_state
         )

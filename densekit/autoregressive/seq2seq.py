@@ -125,7 +125,7 @@ class Seq2Seq(NeuralTokenModel):
         """
         self._check_fitted()
         check_integer("n_beams", n_beams, 1)
-        source = self._encode_context(self._check_sample_context(context), None)
+        source = self._context_of_draws(context)
         dist = self._as_fitted()._distribution(source)
         assert isinstance(dist, TokenSequence)
         assert dist.source is not None

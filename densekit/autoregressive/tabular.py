@@ -194,9 +194,7 @@ class TabularAutoregressive(NeuralDensity):
 
     def _as(self, distribution: AnyOrder, codec: Any) -> Self:
         """This estimator with another distribution and codec: light, and for one call."""
-        other = object.__new__(type(self))
-        other.__dict__.update(vars(self), _seen_as=distribution, codec_=codec)
-        return other
+        return self._copy_with(_seen_as=distribution, codec_=codec)
 
     def score_samples(
         self,
@@ -255,7 +253,7 @@ class TabularAutoregressive(NeuralDensity):
         distribution = self._law(given=numbers, method=method)
         twin = self._as(distribution, self.codec_.given(given))
         if numbers or method == "network":
-            twin._kind_if_inexact = "estimate"  # type: ignore[misc]
+            twin = twin._copy_with(_kind_if_inexact="estimate")
         return super(TabularAutoregressive, twin).score_samples(X, **wanted)
 
     def sample(

@@ -7,9 +7,14 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from densekit.distributions.kernel import KERNEL_SUMS, Tiles, log_normalizer
+from densekit.distributions.kernel import KERNEL_SUMS, KernelDistribution, Tiles, log_normalizer
+from densekit.transforms.shrinkage import shrunken
 
 _GRID_SIZE = 20
+_FOLDS, _FULL_PAIRS, _FEWEST_FULL = 5, 2_000_000, 100
+"""Folds of rows that are held out of a full covariance; pairs of rows of which the distances are taken
+in all folds together, and rows that are held out at least."""
+_FULL_BANDWIDTHS = tuple(2 ** (-b / 3) for b in range(17))
 
 
 def rule_of_thumb(rule: str, n: float, n_dims: int, kernel: str) -> float:
@@ -168,3 +173,53 @@ def cross_validated(loo: LeaveOneOut, n: float, kernel: str) -> float:
         options={"xatol": 1e-3},
     )
     return math.exp(found.x)
+
+
+def mean_and_factor(points: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and Cholesky factor (D, D) of the shrunken covariance of the points."""
+    mean, (values, vectors), _ = shrunken(points, weights=weights)
+    return mean, torch.linalg.cholesky((vectors * values) @ vectors.T)
+
+
+def drawn_in(points: Tensor, mean: Tensor, scale_tril: Tensor, bandwidth: float) -> Tensor:
+    """L^-1 (m + sqrt(1 - h^2) (x - m)), (n, D): centers of kernels of covariance h^2 L L^T, drawn toward
+    the mean so that the density has the covariance L L^T (West 1993)."""
+    shrink = math.sqrt(max(0.0, 1 - bandwidth**2))
+    centers = mean + shrink * (points - mean)
+    return torch.linalg.solve_triangular(scale_tril, centers.T, upper=False).T
+
+
+def cross_validated_full(
+    points: Tensor, weights: Tensor | None, order: Tensor
+) -> tuple[float, float]:
+    """The bandwidth of kernels with a full covariance, and the mean log-density of held-out rows at it.
+
+    Mean and covariance of a fold are those of the other folds, since rows that helped to find a
+    covariance fit it too well.
+
+    Parameters
+    ----------
+    points : Tensor, shape (n, D)
+    weights : Tensor, shape (n,), optional
+    order : Tensor, shape (n,)
+        The points in random order, which are cut into folds.
+    """
+    total = points.new_zeros(len(_FULL_BANDWIDTHS))
+    count = 0.0
+    n_held = max(_FEWEST_FULL, _FULL_PAIRS // len(points)) // _FOLDS
+    folds = order.tensor_split(min(_FOLDS, len(points)))
+    if len(folds) < 2:
+        return 1.0, -math.inf
+    for k, fold in enumerate(folds):
+        rest = torch.cat([other for j, other in enumerate(folds) if j != k])
+        held = fold[: max(1, n_held)]
+        kept, w = points[rest], None if weights is None else weights[rest]
+        mean, scale_tril = mean_and_factor(kept, w)
+        counts = torch.ones_like(points[held, 0]) if weights is None else weights[held]
+        for b, bandwidth in enumerate(_FULL_BANDWIDTHS):
+            centers = drawn_in(kept, mean, scale_tril, bandwidth)
+            law = KernelDistribution(centers, bandwidth, "gaussian", w, scale_tril)
+            total[b] += counts @ law.log_prob(points[held])
+        count += float(counts.sum())
+    best = int(total.argmax())
+    return _FULL_BANDWIDTHS[best], float(total[best]) / count

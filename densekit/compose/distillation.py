@@ -96,8 +96,7 @@ def distill(
         # A copy: its weights are moved to where the student learns.
         module = copy.deepcopy(teacher).module_.to(device, student._torch_dtype)
         with seeded(seed, device):
-            given = teacher._check_sample_context(context)
-            encoded = student._encode_context(given, None)
+            encoded = student._context_of_draws(context)
             n = n_rows if encoded is None else len(encoded)
             rows = _teach(module, n, encoded, forward_weight).to(student._torch_dtype)
             student._loss = functools.partial(  # type: ignore[method-assign]

@@ -137,6 +137,9 @@ class KernelDistribution(TorchDistribution):
     kernel : {"gaussian", "epanechnikov", "tophat"}
     weights : Tensor of shape (n,), optional
         Positive weights w; equal by default.
+    scale_tril : Tensor of shape (D, D), optional
+        Lower triangular factor L: the points are those of L^-1 x, so that a Gaussian kernel has the
+        covariance :math:`h^2 L L^T`. The identity by default.
 
     Raises
     ------
@@ -160,6 +163,7 @@ class KernelDistribution(TorchDistribution):
         bandwidth: float,
         kernel: str = "gaussian",
         weights: Tensor | None = None,
+        scale_tril: Tensor | None = None,
         validate_args: bool | None = False,
     ):
         if kernel not in KERNELS:
@@ -174,18 +178,23 @@ class KernelDistribution(TorchDistribution):
                 f"{tuple(weights.shape)}"
             )
         self.points, self.bandwidth, self.kernel = points, float(bandwidth), kernel
-        self.weights = weights
+        self.weights, self.scale_tril = weights, scale_tril
         self._tiles = Tiles(points / self.bandwidth)
         n, n_dims = points.shape
         total = n if weights is None else float(weights.double().sum())
         self._log_scale = (
             log_normalizer(kernel, n_dims) - math.log(total) - n_dims * math.log(self.bandwidth)
         )
+        if scale_tril is not None:
+            self._log_scale -= float(scale_tril.double().diagonal().log().sum())
         super().__init__(Size(), Size((n_dims,)), validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""Log-density (\*sample_shape,); -inf outside the reach of a compact kernel."""
-        rows = value.to(self.points.dtype).reshape(-1, self.event_shape[0]) / self.bandwidth
+        rows = value.to(self.points.dtype).reshape(-1, self.event_shape[0])
+        if self.scale_tril is not None:
+            rows = torch.linalg.solve_triangular(self.scale_tril, rows.T, upper=False).T
+        rows = rows / self.bandwidth
         smooth = value.requires_grad and torch.is_grad_enabled()
         log_sum = self._dense(rows) if smooth else self._blocked(rows)
         return (log_sum + self._log_scale).reshape(value.shape[:-1])
@@ -240,7 +249,8 @@ class KernelDistribution(TorchDistribution):
                 tail = noise.new_tensor(2.0 if self.kernel == "epanechnikov" else 1.0)
                 square = torch.distributions.Beta(half, tail).sample(shape[:-1])
                 noise *= (square.sqrt() / noise.norm(dim=-1))[..., None]
-            return self.points[index] + self.bandwidth * noise
+            rows = self.points[index] + self.bandwidth * noise
+            return rows if self.scale_tril is None else rows @ self.scale_tril.T
 
     def _sample_indices(self, shape: Size) -> Tensor:
         """Indices of points, drawn with probabilities proportional to the weights."""

@@ -103,7 +103,7 @@ class NeuralSplineFlow(NeuralDensity):
     learning_rate: Annotated[float, Interval(gt=0)] = 3e-3
     weight_decay: Annotated[float, Interval(ge=0)] = 0.1
 
-    _before: ClassVar[dict[str, Any]] = {"linear": False}
+    _defaults_of_older_files: ClassVar[dict[str, Any]] = {"linear": False}
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact",
         view="relaxed",

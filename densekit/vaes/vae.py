@@ -170,7 +170,7 @@ class VAE(NeuralDensity):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         self._check_fitted()
         if X is None:
-            return None, None, self._encode_context(self._check_sample_context(context), None)
+            return None, None, self._context_of_draws(context)
         X, context = self._check_rows(X, context, reset=False)
         typed, ladj = self.codec_.encode(X)
         given = self._encode_context(context, codecs.n_rows(X))

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.neighbors import KernelDensity as Reference
 
-from densekit import KernelDensity
+from densekit import Gaussian, KernelDensity
 from densekit.classical import kde
 from densekit.classical.bandwidth import LeaveOneOut, cross_validated, rule_of_thumb
 from densekit.distributions import kernel as kernels
@@ -31,7 +32,7 @@ def brute_force(points, bandwidth, kernel):
 @pytest.mark.parametrize("bandwidth", ["auto", "scott", "silverman", "cv", 0.8])
 def test_scores_equal_scikit_learn(kernel, bandwidth):
     X, new = rows(), rows(50, seed=1)
-    est = KernelDensity(kernel=kernel, bandwidth=bandwidth).fit(X)
+    est = KernelDensity(kernel=kernel, bandwidth=bandwidth, covariance="diag").fit(X)
     loc, scale = X.mean(0), X.std(0)
     reference = Reference(kernel=kernel, bandwidth=est.bandwidth_).fit((X - loc) / scale)
     exact = reference.score_samples((new - loc) / scale) - np.log(scale).sum()
@@ -168,7 +169,10 @@ def test_the_default_is_the_best_of_its_rules():
     t = rng.uniform(-3, 3, (1200, 1))
     X = np.sin(t * np.arange(1, 11) + np.arange(10)) + 0.1 * rng.normal(size=(1200, 10))
     fit, new = X[:800], X[800:]
-    score = {b: KernelDensity(bandwidth=b).fit(fit).score(new) for b in ("auto", "scott", "cv")}
+    score = {
+        b: KernelDensity(bandwidth=b, covariance="diag").fit(fit).score(new)
+        for b in ("auto", "scott", "cv")
+    }
     assert score["auto"] > score["scott"] + 2
     assert score["auto"] == pytest.approx(score["cv"], abs=1e-3)
     assert KernelDensity().bandwidth == "auto"
@@ -178,18 +182,19 @@ def test_of_many_rows_some_are_left_out(monkeypatch):
     monkeypatch.setattr(kde, "_PAIRS", 0)
     monkeypatch.setattr(kde, "_LEFT_OUT", 200)
     X = rows(2000)
-    some = KernelDensity(random_state=0).fit(X).bandwidth_
+    some = KernelDensity(covariance="diag", random_state=0).fit(X).bandwidth_
     every = KernelDensity(bandwidth="cv").fit(X).bandwidth_
     assert some != every
     assert some == pytest.approx(every, rel=0.25)
-    assert some != KernelDensity(random_state=1).fit(X).bandwidth_
+    assert some != KernelDensity(covariance="diag", random_state=1).fit(X).bandwidth_
 
 
 def test_the_default_stands_repeated_rows():
     """Where each row comes twice, leaving out one copy has no best bandwidth but zero."""
     X = rows(200)
     once, twice = (
-        KernelDensity(random_state=0).fit(x).bandwidth_ for x in (X, np.repeat(X, 2, 0))
+        KernelDensity(covariance="diag", random_state=0).fit(x).bandwidth_
+        for x in (X, np.repeat(X, 2, 0))
     )
     assert twice == pytest.approx(once, rel=1e-3)
     assert KernelDensity(bandwidth="cv").fit(np.repeat(X, 2, 0)).bandwidth_ < 0.1 * once
@@ -219,3 +224,74 @@ def test_fractions_weigh_the_kernels():
     reference = Reference(bandwidth=0.5).fit((X - mean) / scale, sample_weight=weights)
     exact = reference.score_samples((X - mean) / scale) - np.log(scale).sum()
     np.testing.assert_allclose(est.score_samples(X), exact, atol=1e-8)
+
+
+def correlated(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 3)) @ [[1.0, 0.9, 0.0], [0.0, 0.1, 0.3], [0.0, 0.0, 2.0]] + [
+        5,
+        -2,
+        1,
+    ]
+
+
+def test_a_full_covariance_integrates_to_one():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2)) @ [[1.0, 0.8], [0.0, 0.2]]
+    est = KernelDensity(covariance="full", bandwidth=0.4).fit(X)
+    x, y = np.meshgrid(np.linspace(-7, 7, 900), np.linspace(-6, 6, 900), indexing="ij")
+    density = np.exp(est.score_samples(np.c_[x.ravel(), y.ravel()]))
+    assert density.sum() * (14 / 899) * (12 / 899) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("bandwidth", [0.2, 0.7])
+def test_a_full_covariance_keeps_the_moments_of_the_rows(bandwidth):
+    """The mean and the covariance of a mixture: those of its centers, and h^2 C of each kernel."""
+    X = correlated(4000)
+    est = KernelDensity(covariance="full", bandwidth=bandwidth, random_state=0).fit(X)
+    law = est._distribution(None)
+    factor = law.scale_tril
+    centers = law.points @ factor.T
+    found = torch.cov(centers.T, correction=0) + bandwidth**2 * factor @ factor.T
+    torch.testing.assert_close(found, factor @ factor.T, rtol=1e-2, atol=1e-3)
+    drawn = est.sample(100_000, random_state=0)
+    np.testing.assert_allclose(drawn.mean(0), X.mean(0), atol=0.05)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(X.T), atol=0.1)
+
+
+def test_the_largest_full_bandwidth_is_the_gaussian():
+    X, new = correlated(80), correlated(20, seed=1)
+    est = KernelDensity(covariance="full", bandwidth=1.0, random_state=0).fit(X)
+    covariance = est.scale_tril_ @ est.scale_tril_.T
+    scale = X.std(0)
+    exact = stats.multivariate_normal(X.mean(0), covariance * np.outer(scale, scale))
+    np.testing.assert_allclose(est.score_samples(new), exact.logpdf(new), atol=1e-8)
+
+
+def test_the_default_takes_the_covariance_that_held_out_rows_prefer():
+    """Thirty columns that vary along three directions, as many small tables do."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 30)) + 0.05 * rng.normal(size=(400, 30))
+    fit, new = X[:150], X[150:]
+    est = KernelDensity(random_state=0).fit(fit)
+    assert est.covariance_ == "full"
+    assert est.score(new) > Gaussian(random_state=0).fit(fit).score(new) - 0.2
+    assert est.score(new) > KernelDensity(covariance="diag").fit(fit).score(new) + 5
+    ring = rng.uniform(0, 2 * np.pi, 600)
+    X = np.c_[np.cos(ring), np.sin(ring)] + 0.02 * rng.normal(size=(600, 2))
+    assert KernelDensity(random_state=0).fit(X).covariance_ == "diag"
+
+
+def test_weights_of_a_full_covariance_are_repeated_rows():
+    X, new = correlated(120), correlated(20, seed=1)
+    counts = np.random.default_rng(0).integers(0, 4, len(X))
+    est = KernelDensity(covariance="full", random_state=0)
+    found = est.fit(X, sample_weight=counts).score_samples(new)
+    repeated = est.fit(np.repeat(X, counts, 0)).score_samples(new)
+    np.testing.assert_allclose(found, repeated, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"kernel": "tophat"}, {"bandwidth": 1.5}, {"bandwidth": "cv"}])
+def test_a_full_covariance_that_cannot_be_kept_is_refused(wrong):
+    with pytest.raises(ValueError, match='covariance="full" with'):
+        KernelDensity(covariance="full", **wrong).fit(rows())
