@@ -1,4 +1,4 @@
-"""Does a row depend on how many there are: scores in pieces, and draws one by one and by the thousand."""
+"""Does a row depend on how many there are, on its place among them, or on part of a seed only."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def scores_do_not_depend_on_the_number_of_rows(subject: Subject) -> None:
         base = np.concatenate(
             [np.asarray(fitted.score_samples(few[i : i + 64])) for i in range(0, len(few), 64)]
         )
-        cost = cost_of(lambda n: fitted.score_samples(few[np.arange(n) % 1009]))
+        cost = _cost_of_scores(fitted, few)
         most = int(subject.effort.seconds / cost) if name == "columns3" else 20_100
         most = min(most, _SIZES[-1])
         for n in _SIZES:
@@ -56,6 +56,10 @@ def scores_do_not_depend_on_the_number_of_rows(subject: Subject) -> None:
                     f"{scores[i]:.6g}",
                 )
         subject.note("scores compared in one call", most)
+
+
+def _cost_of_scores(fitted: Any, few: np.ndarray) -> float:
+    return cost_of(lambda n: fitted.score_samples(few[np.arange(n) % len(few)]))
 
 
 @check(
