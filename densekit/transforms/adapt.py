@@ -107,7 +107,7 @@ def check_transforms(
     given = context if n_context else None
     x = torch.randn(n_features, _N_CHECK_ROWS, dtype=dtype)
     uses_context = False
-    for name, transform in reversed(transforms.items()):
+    for name, transform in reversed(list(transforms.items())):
         z, ladj = _apply(name, transform.to_noise, x, given)
         uses_context = uses_context or z.requires_grad or ladj.requires_grad
         round_trip = _apply_if_available(name, transform.to_data, z, given)
