@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
+from torch.distributions import Transform
 
 from densekit import clock, codecs, saving
 from densekit.codecs.context import ContextCodec, names_columns, part_of, split_columns, texts_of
@@ -356,6 +357,22 @@ class DensityEstimator(BaseEstimator, ABC):
                 "context; use condition(context)"
             )
         return DataDistribution.wrap(self._over_typed(None), self.schema_, self._torch_dtype)
+
+    @property
+    def transform_(self) -> Transform:
+        """Standard normal noise to rows of X, of a table of real numbers; AttributeError of a density
+        that is not made of a transform. Under a context it is ``condition(context).from_noise``.
+
+        >>> import numpy as np
+        >>> from densekit import Gaussian
+        >>> est = Gaussian().fit(np.random.default_rng(0).normal(5, 1, size=(50, 2)))
+        >>> est.transform_(torch.zeros(2)).numpy().round(3).tolist() == est.mean_.round(3).tolist()
+        True
+        """
+        law = self.distribution_
+        if not isinstance(law, DataDistribution):
+            raise AttributeError("transform_ exists for tables of real numbers without atoms only")
+        return law.from_noise
 
     def condition(self, context: Any) -> TorchDistribution:
         """The Pyro distribution given one or n rows of context: batch shape (n,)."""

@@ -25,7 +25,17 @@ other data, fits and draws, and ``check.chance`` bounds how often a correct esti
 
 from typing import Any
 
-from densekit.checks import draws, images, inputs, mass, parameters, shapes, states
+from densekit.checks import (
+    agreement,
+    draws,
+    images,
+    inputs,
+    mass,
+    parameters,
+    roundtrips,
+    shapes,
+    states,
+)
 from densekit.checks.subject import CHECKS, Check, Subject
 
 __all__ = ["Check", "check_density_estimator", "check_id", "density_checks"]
@@ -89,5 +99,5 @@ def check_id(value: Any) -> str:
     return value.name if isinstance(value, Check) else type(value).__name__
 
 
-_MODULES = (mass, draws, images, states, parameters, shapes, inputs)
+_MODULES = (mass, draws, agreement, roundtrips, images, states, parameters, shapes, inputs)
 """Importing them puts their checks on the list."""

@@ -1,0 +1,50 @@
+"""How much a statistical check may cost, and what it therefore draws."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Limits of one sample of draws or rows."""
+
+    name: str
+    seconds: float
+    """What one sample may take, by the measured cost of a row."""
+    least: int
+    """Rows that are drawn whatever they cost."""
+    most: int
+    """Rows that are enough however little they cost."""
+
+    def rows(self, cost: float) -> int:
+        """How many rows, where one takes ``cost`` seconds.
+
+        >>> EFFORTS["standard"].rows(1e-7), EFFORTS["standard"].rows(1.0)
+        (1048576, 2000)
+        """
+        return int(min(self.most, max(self.least, self.seconds / max(cost, 1e-12))))
+
+
+EFFORTS = {
+    "quick": Effort("quick", 0.03, 500, 20_000),
+    "standard": Effort("standard", 1.0, 2000, 2**20),
+    "thorough": Effort("thorough", 30.0, 20_000, 2**22),
+}
+
+
+def effort_named(name: str) -> Effort:
+    """The effort of that name; ValueError where there is none."""
+    if name not in EFFORTS:
+        known = ", ".join(repr(n) for n in EFFORTS)
+        raise ValueError(f"effort={name!r} is not one of {known}")
+    return EFFORTS[name]
+
+
+def cost_of(act: Callable[[int], Any], n: int = 500) -> float:
+    """Seconds that ``act`` takes for one row of n, after a first call that may have compiled."""
+    act(2)
+    start = time.perf_counter()
+    act(n)
+    return (time.perf_counter() - start) / n
