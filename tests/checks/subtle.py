@@ -1,0 +1,70 @@
+"""Which check is meant for each subtle mutant, and why some are not seen."""
+
+import subtle_contexts as contexts
+import subtle_draws as draws
+import subtle_scores as scores
+import subtle_tables as tables
+
+_LAW = "draws_follow_scores_in_many_columns"
+_MASS = "mass_is_one_in_many_columns"
+_ROWS = "scores_do_not_depend_on_the_number_of_rows"
+_N = "the_law_of_a_row_does_not_depend_on_n"
+_ALONE = "draws_are_independent"
+_SEED = "every_bit_of_the_seed_counts"
+_TRIP = "transforms_there_and_back"
+_SMOOTH = "scores_are_smooth_to_their_precision"
+
+MEANT = {
+    draws.HotDraws: _LAW,
+    draws.CoolDraws: _LAW,
+    draws.SlightlyCoolDraws: _LAW,
+    draws.OneTailMissing: _LAW,
+    draws.ThirdColumnCool: _LAW,
+    draws.ThirdColumnAlone: _LAW,
+    draws.WeakerCorrelation: _LAW,
+    draws.LastBatchOfDraws: _N,
+    draws.DrawsBeyondFiveThousand: _ALONE,
+    draws.DrawsBeyondAMillion: _ALONE,
+    draws.InPairs: _ALONE,
+    draws.SlowlyMixing: _ALONE,
+    draws.SecondHalfRepeats: _ALONE,
+    draws.EachTwice: _ALONE,
+    draws.Recentered: _ALONE,
+    draws.Standardized: _ALONE,
+    draws.FewDrawsAreCool: _N,
+    draws.StartsAtTheMode: _N,
+    draws.SortedDraws: _ALONE,
+    draws.SeedModulo: _SEED,
+    draws.SeedOfTheFirstColumn: _SEED,
+    draws.SeedOfTheFirstThousand: _SEED,
+    draws.MemorizedDraws: "no_row_is_remembered",
+    draws.OneMemorizedDrawInAThousand: "no_row_is_remembered",
+    draws.WrongInverse: _LAW,
+    scores.NarrowScores: _LAW,
+    scores.OnePercentTooMuch: _MASS,
+    scores.OnePercentTooLittle: _MASS,
+    scores.OnePercentInThreeColumns: _MASS,
+    scores.Wavy: _LAW,
+    scores.WavyInTheLastColumn: _LAW,
+    scores.ThirdColumnWithoutScale: _MASS,
+    scores.FourColumnsAndNoMore: _MASS,
+    scores.LastBatchOfScores: _ROWS,
+    scores.ScoresBeyondFiveThousand: _ROWS,
+    scores.ScoresBeyondAMillion: _ROWS,
+    scores.MemorizedScores: "no_row_is_remembered",
+    scores.HalfPrecision: _SMOOTH,
+    scores.TwoDecimals: _SMOOTH,
+    scores.TransformWithWrongInverse: _TRIP,
+    scores.TransformWithShortInverse: _TRIP,
+    scores.TransformWithWrongDeterminant: _TRIP,
+    scores.TransformOfAnotherLaw: _TRIP,
+    contexts.ScoresOfTheNextContext: "rows_keep_their_contexts",
+    contexts.FirstContextForAll: "rows_keep_their_contexts",
+    contexts.ContextsBeginAgain: "rows_keep_their_contexts",
+    contexts.LastRowsWithoutContext: "rows_keep_their_contexts",
+    tables.EndCountsTwice: "sums_to_one_over_strings",
+    tables.LongestMayGoOn: "sums_to_one_over_strings",
+    tables.NeverEmpty: "draws_follow_scores_over_strings",
+    tables.ShortStringsCutOff: "draws_follow_scores_over_strings",
+}
+"""The check that is meant for each."""
