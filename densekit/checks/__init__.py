@@ -27,6 +27,7 @@ from typing import Any
 
 from densekit.checks import (
     agreement,
+    batches,
     draws,
     images,
     inputs,
@@ -99,5 +100,5 @@ def check_id(value: Any) -> str:
     return value.name if isinstance(value, Check) else type(value).__name__
 
 
-_MODULES = (mass, draws, agreement, roundtrips, images, states, parameters, shapes, inputs)
+_MODULES = (mass, draws, agreement, batches, roundtrips, images, states, parameters, shapes, inputs)
 """Importing them puts their checks on the list."""

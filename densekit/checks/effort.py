@@ -29,7 +29,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort("quick", 0.03, 500, 20_000),
-    "standard": Effort("standard", 1.0, 2000, 2**20),
+    "standard": Effort("standard", 2.0, 2000, 2**20),
     "thorough": Effort("thorough", 30.0, 20_000, 2**22),
 }
 
@@ -42,9 +42,16 @@ def effort_named(name: str) -> Effort:
     return EFFORTS[name]
 
 
-def cost_of(act: Callable[[int], Any], n: int = 500) -> float:
-    """Seconds that ``act`` takes for one row of n, after a first call that may have compiled."""
+def cost_of(act: Callable[[int], Any]) -> float:
+    """Seconds of this process that ``act`` takes for one row, of as many as take long enough to time,
+    after a first call that may have compiled. Time of the process, so that what else a machine does
+    changes no number of draws."""
     act(2)
-    start = time.perf_counter()
-    act(n)
-    return (time.perf_counter() - start) / n
+    n, most = 500, 16_000
+    while True:
+        start = time.process_time()
+        act(n)
+        spent = time.process_time() - start
+        if spent > 0.02 or n >= most:
+            return max(spent, 1e-6) / n
+        n *= 4

@@ -41,6 +41,8 @@ class Finding:
         return not abs(self.effect) <= self.limit
 
     def __str__(self) -> str:
+        if not self.smallest:
+            return f"{self.what}: {self.n}"
         seen = f"smallest seen with 99 % power {self.smallest:.2g}"
         return f"{self.what}: {self.effect:+.4g} of {self.n} ({seen})"
 

@@ -81,7 +81,7 @@ class Sampled:
     @cached_property
     def n_draws(self) -> int:
         """Number of draws, by what one costs."""
-        some = self.given(500, 20)
+        some = self.given(16_000, 20)
 
         def act(n: int) -> Any:
             return self._draw(n, None if some is None else take(some, slice(0, n)), 20)
@@ -130,7 +130,7 @@ class Sampled:
     @cached_property
     def n_weighed(self) -> int:
         """Number of rows of the proposal, by what proposing and scoring one costs."""
-        some = self.given(500, 26)
+        some = self.given(16_000, 26)
 
         def act(n: int) -> Any:
             return self._weigh(n, None if some is None else take(some, slice(0, n)), 26)

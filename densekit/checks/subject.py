@@ -193,6 +193,10 @@ class Subject:
             more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
             expect(False, expected, f"{worst}{more}", cause)
 
+    def note(self, what: str, n: int) -> None:
+        """Keep how many rows were looked at where nothing is left to chance."""
+        self.findings.append(Finding(what, 0.0, 0.0, 0.0, n))
+
     # Fits
 
     def fresh(self, steps: int | None = FEW, seed: int | None = 0, **params: Any) -> Any:
@@ -256,7 +260,10 @@ class Subject:
 
     def draw(self, fitted: Any, n: int, seed: int | None = 0, **options: Any) -> Any:
         """Draws, also from estimators whose ``sample`` takes no seed or returns labels too."""
-        seed = None if seed is None else self.seeded(seed)
+        return self.draw_with(fitted, n, None if seed is None else self.seeded(seed), **options)
+
+    def draw_with(self, fitted: Any, n: int, seed: int | None, **options: Any) -> Any:
+        """The same with the seed as it is, in all repetitions."""
         if "random_state" in inspect.signature(fitted.sample).parameters:
             drawn = fitted.sample(n, random_state=seed, **options)
         else:
