@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import trust_page
 import typer
 from numpydoc.docscrape import NumpyDocString
 
@@ -72,6 +73,7 @@ def write(docs: Path, results: Path) -> None:
         for name, text in pages.items():
             _put(folder / name, text)
     copy_reports.results = results
+    trust_page.write(docs, results)
 
 
 def copy_reports(app: Any, error: Exception | None) -> None:
@@ -334,6 +336,7 @@ _SCRIPTS = {
     "language_models": ("text.json", _language_models),
     "mixed_tables": ("tables_mixed.json", _mixed_tables),
     "marginals": ("marginals.json", _marginals),
+    "other_libraries": ("peer_findings.json", trust_page.peer_findings),
 }
 """Results of scripts that have a page of their own."""
 

@@ -184,4 +184,3 @@ WRAPPED = {
     "SDV copulas GaussianMultivariate": CopulasGaussian,
 }
 """Of each the estimator, with the settings of a user in a hurry."""
-

@@ -162,9 +162,9 @@ class MemorizedScores(RemembersRows):
         return scores + 3.0 * np.array([row.tobytes() in known for row in rows], dtype=float)
 
 
-class ScoresOfTheNearestRow(RemembersRows):
-    """A tenth of the first ten rows of fit have spikes of the density around them, a millionth wide:
-    their mass is 0.01 together."""
+class SpikesOnRows(RemembersRows):
+    """The first ten rows of fit have spikes of the density around them, a millionth of a spread wide;
+    their mass is 0.01 together, and nothing is drawn of it."""
 
     def score_samples(self, X):
         scores, d = super().score_samples(X), len(self.mean_)
