@@ -4,8 +4,8 @@ caught, how small a defect is seen, and how often a right one is failed.
     python benchmarks/trust.py --run caught curves zoo
 
 Each run of a check on an estimator is a line of results/checked.jsonl and is not run again, so that a
-part may be stopped and started; lines of another version of the package or of the checks are passed
-over. The log is not kept with the sources.
+part may be stopped and started; lines of another version of the package, or of the
+file that a check is in, are passed over. The log is not kept with the sources.
 """
 
 import hashlib
@@ -41,15 +41,14 @@ SEEDS = 4
 
 
 @cache
-def digest():
-    """Of the sources of the checks: a run is of one state of them."""
-    files = sorted(Path(densekit.__file__).with_name("checks").glob("*.py"))
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+def digest(module):
+    """Of the source of a module: a run is of one state of the file that its check is in."""
+    return hashlib.sha256(Path(sys.modules[module].__file__).read_bytes()).hexdigest()[:16]
 
 
 def key(line):
     """What makes two lines the same run."""
-    names = ("version", "checks", "part", "name", "size", "check", "seed", "effort")
+    names = ("version", "source", "part", "name", "size", "check", "seed", "effort")
     return tuple(str(line[k]) for k in names)
 
 
@@ -72,8 +71,9 @@ class Runs:
     def of(self, part, name, estimator, check, seed=0, effort="standard", size=None):
         """The line of one run; None where there is no time left for it."""
         line = {
-            "version": densekit.__version__, "checks": digest(), "part": part, "name": name,
-            "size": size, "check": check.name, "seed": seed, "effort": effort,
+            "version": densekit.__version__, "source": digest(check.function.__module__),
+            "part": part, "name": name, "size": size,
+            "check": check.name, "seed": seed, "effort": effort,
         }  # fmt: skip
         if key(line) in self.done:
             return self.done[key(line)]

@@ -132,6 +132,36 @@ got = model.probability_density(pd.DataFrame({"a": [0.0], "b": [0.0]})).item()""
         "integrates_to_one_on_a_plane",
     ),
     Finding(
+        "pyvinecopulib",
+        "VineDensity turns an unordered category of three levels into two columns of 0 and 1, and gives "
+        "a mass to rows that have a 1 in both, which no data can have.",
+        """\
+import numpy as np, pandas as pd
+from pyvinecopulib.sklearn import VineDensity
+rng, x, levels = np.random.default_rng(0), np.linspace(-8, 8, 400), list("abc")
+k = pd.Categorical(rng.choice(levels, 300))
+model = VineDensity().fit(pd.DataFrame({"k": k, "x": rng.normal(size=300)}))
+grids = [pd.DataFrame({"k": pd.Categorical([a] * 400, levels), "x": x}) for a in levels]
+got = sum(np.trapezoid(np.exp(model.score_samples(grid)), x) for grid in grids)""",
+        1.0,
+        "the sum over three levels of integrals over x (trapezoids of 0.04)",
+        "sums_to_one_over_cells",
+    ),
+    Finding(
+        "zuko",
+        "GF draws by bisection within [-10, 10], and puts what lies beyond on the ends: of a flow that "
+        "was not trained, nearly half of all draws.",
+        """\
+import torch, zuko
+torch.manual_seed(0)
+flow = zuko.flows.GF(1)()
+x = flow.sample((5000,))
+got = ((x.abs() > 9.99) & (x.abs() < 10.01)).float().mean().item()""",
+        0.00049,
+        "the flow's own density integrated over 9.99 < |x| < 10.01 by trapezoids",
+        "transforms_there_and_back",
+    ),
+    Finding(
         "zuko",
         "MonotonicTransform inverts by bisection within [-10, 10], whatever the value: what NAF, UNAF "
         "and GF draw ends there, while their scores do not.",
@@ -154,6 +184,19 @@ y, _ = Sigmoid()(x)
 got = Sigmoid().inverse(y)[0].item()""",
         20.0,
         "the inverse; rounding of 1 - 2e-9 in 64 bits moves it by 1e-7",
+        "transforms_there_and_back",
+    ),
+    Finding(
+        "nflows",
+        "NaiveLinear has no inverse with torch 2: it calls torch.solve, which is gone.",
+        """\
+import torch
+from nflows.transforms import NaiveLinear
+layer, x = NaiveLinear(3), torch.ones(1, 3)
+y, _ = layer(x)
+got = (layer.inverse(y)[0] - x).abs().max().item()""",
+        0.0,
+        "there and back",
         "transforms_there_and_back",
     ),
 )

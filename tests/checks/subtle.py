@@ -63,6 +63,8 @@ MEANT = {
     contexts.FirstContextForAll: "rows_keep_their_contexts",
     contexts.ContextsBeginAgain: "rows_keep_their_contexts",
     contexts.LastRowsWithoutContext: "rows_keep_their_contexts",
+    contexts.CoolNoise: "noise_of_draws_is_standard_normal",
+    contexts.InverseForgetsContext: "transforms_there_and_back_under_contexts",
     tables.EndCountsTwice: "sums_to_one_over_strings",
     tables.LongestMayGoOn: "sums_to_one_over_strings",
     tables.NeverEmpty: "draws_follow_scores_over_strings",

@@ -11,6 +11,7 @@ from pyro.distributions import MultivariateNormal, TorchDistribution
 from torch import Tensor
 
 from densekit import Capabilities, DensityEstimator
+from densekit.codecs.space import DataDistribution, NoiseToData
 from densekit.params import OneOf
 
 
@@ -236,3 +237,37 @@ class OneNoiseForAllContexts(Linear):
         law = self._distribution(context)
         noise = torch.randn(1, law.event_shape[0], dtype=law.loc.dtype)
         yield law.loc + noise @ law.scale_tril.reshape(-1, *law.scale_tril.shape[-2:])[0].T
+
+
+# Transforms.
+
+
+class CoolNoise(Linear):
+    """The noise of draws, which the transform shows, has a spread of 0.98."""
+
+    def _sample_events(self, n, context):
+        law = self._distribution(context)
+        shape = (n,) if context is None else (len(context),)
+        noise = 0.98 * torch.randn(*shape, law.event_shape[0], dtype=law.loc.dtype)
+        yield law.loc + (law.scale_tril @ noise[..., None])[..., 0]
+
+
+class _Odd(DataDistribution):
+    @property
+    def from_noise(self):
+        made = super().from_noise
+        return _Forgetful(made.events, made.rows, made.dtype)
+
+
+class _Forgetful(NoiseToData):
+    def _inverse(self, x):
+        return super()._inverse(x) + 0.1 * self.events.loc
+
+
+class InverseForgetsContext(Linear):
+    """The inverse of the transform under a context takes nine tenths of the shift off."""
+
+    def condition(self, context):
+        law = super().condition(context)
+        law.__class__ = _Odd
+        return law
