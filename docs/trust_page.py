@@ -191,16 +191,18 @@ def peer_findings(record: dict[str, Any]) -> str:
     said = [
         "# Other libraries under the contract suite\n",
         f"`{about['command']}` ran on {about['date'][:10]} with {versions}. Each finding uses the "
-        "library alone; its last line should give the value that is named below it.\n",
+        "library alone; its last line should give the value that is named below it. The suite found "
+        "those that an estimator of a table of numbers shows; the others are what its checks compute, "
+        "done to categories and to single transforms.\n",
     ]
     for found in record["findings"]:
         got = found["got"] if isinstance(found["got"], str) else f"{found['got']:.6g}"
         said += [
-            f"## {found['library']}: {_title(found['what'])}\n",
+            f"## {found['library']}: {found['title']}\n",
             f"{found['what']}\n",
             f"```python\n{found['code']}\n```\n",
-            f"`got` is {got}; right is {found['right']:.6g}: {found['why']}. The check is "
-            f"`{found['check']}`.\n",
+            f"`got` is {got}; right is {found['right']:.6g}: {found['why']}. `{found['check']}` "
+            f"tests for it.\n",
         ]
     said.append("## What the suite says\n")
     said.append(
@@ -219,8 +221,3 @@ def peer_findings(record: dict[str, Any]) -> str:
     ]
     said.append(table(["estimator", "checks run", "fails"], lines) if lines else "Not run yet.\n")
     return "\n".join(said) + "\n"
-
-
-def _title(what: str) -> str:
-    """The subject of a finding: its first two words."""
-    return " ".join(what.split()[:1]).rstrip(",.")

@@ -4,8 +4,10 @@
     PYTHONPATH=. peers/bin/python benchmarks/peers/findings.py               # the findings alone
     PYTHONPATH=. peers/bin/python benchmarks/peers/findings.py --suite 600   # and the suite, for so long
 
-The findings use the library alone: no wrapper, and nothing of densekit. What the suite says of each
-estimator of wrapped.py is beside them; a check that was run is not run again. Writes
+The findings use the library alone: no wrapper, and nothing of densekit. The suite found those that a
+wrapped estimator of a table of numbers has; the others are what its checks compute, done to categories
+and to single transforms. What the suite says of each estimator of wrapped.py is beside them; a check
+that was run is not run again. Writes
 results/peer_findings.json, from which the docs make their page.
 """
 
@@ -36,18 +38,20 @@ class Finding:
     """A few lines of code whose last value, ``got``, should be ``right``."""
 
     library: str
+    title: str
     what: str
     code: str
     right: float
     why: str
     """Where the right value comes from."""
     check: str
-    """The check of the suite that found it."""
+    """The check of the suite that tests for it."""
 
 
 FINDINGS = (
     Finding(
         "scikit-learn",
+        "Draws of a mixture are in order",
         "GaussianMixture draws its components one after the other: neighboring draws are not "
         "independent, and the first rows of a sample are all of one component.",
         """\
@@ -62,7 +66,9 @@ got = np.corrcoef(x[1:], x[:-1])[0, 1]""",
     ),
     Finding(
         "scikit-learn",
-        "GaussianMixture with an integer seed draws the same rows at every call.",
+        "A seeded mixture repeats itself",
+        "GaussianMixture with an integer seed draws the same rows at every call; its sample takes no "
+        "seed.",
         """\
 import numpy as np
 from sklearn.mixture import GaussianMixture
@@ -75,8 +81,9 @@ got = np.mean(model.sample(100)[0] == model.sample(100)[0])""",
     ),
     Finding(
         "scikit-learn",
-        "KernelDensity.score is the sum over rows where GaussianMixture.score is the mean, so that "
-        "cross-validation over folds of unlike size weighs them by rows.",
+        "A score that is a sum",
+        "KernelDensity.score is the sum over rows, as it documents, where GaussianMixture.score is the "
+        "mean: the two cannot be compared, nor folds of unlike size.",
         """\
 import numpy as np
 from sklearn.neighbors import KernelDensity
@@ -89,6 +96,7 @@ got = model.score(X) / model.score_samples(X).mean()""",
     ),
     Finding(
         "statsmodels",
+        "Categories that were never seen have mass",
         "KDEMultivariate gives a mass to every category that was never seen, so that masses over all "
         "values add up to more than one.",
         """\
@@ -103,6 +111,7 @@ got = model.pdf(np.arange(10)).sum()""",
     ),
     Finding(
         "statsmodels",
+        "Ordered levels lose mass",
         "KDEMultivariate with an ordered column of three levels has a seventh of its mass on integers "
         "that are no level.",
         """\
@@ -117,6 +126,7 @@ got = model.pdf(np.arange(3)).sum()""",
     ),
     Finding(
         "SDV copulas",
+        "A density without its margins",
         "GaussianMultivariate.probability_density is the normal density of the normal scores, without "
         "the densities of the margins: it does not change with the units and has no mass of one.",
         """\
@@ -133,6 +143,7 @@ got = model.probability_density(pd.DataFrame({"a": [0.0], "b": [0.0]})).item()""
     ),
     Finding(
         "pyvinecopulib",
+        "A category has impossible rows",
         "VineDensity turns an unordered category of three levels into two columns of 0 and 1, and gives "
         "a mass to rows that have a 1 in both, which no data can have.",
         """\
@@ -149,6 +160,7 @@ got = sum(np.trapezoid(np.exp(model.score_samples(grid)), x) for grid in grids)"
     ),
     Finding(
         "zuko",
+        "Draws of Gaussianization end at 10",
         "GF draws by bisection within [-10, 10], and puts what lies beyond on the ends: of a flow that "
         "was not trained, nearly half of all draws.",
         """\
@@ -163,6 +175,7 @@ got = ((x.abs() > 9.99) & (x.abs() < 10.01)).float().mean().item()""",
     ),
     Finding(
         "zuko",
+        "A bounded inverse",
         "MonotonicTransform inverts by bisection within [-10, 10], whatever the value: what NAF, UNAF "
         "and GF draw ends there, while their scores do not.",
         """\
@@ -175,6 +188,7 @@ got = identity.inv(torch.tensor(12.0)).item()""",
     ),
     Finding(
         "nflows",
+        "The inverse of Sigmoid stops",
         "The inverse of Sigmoid stops at logit(1 - 1e-6), in 64 bits too.",
         """\
 import torch
@@ -188,6 +202,7 @@ got = Sigmoid().inverse(y)[0].item()""",
     ),
     Finding(
         "nflows",
+        "A layer without an inverse",
         "NaiveLinear has no inverse with torch 2: it calls torch.solve, which is gone.",
         """\
 import torch
@@ -217,6 +232,7 @@ def reproduced():
         found.append(
             {
                 "library": finding.library,
+                "title": finding.title,
                 "what": finding.what,
                 "code": finding.code,
                 "got": got,
