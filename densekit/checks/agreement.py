@@ -173,7 +173,9 @@ def draws_are_independent(subject: Subject) -> None:
             f"{len(x)} distinct draws",
             f"{distinct} distinct ones",
         )
-        subject.judge(independence(found.normal_scores(x)), "draws that know nothing of one another")
+        subject.judge(
+            independence(found.normal_scores(x)), "draws that know nothing of one another"
+        )
 
 
 def keys_of(x: np.ndarray) -> np.ndarray:

@@ -39,7 +39,8 @@ def scores_do_not_depend_on_the_number_of_rows(subject: Subject) -> None:
             [np.asarray(fitted.score_samples(few[i : i + 64])) for i in range(0, len(few), 64)]
         )
         cost = cost_of(lambda n: fitted.score_samples(few[np.arange(n) % 1009]))
-        most = subject.effort.rows(cost) if name == "columns3" else 20_100
+        most = int(subject.effort.seconds / cost) if name == "columns3" else 20_100
+        most = min(most, _SIZES[-1])
         for n in _SIZES:
             if n > max(most, 1100):
                 break
@@ -79,7 +80,11 @@ def the_law_of_a_row_does_not_depend_on_n(subject: Subject) -> None:
                 s = found.normal_scores(rows)
                 subject.judge(
                     (
-                        two_means(f"{kind} of column {j} in {what} of {n}", f(s[:, j]), f(reference[:, j]))
+                        two_means(
+                            f"{kind} of column {j} in {what} of {n}",
+                            f(s[:, j]),
+                            f(reference[:, j]),
+                        )
                         for j in range(found.d)
                         for kind, f in (("shift", _same), ("temperature", _half_square))
                     ),
@@ -102,8 +107,10 @@ def _ends(found: Sampled, n: int) -> tuple[np.ndarray | None, np.ndarray | None]
     def some(seed: int) -> np.ndarray:
         return np.asarray(subject.draw(found.fitted, n, seed=seed), dtype=float).reshape(n, -1)
 
-    cost = cost_of(lambda k: [some(900 + i) for i in range(max(1, k // 100))] if k > 2 else some(0))
-    times = int(min(1500, subject.effort.seconds / 3 / max(100 * cost, 1e-9)))
+    cost = cost_of(
+        lambda k: [some(900 + i) for i in range(max(1, k // 100))] if k > 2 else some(0)
+    )
+    times = int(min(1500 if n == 1 else 400, subject.effort.seconds / 5 / max(100 * cost, 1e-9)))
     if times < 30:
         return None, None
     found_rows = [some(10_000 + i) for i in range(times)]
@@ -223,7 +230,9 @@ def rows_keep_their_contexts(subject: Subject) -> None:
     expect(close(whole[order], mixed), "scores that go with their context in any order", "others")
     for i in (0, 1, 17):
         alone = fitted.score_samples(rows[i : i + 1], context=given.iloc[i : i + 1])
-        expect(close(whole[i : i + 1], alone), f"row {i} to score alone as among others", "otherwise")
+        expect(
+            close(whole[i : i + 1], alone), f"row {i} to score alone as among others", "otherwise"
+        )
     one = given.iloc[[5] * n].reset_index(drop=True)
     a = fitted.score_samples(rows, context=one)
     b = fitted.score_samples(rows, context=given.iloc[[5]])

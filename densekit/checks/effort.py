@@ -22,15 +22,15 @@ class Effort:
         """How many rows, where one takes ``cost`` seconds.
 
         >>> EFFORTS["standard"].rows(1e-7), EFFORTS["standard"].rows(1.0)
-        (1048576, 2000)
+        (262144, 2000)
         """
         return int(min(self.most, max(self.least, self.seconds / max(cost, 1e-12))))
 
 
 EFFORTS = {
     "quick": Effort("quick", 0.03, 500, 20_000),
-    "standard": Effort("standard", 2.0, 2000, 2**20),
-    "thorough": Effort("thorough", 30.0, 20_000, 2**22),
+    "standard": Effort("standard", 2.0, 2000, 2**18),
+    "thorough": Effort("thorough", 30.0, 20_000, 2**21),
 }
 
 
@@ -47,11 +47,11 @@ def cost_of(act: Callable[[int], Any]) -> float:
     after a first call that may have compiled. Time of the process, so that what else a machine does
     changes no number of draws."""
     act(2)
-    n, most = 500, 16_000
+    n, most = 500, 8000
     while True:
         start = time.process_time()
         act(n)
         spent = time.process_time() - start
-        if spent > 0.02 or n >= most:
+        if spent > 0.1 or n >= most:
             return max(spent, 1e-6) / n
         n *= 4

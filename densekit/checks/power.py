@@ -108,9 +108,7 @@ def two_means(what: str, one: np.ndarray, two: np.ndarray) -> Finding:
     n, m = len(one), len(two)
     error = math.sqrt(one.var() / n + two.var() / m)
     spread = math.sqrt(max(one.var(), two.var())) or 1.0
-    skewness = max(
-        float(np.abs((((x - x.mean()) / spread) ** 3).mean())) for x in (one, two)
-    )
+    skewness = max(float(np.abs((((x - x.mean()) / spread) ** 3).mean())) for x in (one, two))
     effect = float(one.mean() - two.mean())
     return finding(what, effect, error, min(n, m), skewness=skewness, slack=1e-12)
 

@@ -1,4 +1,4 @@
-"""Laws from which rows can be drawn that resemble given ones, with a density: for importance sampling."""
+"""Laws with a density from which rows like given ones can be drawn, for importance sampling."""
 
 import math
 from typing import Any
@@ -138,9 +138,7 @@ class Proposal:
         The mixture is sampled by counts that are rounded at random: every row has its law still.
         """
         counts = rng.multinomial(n, self.shares)
-        x = np.concatenate(
-            [law.draw(k, rng) for law, k in zip(self.laws, counts, strict=True)]
-        )
+        x = np.concatenate([law.draw(k, rng) for law, k in zip(self.laws, counts, strict=True)])
         x = x[rng.permutation(n)]
         log_q = self.log_density(x)
         if self.slope is not None:

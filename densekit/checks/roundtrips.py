@@ -109,7 +109,9 @@ def _expect_log_det(ladj: Tensor, inverse: Tensor, z: Tensor, eps: float, where:
 
 
 def _show(row: Tensor) -> str:
-    return "[" + ", ".join(f"{v:.4g}" for v in row[:4].tolist()) + (", ...]" if len(row) > 4 else "]")
+    return (
+        "[" + ", ".join(f"{v:.4g}" for v in row[:4].tolist()) + (", ...]" if len(row) > 4 else "]")
+    )
 
 
 def expect_scores(

@@ -181,9 +181,7 @@ class Subject:
         names = {"table": "plane", "image": "images", "text": "strings"}
         return [self.load(name) for modality, name in names.items() if self.takes(modality)]
 
-    def judge(
-        self, findings: Iterable[Finding], expected: str, cause: str | None = None
-    ) -> None:
+    def judge(self, findings: Iterable[Finding], expected: str, cause: str | None = None) -> None:
         """Keep what was found, and fail the running check by the clearest defect among it."""
         found = list(findings)
         self.findings += found

@@ -1,4 +1,4 @@
-"""Tables whose density is known, of one to twelve columns, with contexts, atoms and every kind of column."""
+"""Tables of one to twelve columns, with contexts, atoms, days and levels."""
 
 import functools
 import math
@@ -33,7 +33,9 @@ def columns(d: int, seed: int = 0) -> Data:
     z, new = (rng.normal(size=(n, d)) @ root.T for n in (N_FIT, N_NEW))
     slope = scale * np.where(skewed, 0.6 * np.cosh(0.6 * new + 0.2), 1.0)
     white = np.linalg.solve(root, new.T).T
-    normal = -0.5 * (white**2).sum(1) - np.log(np.diag(root)).sum() - 0.5 * d * math.log(2 * math.pi)
+    normal = (
+        -0.5 * (white**2).sum(1) - np.log(np.diag(root)).sum() - 0.5 * d * math.log(2 * math.pi)
+    )
     return Data(f"columns{d}", "table", rows(z), rows(new), normal - np.log(slope).sum(1))
 
 
