@@ -212,21 +212,24 @@ class Shrunk(subtle_contexts.Linear):
             self.coefficients_ = whole
 
 
+_LAW = "draws_follow_scores_in_many_columns"
 CURVES = {
-    Cooler: ("draws_follow_scores_in_many_columns", (0.003, 0.01, 0.02, 0.03)),
-    Heavier: ("mass_is_one_in_many_columns", (0.001, 0.003, 0.01, 0.03)),
-    Wavier: ("draws_follow_scores_in_many_columns", (0.01, 0.03, 0.1)),
-    Uncorrelated: ("draws_follow_scores_in_many_columns", (0.01, 0.03, 0.05)),
-    Chained: ("draws_are_independent", (0.003, 0.01, 0.03, 0.1)),
+    Cooler: (_LAW, (0.003, 0.01, 0.02, 0.03), "temperature of column"),
+    Heavier: ("mass_is_one_in_many_columns", (0.001, 0.003, 0.01, 0.03), "mass in 3"),
+    Wavier: (_LAW, (0.01, 0.03, 0.1), "wave"),
+    Uncorrelated: (_LAW, (0.01, 0.03, 0.05), "correlation of columns"),
+    Chained: ("draws_are_independent", (0.003, 0.01, 0.03, 0.1), "correlation with the draw 1 "),
+    Shrunk: ("draws_follow_scores_under_contexts", (0.03, 0.1, 0.3), "correlation of column"),
 }
-"""A defect whose size can be chosen, the check that is meant for it, and sizes."""
+"""A defect whose size can be chosen, the check that is meant for it, sizes, and how the findings begin
+that state what it would have seen."""
 
 
 def curves(seconds=float("inf")):
     """Of each defect and size how many of ``SEEDS`` repetitions catch it."""
     runs, found = Runs(seconds), {}
-    for kind, (name, sizes) in CURVES.items():
-        points = []
+    for kind, (name, sizes, begins) in CURVES.items():
+        points, stated = [], []
         for size in (0.0, *sizes):
             check = check_named(kind(size=size), name)
             if check is None:
@@ -238,7 +241,15 @@ def curves(seconds=float("inf")):
             lines = [line for line in lines if line is not None]
             hits = sum(not line["passed"] for line in lines)
             points.append({"size": size, "runs": len(lines), "caught": hits})
-        found[kind.__name__] = {"defect": kind.__doc__, "check": name, "points": points}
+            for line in lines:
+                smallest = line["smallest"].items()
+                stated += [size for what, (size, _) in smallest if what.startswith(begins)]
+        found[kind.__name__] = {
+            "defect": " ".join(kind.__dict__["__doc__"].split()),
+            "check": name,
+            "points": points,
+            "stated": max(stated) if stated else None,
+        }
     return {"effort": "standard", "defects": found}
 
 

@@ -150,8 +150,10 @@ def _power(part: dict[str, Any] | None) -> str:
     for found in part["defects"].values():
         points = [p for p in found["points"] if p["runs"]]
         each = ", ".join(f"{p['size']:g}: {p['caught']} of {p['runs']}" for p in points)
-        lines.append([found["defect"], f"`{found['check']}`", each or "not run"])
-    return table(["defect", "check", "size: runs that catch it"], lines)
+        stated = "" if found["stated"] is None else f"{found['stated']:.2g}"
+        lines.append([found["defect"], f"`{found['check']}`", each or "not run", stated])
+    heads = ["defect", "check", "size: runs that catch it", "99 % power, as stated by the check"]
+    return table(heads, lines)
 
 
 def _mutants(part: dict[str, Any] | None) -> str:

@@ -66,21 +66,6 @@ got = np.corrcoef(x[1:], x[:-1])[0, 1]""",
     ),
     Finding(
         "scikit-learn",
-        "A seeded mixture repeats itself",
-        "GaussianMixture with an integer seed draws the same rows at every call; its sample takes no "
-        "seed.",
-        """\
-import numpy as np
-from sklearn.mixture import GaussianMixture
-X = np.random.default_rng(0).normal(size=(200, 1))
-model = GaussianMixture(1, random_state=0).fit(X)
-got = np.mean(model.sample(100)[0] == model.sample(100)[0])""",
-        0.0,
-        "two samples of a continuous law have no number in common",
-        "draws_follow_the_seed",
-    ),
-    Finding(
-        "scikit-learn",
         "A score that is a sum",
         "KernelDensity.score is the sum over rows, as it documents, where GaussianMixture.score is the "
         "mean: the two cannot be compared, nor folds of unlike size.",
