@@ -23,7 +23,6 @@ from scipy import signal
 
 import densekit
 from densekit.checks import density_checks
-from densekit.checks.subject import CHECKS
 
 sys.path.insert(0, str(ROOT / "tests" / "checks"))
 
@@ -257,25 +256,20 @@ def curves(seconds=float("inf")):
 
 
 def zoo_of_all(seconds=float("inf")):
-    """Of each correct density every check that applies, and which fail."""
+    """Of each correct density every check that applies, and which fail: all ``quick`` first, and then
+    ``standard``."""
     runs, found = Runs(seconds), {}
-    for kind in (*zoo.OF_NUMBERS, *zoo_tables.OF_MIXED_ROWS, Normal, subtle_contexts.Linear):
-        checks = density_checks(kind())
-        lines = [runs.of("zoo", kind.__name__, kind(), check) for _, check in checks]
-        lines = [line for line in lines if line is not None]
-        found[kind.__name__] = {
-            "what": " ".join((kind.__dict__.get("__doc__") or "").split()),
-            "checks": len(checks),
-            "run": len(lines),
-            "seconds": round(sum(line["seconds"] for line in lines), 1),
-            "failed": [line["message"] for line in lines if not line["passed"]],
-        }
-    return {"effort": "standard", "densities": found}
-
-
-def n_left_to_chance():
-    """How many checks may fail a correct estimator by chance, and how often all of them together."""
-    return {
-        "checks": sum(c.chance > 0 for c in CHECKS),
-        "chance": sum(c.chance for c in CHECKS),
-    }
+    kinds = (*zoo.OF_NUMBERS, *zoo_tables.OF_MIXED_ROWS, Normal, subtle_contexts.Linear)
+    for effort in ("quick", "standard"):
+        for kind in kinds:
+            checks = density_checks(kind())
+            lines = [runs.of("zoo", kind.__name__, kind(), c, effort=effort) for _, c in checks]
+            lines = [line for line in lines if line is not None]
+            what = " ".join((kind.__dict__.get("__doc__") or "").split())
+            of_kind = found.setdefault(kind.__name__, {"what": what, "checks": len(checks)})
+            of_kind[effort] = {
+                "run": len(lines),
+                "seconds": round(sum(line["seconds"] for line in lines), 1),
+                "failed": [line["message"] for line in lines if not line["passed"]],
+            }
+    return {"densities": found}

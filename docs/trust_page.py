@@ -104,8 +104,12 @@ def _caught(part: dict[str, Any]) -> str:
 
 def _alarms_of_zoo(part: dict[str, Any]) -> str:
     zoo = part["densities"].values()
-    run, failed = sum(d["run"] for d in zoo), sum(len(d["failed"]) for d in zoo)
-    return f"{failed} in {run} of {sum(d['checks'] for d in zoo)} checks of {len(zoo)} densities"
+    told = []
+    for effort in ("quick", "standard"):
+        run = sum(d[effort]["run"] for d in zoo)
+        failed = sum(len(d[effort]["failed"]) for d in zoo)
+        told.append(f"{failed} in {run} of {sum(d['checks'] for d in zoo)} `{effort}`")
+    return f"{' and '.join(told)} checks of {len(zoo)} densities"
 
 
 def _fuzzed(part: dict[str, Any]) -> str:
@@ -176,11 +180,15 @@ def _mutants(part: dict[str, Any] | None) -> str:
 def _zoo(part: dict[str, Any] | None) -> str:
     if part is None:
         return "Not run yet."
-    lines = [
-        [name, found["what"], f"{found['run']} of {found['checks']}", len(found["failed"])]
-        for name, found in part["densities"].items()
-    ]
-    return table(["density", "what it is", "checks run", "false alarms"], lines, right=2)
+    lines = []
+    for name, found in part["densities"].items():
+        cells = []
+        for effort in ("quick", "standard"):
+            failed, run = len(found[effort]["failed"]), found[effort]["run"]
+            cells.append(f"{failed} in {run} of {found['checks']}" if run else "not run")
+        lines.append([name, found["what"], *cells])
+    heads = ["density", "what it is", "false alarms, `quick`", "false alarms, `standard`"]
+    return table(heads, lines, right=2)
 
 
 # What the suite finds in others.

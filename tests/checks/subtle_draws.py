@@ -50,10 +50,10 @@ class DrawsCutAtFour(Noisy):
 
 
 class OneTailMissing(Noisy):
-    """Draws above three standard deviations come out below minus three: one in 740."""
+    """Draws above two and a half standard deviations come out below minus that: one in 160."""
 
     def _broken(self, z):
-        return np.where(z > 3, -z, z)
+        return np.where(z > 2.5, -z, z)
 
 
 # Columns that few look at.
