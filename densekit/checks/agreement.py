@@ -40,7 +40,7 @@ def samples(subject: Subject, widths: tuple[int, ...] = WIDTHS) -> Iterator[Samp
     """The shared samples of each number of columns."""
     if subject.effort.name == "quick":
         widths = tuple(d for d in widths if d in (1, _MAIN))
-    for d in widths:
+    for d in sorted(widths, key=lambda d: d != _MAIN):
         data = subject.load(f"columns{d}")
         with quiet():
             fitted = subject.fitted(data, MANY // 4 if d == _MAIN else FEW)
@@ -157,13 +157,13 @@ def mass_is_one_in_many_columns(subject: Subject) -> None:
     cause="draws share noise: with the draw before, between batches, between halves of a batch "
     "(antithetic ones), or a generator is seeded anew for each batch",
     when=lambda s: s.takes("table"),
-    chance=3 * (7 * _MAIN + 2) * 1e-8,
+    chance=10 * _MAIN * 1e-8,
 )
 def draws_are_independent(subject: Subject) -> None:
     """Draws do not depend on the draw one or two before, half the sample before, or in the same block;
     both halves have one law; no row is drawn twice.
 
-    Chance of a false alarm: 1e-8 for each of 7 means of 3 columns, corrected for their skewness.
+    Chance of a false alarm: 1e-8 for each of 10 means of 3 columns, corrected for their skewness.
     """
     for found in samples(subject, (_MAIN,)):
         x = found.draws
@@ -173,9 +173,29 @@ def draws_are_independent(subject: Subject) -> None:
             f"{len(x)} distinct draws",
             f"{distinct} distinct ones",
         )
-        subject.judge(
-            independence(found.normal_scores(x)), "draws that know nothing of one another"
-        )
+        known = [*independence(found.normal_scores(x)), *within_calls(found)]
+        subject.judge(known, "draws that know nothing of one another")
+
+
+def within_calls(found: Sampled, size: int = 16) -> Iterator[Finding]:
+    """Dependence between the draws of one call of ``sample(size)``: draws that share an offset, or that
+    are made to have the mean or the spread of the model."""
+    calls = 400 if found.subject.effort.name == "standard" else 100
+    made = [
+        np.asarray(found.subject.draw(found.fitted, size, seed=50_000 + i), dtype=float)
+        for i in range(calls)
+    ]
+    middle = found.normal_scores(found.draws).mean(0)
+    blocks = np.stack([found.normal_scores(rows) - middle for rows in made])
+    for j in range(found.d):
+        for what, terms in (("", blocks[:, :, j]), ("of squares ", blocks[:, :, j] ** 2)):
+            terms = terms - terms.mean()
+            pairs = terms.sum(1) ** 2 - (terms**2).sum(1)
+            yield mean_of(
+                f"correlation {what}within calls of {size} in column {j}",
+                pairs / (size * (size - 1)),
+                unit=float(terms.var()) or 1.0,
+            )
 
 
 def keys_of(x: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Does a row depend on how many there are: scores in pieces, and draws one by one and by the thousand."""
+"""Does a row depend on how many there are, on its place among them, or on part of a seed only."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from densekit.checks.agreement import keys_of, samples
 from densekit.checks.data import take
 from densekit.checks.effort import cost_of
-from densekit.checks.power import two_means
+from densekit.checks.power import Finding, two_means
 from densekit.checks.sampled import Sampled
 from densekit.checks.states import close
 from densekit.checks.subject import Subject, check, expect
@@ -38,7 +39,7 @@ def scores_do_not_depend_on_the_number_of_rows(subject: Subject) -> None:
         base = np.concatenate(
             [np.asarray(fitted.score_samples(few[i : i + 64])) for i in range(0, len(few), 64)]
         )
-        cost = cost_of(lambda n: fitted.score_samples(few[np.arange(n) % 1009]))
+        cost = _cost_of_scores(fitted, few)
         most = int(subject.effort.seconds / cost) if name == "columns3" else 20_100
         most = min(most, _SIZES[-1])
         for n in _SIZES:
@@ -58,38 +59,54 @@ def scores_do_not_depend_on_the_number_of_rows(subject: Subject) -> None:
         subject.note("scores compared in one call", most)
 
 
+def _cost_of_scores(fitted: Any, few: np.ndarray) -> float:
+    return cost_of(lambda n: fitted.score_samples(few[np.arange(n) % len(few)]))
+
+
 @check(
     cause="sample goes by n: a last batch that is made otherwise, a first draw that is special, "
     "stratified or antithetic noise that is laid out by n",
     when=_tables,
-    chance=4 * 2 * 3 * 1e-8,
+    chance=6 * 2 * 3 * 1e-8,
 )
 def the_law_of_a_row_does_not_depend_on_n(subject: Subject) -> None:
-    """The first and the last rows of samples of 1, 4,099 and 5,003 rows are of one law, that of a long
-    sample.
+    """The first and the last rows of samples of 1, 4,099 and 5,003 rows, and those beyond 2^20 where
+    they are cheap, are of one law, that of a long sample.
 
-    Chance of a false alarm: 1e-8 for each of 24 differences of means, corrected for their skewness.
+    Chance of a false alarm: 1e-8 for each of 36 differences of means, corrected for their skewness.
     """
     for found in samples(subject, (_MAIN,)):
         reference = found.normal_scores(found.draws)
+        parts = {"rows beyond 1,048,576": _beyond_a_million(found)}
         for n in (1, 4099, 5003):
             first, last = _ends(found, n)
-            for what, rows in (("the first row", first), ("the last 3 rows", last)):
-                if rows is None:
-                    continue
+            parts |= {f"the first row of {n}": first, f"the last 3 rows of {n}": last}
+        for what, rows in parts.items():
+            if rows is not None:
                 s = found.normal_scores(rows)
-                subject.judge(
-                    (
-                        two_means(
-                            f"{kind} of column {j} in {what} of {n}",
-                            f(s[:, j]),
-                            f(reference[:, j]),
-                        )
-                        for j in range(found.d)
-                        for kind, f in (("shift", _same), ("temperature", _half_square))
-                    ),
-                    f"{what} of samples of {n} to be of the law of all",
-                )
+                subject.judge(_unlike(what, s, reference), f"{what} to be of the law of all draws")
+
+
+def _unlike(what: str, one: np.ndarray, two: np.ndarray) -> Iterator[Finding]:
+    for j in range(one.shape[1]):
+        for kind, f in (("shift", _same), ("temperature", _half_square)):
+            yield two_means(f"{kind} of column {j} in {what}", f(one[:, j]), f(two[:, j]))
+
+
+_LONG, _REST = 2**20, 3005
+"""A length that batches and counters of 20 bits end at, and how many rows are drawn beyond it."""
+
+
+def _beyond_a_million(found: Sampled) -> np.ndarray | None:
+    """The last rows of a sample of more than 2^20; None where it would cost more than the effort."""
+    n = _LONG + _REST
+
+    def some(k: int) -> np.ndarray:
+        return np.asarray(found.subject.draw(found.fitted, k, seed=29), dtype=float).reshape(k, -1)
+
+    if cost_of(some) * n > 2 * found.subject.effort.seconds:
+        return None
+    return some(n)[_LONG:]
 
 
 def _same(s: np.ndarray) -> np.ndarray:

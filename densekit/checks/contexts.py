@@ -112,8 +112,8 @@ def _slopes(x: np.ndarray, given: object) -> np.ndarray:
     chance=4 * 1e-8 + 1e-9,
 )
 def each_column_of_the_context_counts(subject: Subject) -> None:
-    """Held-out rows score worse when one column of the context is that of other rows, and draws depend on
-    each column as the data do.
+    """Held-out rows score worse when one column of the context is that of other rows, and draws
+    depend on each column as the data do.
 
     Chance of a false alarm: below 1e-9 once the data have been learned; the columns are worth half a nat
     each.
@@ -134,7 +134,7 @@ def each_column_of_the_context_counts(subject: Subject) -> None:
         result = mean_of(f"nats a row that context {name} is worth", loss)
         expect(
             result.effect > max(result.limit, 0.02),
-            f"rows to score worse under the context {name} of other rows by over {result.limit:.2g} nats",
+            f"rows to score {result.limit:.2g} nats worse under the context {name} of other rows",
             f"{result.effect:+.3g} nats",
         )
         subject.note(f"{result.what} ({result.effect:.2g}); rows compared", int(finite.sum()))

@@ -89,8 +89,8 @@ def holes_are_integrated_out(subject: Subject) -> None:
     chance=1e-6,
 )
 def given_columns_obey_the_chain_rule(subject: Subject) -> None:
-    """log p(x) is log p(given) + log p(rest | given), for each column and each pair of columns given; and
-    p(rest | given) has mass one.
+    """log p(x) is log p(given) + log p(rest | given), for each column and each pair of columns given;
+    and p(rest | given) has mass one.
 
     Chance of a false alarm: six standard errors of the scores beyond 0.05 nats.
     """
