@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "tests" / "checks"))
 
 import foreign_mutants
 import own_mutants
+import power_mutants
 import subtle
 import subtle_contexts
 import zoo
@@ -110,6 +111,7 @@ def check_named(estimator, name):
 def mutants():
     """Of each broken estimator the class, an instance, and the check that is meant for it."""
     found = [(kind, kind(), name) for kind, name in subtle.MEANT.items()]
+    found += [(kind, power_mutants.make(kind), name) for kind, name in power_mutants.MEANT.items()]
     found += [(kind, kind(), name) for kind, name in foreign_mutants.MEANT.items()]
     found += [(kind, own_mutants.make(kind), name) for kind, name in own_mutants.MEANT.items()]
     return found
@@ -128,7 +130,7 @@ def caught(seconds=float("inf")):
             {
                 "mutant": kind.__name__,
                 "what": what,
-                "new": kind in subtle.MEANT,
+                "new": kind in subtle.MEANT or kind in power_mutants.MEANT,
                 "check": name,
                 "caught": None if line is None else not line["passed"],
                 "seconds": None if line is None else line["seconds"],

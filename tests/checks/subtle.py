@@ -30,6 +30,7 @@ MEANT = {
     draws.WeakerCorrelation: _LAW,
     draws.LastBatchOfDraws: _N,
     draws.DrawsBeyondFiveThousand: _ALONE,
+    draws.DrawsBeyondAMillion: _N,
     draws.InPairs: _ALONE,
     draws.SlowlyMixing: _ALONE,
     draws.SecondHalfRepeats: _ALONE,
@@ -119,10 +120,6 @@ UNSEEN = {
         "A test that counts draws beyond four spreads needs 2.9e5 draws to miss them at a level of "
         "1e-8; no check counts there. The spread moves by 1.2e-4, and 1e6 draws have a "
         "standard error of 7e-4."
-    ),
-    draws.DrawsBeyondAMillion: (
-        "No sample of ``standard`` is longer than 2^20, the size from which the defect begins; "
-        "``thorough`` draws up to 2^22."
     ),
     scores.TransformOfSinglePrecision: (
         "Of an estimator that does not say its dtype no more is asked than 32 bits give."
