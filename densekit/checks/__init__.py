@@ -74,7 +74,7 @@ def density_checks(estimator: Any, effort: str = "standard") -> list[tuple[Any, 
     slow = {"saved_and_loaded_in_a_new_process"} if effort == "quick" else set()
     return [
         (estimator, check.at(effort))
-        for check in CHECKS
+        for check in sorted(CHECKS, key=_place)
         if check.applies(subject) and check.name not in slow
     ]
 
@@ -138,4 +138,10 @@ _MODULES = (
     mass, tails, supports, draws, agreement, batches, contexts, marginals, roundtrips, images, states,
     parameters, shapes, inputs,
 )  # fmt: skip
-"""Importing them puts their checks on the list."""
+"""Importing them puts their checks on the list; in the order of what a density is before what an
+estimator should do."""
+_PLACES = {module.__name__: place for place, module in enumerate(_MODULES)}
+
+
+def _place(check: Check) -> int:
+    return _PLACES.get(check.function.__module__, len(_PLACES))

@@ -25,7 +25,7 @@ from densekit.checks.tables import WIDTHS
 
 _MAIN = 3
 """Columns of the sample that most draws go into."""
-_TESTS = sum(6 * d + d * (d - 1) // 2 for d in WIDTHS)
+_TESTS = sum(10 * d + d * (d - 1) // 2 for d in WIDTHS)
 
 
 def _tables(subject: Subject) -> bool:
@@ -94,7 +94,7 @@ def draws_follow_scores_in_many_columns(subject: Subject) -> None:
     """Draws of 1 to 12 columns have the locations, temperatures, waves and correlations that the scores
     say: by importance sampling, or from ``transform_`` where that needs too many draws.
 
-    Chance of a false alarm: 1e-8 for each of 231 means, corrected for their skewness.
+    Chance of a false alarm: 1e-8 for each of 323 means, corrected for their skewness.
     """
     for found in samples(subject):
         where = f"({found.d} columns)"
@@ -115,7 +115,7 @@ def draws_follow_scores_in_many_columns(subject: Subject) -> None:
 def noise_of_draws_is_standard_normal(subject: Subject) -> None:
     """The inverse of ``transform_`` makes independent standard normal columns of draws.
 
-    Chance of a false alarm: 1e-8 for each of 231 means, corrected for their skewness.
+    Chance of a false alarm: 1e-8 for each of 323 means, corrected for their skewness.
     """
     for found in samples(subject):
         made = subject.transform(found.fitted)

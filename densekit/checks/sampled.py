@@ -168,6 +168,11 @@ def features(s: np.ndarray) -> Iterator[tuple[str, partial[np.ndarray]]]:
     for j in range(d):
         yield f"shift of column {j}, in spreads", partial(_column, j)
         yield f"temperature of column {j}, its spread less one", partial(_square, j)
+        for at in (2, 3):
+            share = float(special.ndtr(-at))
+            for side, name in ((-1, "lower"), (1, "upper")):
+                what = f"{name} tail of column {j} beyond {at} spreads, share of it less one"
+                yield what, partial(_tail, j, side, at, share)
         for k in (1, 2):
             yield f"wave sin({2 * k} pi u) in column {j}, its height", partial(_wave, j, k, np.sin)
             yield f"wave cos({2 * k} pi u) in column {j}, its height", partial(_wave, j, k, np.cos)
@@ -188,6 +193,10 @@ def _product(i: int, j: int, s: np.ndarray) -> np.ndarray:
     return s[:, i] * s[:, j]
 
 
+def _tail(j: int, side: int, at: float, share: float, s: np.ndarray) -> np.ndarray:
+    return np.where(side * s[:, j] > at, 1 / share, 0.0)
+
+
 def _wave(j: int, k: int, f: Any, s: np.ndarray) -> np.ndarray:
     terms: np.ndarray = 2 * f(2 * math.pi * k * special.ndtr(s[:, j]))
     return terms
@@ -195,4 +204,6 @@ def _wave(j: int, k: int, f: Any, s: np.ndarray) -> np.ndarray:
 
 def expected_of(what: str) -> float:
     """The mean of a feature over standard normal columns."""
+    if what.startswith(("lower", "upper")):
+        return 1.0
     return 0.5 if what.startswith("temperature") else 0.0
