@@ -5,7 +5,7 @@ caught, how small a defect is seen, and how often a right one is failed.
 
 Each run of a check on an estimator is a line of results/checked.jsonl and is not run again, so that a
 part may be stopped and started; lines of another version of the package, or of the
-file that a check is in, are passed over. The log is not kept with the sources.
+files of check or estimator, are passed over. The log is not kept with the sources.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ SEEDS = 4
 
 @cache
 def digest(module):
-    """Of the source of a module: a run is of one state of the file that its check is in."""
+    """Of the source of a module: a run is of one state of the files of its check and its estimator."""
     return hashlib.sha256(Path(sys.modules[module].__file__).read_bytes()).hexdigest()[:16]
 
 
@@ -71,7 +71,8 @@ class Runs:
     def of(self, part, name, estimator, check, seed=0, effort="standard", size=None):
         """The line of one run; None where there is no time left for it."""
         line = {
-            "version": densekit.__version__, "source": digest(check.function.__module__),
+            "version": densekit.__version__,
+            "source": digest(check.function.__module__) + digest(type(estimator).__module__),
             "part": part, "name": name, "size": size,
             "check": check.name, "seed": seed, "effort": effort,
         }  # fmt: skip

@@ -42,7 +42,6 @@ MEANT = {
     draws.SortedDraws: _ALONE,
     draws.SeedModulo: _SEED,
     draws.SeedOfTheFirstColumn: _SEED,
-    draws.SeedOfTheFirstThousand: _SEED,
     draws.MemorizedDraws: "no_row_is_remembered",
     draws.OneMemorizedDrawInAThousand: "no_row_is_remembered",
     draws.WrongInverse: _LAW,
@@ -53,7 +52,7 @@ MEANT = {
     scores.Wavy: _LAW,
     scores.WavyInTheLastColumn: _LAW,
     scores.ThirdColumnWithoutScale: _MASS,
-    scores.FourColumnsAndNoMore: _MASS,
+    scores.FourColumnsAndNoMore: _LAW,
     scores.LastBatchOfScores: _ROWS,
     scores.ScoresBeyondFiveThousand: _ROWS,
     scores.ScoresBeyondAMillion: _ROWS,
@@ -89,7 +88,7 @@ MEANT = {
     tables.ClaimsCounting: _MEASURE,
     tables.ClaimsLebesgue: _MEASURE,
     tables.AtomsNotInTheMeasure: _MEASURE,
-    tables.BoundCalledExact: _CELLS,
+    tables.BoundCalledExact: "says_what_its_scores_are",
     tables.AtomsTooLight: _MIXED,
     tables.AtomsAsDensities: _MIXED,
     tables.FewerAtomsInDraws: _MIXED,
@@ -106,7 +105,7 @@ MEANT = {
     tables.HolesCount: "holes_are_integrated_out",
     tables.EndCountsTwice: "sums_to_one_over_strings",
     tables.LongestMayGoOn: "sums_to_one_over_strings",
-    tables.NeverEmpty: "draws_follow_scores_over_strings",
+    tables.ShortStringsDropped: "draws_follow_scores_over_strings",
     tables.ShortStringsCutOff: "draws_follow_scores_over_strings",
 }
 """The check that is meant for each."""
@@ -121,6 +120,7 @@ UNSEEN = {
         "1e-8; no check counts there. The spread moves by 1.2e-4, and 1e6 draws have a "
         "standard error of 7e-4."
     ),
+    draws.SeedOfTheFirstThousand: "Seeds are compared over the first 200 rows that they give.",
     scores.TransformOfSinglePrecision: (
         "Of an estimator that does not say its dtype no more is asked than 32 bits give."
     ),

@@ -99,7 +99,7 @@ class CategoriesIgnored(SecondContextIgnored):
 
 
 class LevelsMerged(Linear):
-    """The last level of a category in the context is taken for the one before."""
+    """The last level of a category in the context is taken for the first."""
 
     def _mean(self, context):
         if context is not None:
@@ -107,7 +107,7 @@ class LevelsMerged(Linear):
             for features, category in _entries(self._context_schema):
                 if category and features.stop - features.start > 2:
                     last = context[:, features.stop - 1].clone()
-                    context[:, features.stop - 2] += last
+                    context[:, features.start] += last
                     context[:, features.stop - 1] = 0
         return super()._mean(context)
 
@@ -243,12 +243,12 @@ class OneNoiseForAllContexts(Linear):
 
 
 class CoolNoise(Linear):
-    """The noise of draws, which the transform shows, has a spread of 0.98."""
+    """The noise of draws, which the transform shows, has a spread of 0.95."""
 
     def _sample_events(self, n, context):
         law = self._distribution(context)
         shape = (n,) if context is None else (len(context),)
-        noise = 0.98 * torch.randn(*shape, law.event_shape[0], dtype=law.loc.dtype)
+        noise = 0.95 * torch.randn(*shape, law.event_shape[0], dtype=law.loc.dtype)
         yield law.loc + (law.scale_tril @ noise[..., None])[..., 0]
 
 

@@ -175,10 +175,10 @@ class Standardized(Noisy):
 
 
 class FewDrawsAreCool(Noisy):
-    """Fewer than ten draws come at a temperature of 0.9."""
+    """Fewer than ten draws come at a temperature of 0.5."""
 
     def _broken(self, z):
-        return 0.9 * z if len(z) < 10 else z
+        return 0.5 * z if len(z) < 10 else z
 
 
 class StartsAtTheMode(Noisy):
@@ -241,15 +241,14 @@ class MemorizedDraws(RemembersRows):
 
     share = 100
 
-    def _noise(self, n, random_state):
-        z = super()._noise(n, random_state)
+    def sample(self, n_samples=1, random_state=None):
+        X = super().sample(n_samples, random_state)
         rng = np.random.default_rng(None if random_state is None else random_state + 1)
-        known = rng.random(n) < 1 / self.share
-        rows = self._whiten_known()[rng.integers(0, len(self.rows_), n)]
-        return np.where(known[:, None], rows, z)
-
-    def _whiten_known(self):
-        return np.linalg.solve(self.root_, ((self.rows_ - self.mean_) / self.scale_).T).T
+        known = rng.random(n_samples) < 1 / self.share
+        rows = self.rows_[rng.integers(0, len(self.rows_), n_samples)]
+        if self.names_ is None:
+            return np.where(known[:, None], rows, X)
+        return X.mask(known, rows)
 
 
 class OneMemorizedDrawInAThousand(MemorizedDraws):
