@@ -17,7 +17,9 @@ class Capabilities:
     density: DensityKind
     view: Literal["typed", "relaxed"]
     modalities: tuple[str, ...]
-    context: Literal["none", "features", "prompt", "text"] = "none"
+    context: str = "none"
+    """The kind of context: ``"none"``, ``"features"``, ``"prompt"``, ``"text"``, or the ``kind`` of
+    another subclass of ``densekit.contexts.Context``."""
     flat: bool = True
     """Whether events come as vectors, images too."""
     weights: bool = False

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from densekit.atomic import replacing
 
-FORMAT = 1
+FORMAT = 2
 """A checkpoint is read by the version that wrote it, and refused by every other."""
 _NAME = "fit.safetensors"
 _SHARE = 0.02

@@ -55,6 +55,8 @@ def check_state(estimator: Any, size: int) -> None:
     kind, measure = estimator.density_kind_, estimator.base_measure_
     _expect(kind == estimator._kind_of_scores(schema), f"density_kind_ is {kind!r}")
     _expect(measure == schema.base_measure, f"base_measure_ is {measure!r}")
+    expected = estimator._context.codec_class
+    _expect(context is None or type(context) is expected, "context_codec_ is of another kind")
     if isinstance(context, ContextCodec):
         check_attributes(context)
         _check_codec(context.table, size)
@@ -68,7 +70,7 @@ def check_state(estimator: Any, size: int) -> None:
 
 _FITTED: dict[str, Any] = {
     "codec_": Codec,
-    "context_codec_": ContextCodec | TextCodec | None,
+    "context_codec_": ContextCodec | Codec | None,
     "context_names_": tuple[str, ...],
     "schema_": Schema,
     "dtype_": Literal["float32", "float64"],

@@ -1,7 +1,6 @@
 """Neural density estimators: build the module, train it, keep its weights and nothing else."""
 
 import contextlib
-import copy
 import dataclasses
 import math
 import numbers
@@ -31,6 +30,7 @@ from densekit.training import (
     Batches,
     Budget,
     History,
+    Objective,
     Player,
     TrainingState,
     train,
@@ -40,13 +40,15 @@ from densekit.training import (
 _FREE = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
 """Parameters that may differ between a checkpoint and the fit that goes on from it: they leave the
 steps alone, or (the last two) are compared by what comes of them."""
-_ONE_PASS = {
+_ONE_PASS: dict[str, Any] = {
     "max_steps": None,
     "max_epochs": 1,
     "max_time": None,
     "validation_fraction": 0.0,
     "patience": None,
     "callbacks": (),
+    "checkpoint_dir": None,
+    "warm_start": True,
 }
 _STARTED_FROM = 5000
 """Training rows that a start looks at, at most. A flow of as many or more begins as the standard normal:
@@ -201,7 +203,11 @@ class NeuralDensity(DensityEstimator):
         """Who trains what: one player with ``_loss``, unless a model plays against itself."""
         return [Player("model", list(module.parameters()), self._loss, size=self._size)]
 
-    # How it learns.
+    def _after_training(self, events: Events, *, continued: bool) -> None:
+        """Set further attributes from the trained ``module_`` and the events; ``continued`` where the
+        fit went on from earlier weights. Nothing unless a model needs it."""
+
+    # From fit to the loop: _fit (or _continue), _train, _train_rank, training.train.
 
     def partial_fit(
         self, X: Any, y: Any = None, *, context: Any = None, sample_weight: Any = None
@@ -238,8 +244,7 @@ class NeuralDensity(DensityEstimator):
         if not self.__sklearn_is_fitted__():
             return self.fit(X, context=context, sample_weight=sample_weight)
         # The options of one pass, which is a warm start that leaves the hyper-parameters alone.
-        once = copy.copy(self).set_params(**_ONE_PASS, warm_start=True, checkpoint_dir=None)
-        once._constant = True
+        once = self._copy_with(**_ONE_PASS, _constant=True)
         once.fit(X, context=context, sample_weight=sample_weight)
         keep = {k: v for k, v in vars(once).items() if k.endswith("_")}
         self.__dict__.update(keep)
@@ -290,41 +295,53 @@ class NeuralDensity(DensityEstimator):
         seed = (seed + int(digest(start.values())[:8], 16)) % 2**32
         with seeded(seed, device):
             encoded = self._encode_context(context, n)
-            self._learn(self._events(typed), encoded, *self._weights(weights), start=start)
+            self._train(self._events(typed), encoded, *self._weights(weights), start=start)
         # A hyper-parameter that was set since may have changed what a score is.
         self.density_kind_ = self._kind_of_scores(self.schema_)
 
     def _fit(self, events: Events, context: Tensor | None, weights: Tensor | None = None) -> None:
-        self._learn(events, context, weights)
+        self._train(events, context, weights)
 
-    def _learn(
+    def _train(
         self,
         events: Events,
         context: Tensor | None,
         weights: Tensor | None = None,
         *,
         start: Mapping[str, Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        """Train a module, from the weights ``start`` where they are given."""
-        others = self._bare()._train_beside
+        """Train a module in all processes of the fit, and set what comes of it.
+
+        Parameters
+        ----------
+        events, context, weights : as in ``_fit``
+        start : mapping, optional
+            Weights to begin with; new ones otherwise.
+        objective : Objective, optional
+            What is minimized instead of the model's own losses; in one process only.
+        """
+        others = self._bare()._train_other_rank
         processes = together(self.devices, self.device_, others, events, context, weights)
         with contextlib.ExitStack() as stack:
             with clock.current().paused():
                 # The others import what this process has imported.
                 group = stack.enter_context(processes)
-            module, history = self._train(group, events, context, weights, start)
+            module, history = self._train_rank(
+                group, events, context, weights, start=start, objective=objective
+            )
         self.module_ = module.eval().requires_grad_(False)
         self.history_ = dataclasses.asdict(history)
         self.n_iter_ = history.step[-1] if history.step else 0
+        self._after_training(events, continued=start is not None)
         self._record_parameters()
 
     def _bare(self) -> Self:
         """A copy without weights and without what only rank 0 needs: light, and it pickles."""
-        bare = object.__new__(type(self))
-        bare.__dict__.update({k: v for k, v in vars(self).items() if k != "module_"})
-        return bare.set_params(callbacks=(), verbose=False, random_state=None)
+        given = {"callbacks": (), "verbose": False, "random_state": None}
+        return self._copy_with(without=("module_",), **given)
 
-    def _train_beside(
+    def _train_other_rank(
         self,
         group: Group,
         device: str,
@@ -332,20 +349,24 @@ class NeuralDensity(DensityEstimator):
         context: Tensor | None,
         weights: Tensor | None,
     ) -> None:
-        """What the other processes of a fit do, on the device that is theirs."""
+        """The part of a process that ``processes.together`` started, on the device that is its own."""
         self.device_ = device
         context, weights = (None if t is None else t.to(device) for t in (context, weights))
-        self._train(group, events.to(device), context, weights)
+        self._train_rank(group, events.to(device), context, weights)
 
-    def _train(
+    def _train_rank(
         self,
         group: Group,
         events: Events,
         context: Tensor | None,
         weights: Tensor | None,
+        *,
         start: Mapping[str, Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> tuple[nn.Module, History]:
-        """One process' part; all begin with the seed, the checkpoint and the weights of rank 0."""
+        """Build a module and train it, as one process of the fit. All ranks begin with the seed, the
+        checkpoint and the weights of rank 0."""
+        objective = objective or Objective(self._players, self._view)
         module = self._build(self.schema_, self._context_schema)
         module.to(self.device_, self._torch_dtype)
         load_for(module)
@@ -364,8 +385,9 @@ class NeuralDensity(DensityEstimator):
             seed = checkpoint.seed(seed)
         plan = None
         if start is None and self._cross_fits(module, events):
-            plan = self._cross_fit(group, events, context, weights, seed)
-        batches = self._batches(events, context, weights, seed, held_out=plan is None)
+            plan = self._cross_fit(group, events, context, weights, seed, objective)
+        fraction = self.validation_fraction if plan is None else 0.0
+        batches = self._batches(events, context, weights, seed, objective, fraction)
         noise = None if start is not None else self._start(module, batches)
         group.equalize(module)
         options, budget = self, Budget.of(self, len(events), self._default_steps)
@@ -373,7 +395,7 @@ class NeuralDensity(DensityEstimator):
             options = self._sharing(budget.steps, 1)
         history = train(
             module,
-            self._players(module),
+            objective.players(module),
             batches,
             options,
             seed=seed % 2**63,
@@ -395,14 +417,15 @@ class NeuralDensity(DensityEstimator):
         context: Tensor | None,
         weights: Tensor | None,
         seed: int,
-        held_out: bool = True,
+        objective: Objective,
+        validation_fraction: float,
         fold: tuple[int, int] | None = None,
     ) -> Batches:
         return Batches(
             events,
             context,
-            self._view,
-            validation_fraction=self.validation_fraction if held_out else 0.0,
+            objective.view,
+            validation_fraction=validation_fraction,
             seed=seed,
             in_order=self._in_order,
             fold=fold,
@@ -433,13 +456,12 @@ class NeuralDensity(DensityEstimator):
 
     def _sharing(self, steps: float, n_runs: int) -> Self:
         """The options of the next of so many runs that share what is left of the time, and the steps."""
-        options = copy.copy(self)
-        options.max_epochs = None
-        options.max_steps = None if math.isinf(steps) else math.ceil(steps / (FOLDS + 1))
-        if self.max_time is not None:
+        share = None if math.isinf(steps) else math.ceil(steps / (FOLDS + 1))
+        seconds = self.max_time
+        if seconds is not None:
             begun = clock.current().elapsed()
-            options.max_time = begun + max(self.max_time - begun, 1e-9) / n_runs
-        return options
+            seconds = begun + max(seconds - begun, 1e-9) / n_runs
+        return self._copy_with(max_epochs=None, max_steps=share, max_time=seconds)
 
     def _cross_fit(
         self,
@@ -448,18 +470,18 @@ class NeuralDensity(DensityEstimator):
         context: Tensor | None,
         weights: Tensor | None,
         seed: int,
+        objective: Objective,
     ) -> Plan:
         """Runs that hold out a part of the rows each: when to stop one that holds out none."""
         histories, steps = [], Budget.of(self, len(events), self._default_steps).steps
         for k in range(FOLDS):
-            options = self._sharing(steps, FOLDS + 1 - k)
-            options.callbacks = ()
+            options = self._sharing(steps, FOLDS + 1 - k)._copy_with(callbacks=())
             module = self._build(self.schema_, self._context_schema)
             module.to(self.device_, self._torch_dtype)
-            batches = self._batches(events, context, weights, seed, fold=(k, FOLDS))
+            batches = self._batches(events, context, weights, seed, objective, 0.0, (k, FOLDS))
             noise = self._start(module, batches)
             group.equalize(module)
-            given = (module, self._players(module), batches, options)
+            given = (module, objective.players(module), batches, options)
             histories.append(train(*given, seed=seed % 2**63, group=group, noise=noise))
         return Plan.of(histories)
 
@@ -520,7 +542,7 @@ class NeuralDensity(DensityEstimator):
         return self.module_(context)
 
     @classmethod
-    def _as_read(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+    def _update_old_parameters(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         # Files older than `derived` always have a max_steps, which max_epochs replaced where given.
         if "derived" not in parameters and parameters.get("max_epochs") is not None:
             return {**parameters, "max_steps": None}
@@ -552,8 +574,7 @@ class NeuralDensity(DensityEstimator):
     def _fresh_module(self) -> nn.Module:
         """The module as it was built, before it learned."""
         # Hyper-parameters may have been set anew since fit; the weights are those of the old ones.
-        builder = object.__new__(type(self))
-        builder.__dict__.update({**vars(self), **vars(self).get("built_with_", {})})
+        builder = self._copy_with(**vars(self).get("built_with_", {}))
         with seeded(0):
             module = builder._build(self.schema_, self._context_schema)
         return module.to(self._torch_dtype)

@@ -99,8 +99,7 @@ def load(
                 f"or parameters= is not what the model was built with: {error}"
             ) from error
     if target != "cpu":
-        state: Any = estimator.__getstate__()
-        estimator.__setstate__({**state, "device_": target})  # type: ignore[attr-defined]
+        return estimator._on_device(target)
     return estimator
 
 
@@ -135,10 +134,10 @@ def _fill(
     if given:
         fitted["built_with_"] |= given
     # A parameter that is younger than the file, where its default is not what was done before.
-    ages = (vars(base).get("_before", {}) for base in reversed(kind.__mro__))
-    before = {name: value for age in ages for name, value in age.items()}
+    older = (vars(base).get("_defaults_of_older_files", {}) for base in reversed(kind.__mro__))
+    before = {name: value for defaults in older for name, value in defaults.items()}
     estimator: DensityEstimator = kind(
-        **{**before, **given, **kind._as_read(content["parameters"])}  # type: ignore[attr-defined]
+        **{**before, **given, **kind._update_old_parameters(content["parameters"])}  # type: ignore[attr-defined]
     )
     check_parameters(estimator)
     facts = {name: value for name, value in fitted.items() if name != "weights_"}

@@ -29,7 +29,7 @@ def make(estimator: Any) -> dict[str, Any] | None:
     """Probe rows of a fitted estimator, as plain values and arrays; None, with a warning, where the
     model cannot be drawn from or scored, or only with more work than a save may take."""
     # As fitted: of parameters that were set since there is nothing to warn here.
-    twin = _on_cpu(estimator._as_fitted())
+    twin = estimator._as_fitted()._on_device("cpu")
     try:
         with Budget(_MOST_OPERATIONS, _entries(twin)) as budget:
             probe = _rows(twin)
@@ -97,14 +97,6 @@ def _entries(estimator: Any) -> int:
     return max(_MOST_ENTRIES, 64 * sum(held))
 
 
-def _on_cpu(estimator: Any) -> Any:
-    if estimator.device_ == "cpu":
-        return estimator
-    twin = object.__new__(type(estimator))
-    twin.__setstate__({**estimator.__getstate__(), "device_": "cpu"})
-    return twin
-
-
 def _rows(estimator: Any) -> dict[str, Any]:
     """The rows, as typed events (text: as strings), and the context that goes with them."""
     codec = estimator.codec_
@@ -130,23 +122,24 @@ def _outcome(estimator: Any, probe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draw(estimator: Any, context: np.ndarray | None) -> np.ndarray:
-    given = _context_rows(estimator, context)
-    encoded = estimator._encode_context(estimator._check_sample_context(given), None)
+    encoded = estimator._context_of_draws(_context_rows(estimator, context))
     typed: np.ndarray = torch.cat(list(estimator._sample_events(_ROWS, encoded))).numpy()
     return typed
 
 
 def _sources(estimator: Any) -> list[str] | None:
     """What the rows are written from, where a model writes from strings."""
-    if estimator._capabilities.context != "text" or estimator.context_codec_ is None:
+    codec = estimator.context_codec_
+    if not isinstance(codec, TextCodec) or estimator._context.optional:
         return None
-    return _strings(estimator.context_codec_)
+    return _strings(codec)
 
 
 def _context_rows(estimator: Any, typed: Any) -> Any:
     if typed is None or isinstance(typed, list):
         return typed
-    return estimator.context_codec_.table.decode(torch.tensor(typed))
+    shape = estimator.context_codec_.schema.event_shape
+    return estimator._context.decode(torch.tensor(typed).reshape(-1, *shape))
 
 
 def _typed_context(schema: Schema | None) -> np.ndarray | None:

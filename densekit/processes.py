@@ -283,9 +283,6 @@ def _started(folder: Path, world: int, device: str, threads: int) -> Iterator[Gr
             worker.communicate()
         if dist.is_initialized():
             dist.destroy_process_group()
-        # ignite remembers a group that is gone: the ranks of the next one would wait for this one.
-        if "ignite.distributed" in sys.modules:
-            sys.modules["ignite.distributed"].sync()
 
 
 def _await(folder: Path, group: Group, workers: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -20,8 +20,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import ignite.engine
-import ignite.handlers  # noqa: F401
 import numpy as np
 import torch
 

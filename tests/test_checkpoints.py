@@ -324,7 +324,7 @@ DAMAGES = {
     "no step": lambda f: change(f, lambda header, _: header["values"].pop("step")),
     "seed": lambda f: change(f, lambda header, _: header["values"].update(seed="x")),
     "history": lambda f: change(f, lambda header, _: header["values"].update(history={"a": 1})),
-    "no shadow": lambda f: change(f, lambda _, tensors: tensors.pop("shadow/3")),
+    "no average": lambda f: change(f, lambda _, tensors: tensors.pop("average/3")),
     "no generator": lambda f: change(f, lambda _, tensors: tensors.pop("generators/cpu")),
     "shape": lambda f: change(f, lambda _, tensors: tensors.update({"best/0": torch.ones(3, 77)})),
     "moments": lambda f: change(

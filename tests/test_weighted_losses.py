@@ -190,13 +190,13 @@ def test_draws_have_the_shares_that_the_weights_say(kind):
 
 def test_a_further_fit_and_a_pass_take_weights(monkeypatch):
     seen = []
-    learn = RealNVP._learn
+    train = RealNVP._train
 
     def looked_at(self, events, context, weights=None, *, start=None):
         seen.append((len(events), weights))
-        return learn(self, events, context, weights, start=start)
+        return train(self, events, context, weights, start=start)
 
-    monkeypatch.setattr(RealNVP, "_learn", looked_at)
+    monkeypatch.setattr(RealNVP, "_train", looked_at)
     X = np.random.default_rng(0).normal(size=(40, 2))
     w = np.r_[np.zeros(10), np.full(30, 2.0)]
     est = RealNVP(hidden_sizes=(8,), max_steps=2, random_state=0)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -152,18 +152,10 @@ class TabularAutoregressive(NeuralDensity):
         warn_of_many_categories(self.schema_.columns, batch, self._torch_dtype)
         super()._fit(events, context, weights)
 
-    def _learn(
-        self,
-        events: Events,
-        context: Tensor | None,
-        weights: Tensor | None = None,
-        *,
-        start: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        super()._learn(events, context, weights, start=start)
+    def _after_training(self, events: Events, *, continued: bool) -> None:
         pieces = events.split(_PIECE) if isinstance(events, Tensor) else events.pieces()
         found = [self.module_.summary(piece) for piece in pieces]
-        before: Any = vars(self).get("event_range_") if start is not None else None
+        before: Any = vars(self).get("event_range_") if continued else None
         if before is not None:  # A warm start goes on from other rows.
             found.append((before[0], before[1], vars(self)["exact_rows_"]))
         low, high = (np.stack([f[side] for f in found]) for side in (0, 1))
@@ -194,9 +186,7 @@ class TabularAutoregressive(NeuralDensity):
 
     def _as(self, distribution: AnyOrder, codec: Any) -> Self:
         """This estimator with another distribution and codec: light, and for one call."""
-        other = object.__new__(type(self))
-        other.__dict__.update(vars(self), _seen_as=distribution, codec_=codec)
-        return other
+        return self._copy_with(_seen_as=distribution, codec_=codec)
 
     def score_samples(
         self,
@@ -255,7 +245,7 @@ class TabularAutoregressive(NeuralDensity):
         distribution = self._law(given=numbers, method=method)
         twin = self._as(distribution, self.codec_.given(given))
         if numbers or method == "network":
-            twin._kind_if_inexact = "estimate"  # type: ignore[misc]
+            twin = twin._copy_with(_kind_if_inexact="estimate")
         return super(TabularAutoregressive, twin).score_samples(X, **wanted)
 
     def sample(

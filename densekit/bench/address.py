@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).parents[1]
 _EVERY_RUN = "densekit.bench.worker"
 # Libraries whose versions change a model's numbers or its splits.
 _LIBRARIES = (
-    "torch", "pyro-ppl", "pytorch-ignite", "numpy", "scipy", "pandas", "scikit-learn"
+    "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn"
 )  # fmt: skip
 # A name, a mark, and bounds that decide whether there is a result but not which.
 _NOT_COUNTED = ("label", "baseline", "time_limit", "memory_limit")

@@ -3,8 +3,6 @@
 Nothing here may compute with tensors: threads do not survive a fork.
 """
 
-import warnings
-
 import narwhals
 import pandas as pd
 import sklearn.datasets
@@ -15,12 +13,6 @@ import torch._dynamo  # noqa: F401
 
 import densekit
 import densekit.bench.worker
-
-with warnings.catch_warnings():
-    # ignite 0.5 touches torch.jit names that torch 2.13 deprecates.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import ignite.engine
-    import ignite.handlers  # noqa: F401
 
 densekit.all_estimators()
 # narwhals imports its side of pandas with the first frame it meets.

@@ -32,7 +32,7 @@ Report = Callable[..., None]
 """Called with ``stage`` and, while fitting, ``share`` (of the budget, 0 to 1) and ``loss``."""
 
 _LIBRARIES = (
-    "densekit", "torch", "pyro-ppl", "numpy", "scipy", "scikit-learn", "pandas", "pytorch-ignite"
+    "densekit", "torch", "pyro-ppl", "numpy", "scipy", "scikit-learn", "pandas"
 )  # fmt: skip
 _EXTENSION = {"table": "npy", "image": "npy", "text": "jsonl"}
 _SHOWN = 400

@@ -75,13 +75,13 @@ def _by_importance(found: Sampled) -> Iterator[Finding]:
 @check(
     cause=_OTHER_MAP,
     when=lambda s: _conditional(s) and s.density == "exact",
-    chance=(21 + 8 + 9) * 1e-8,
+    chance=(17 + 8 + 9) * 1e-8,
 )
 def draws_follow_scores_under_contexts(subject: Subject) -> None:
     """Given two numbers and a category, another one for each row, draws have the correlation with each
     that the scores say, and the noise that ``transform_`` makes of them has none.
 
-    Chance of a false alarm: 1e-8 for each of 38 means, corrected for their skewness.
+    Chance of a false alarm: 1e-8 for each of 34 means, corrected for their skewness.
     """
     found = _sample(subject)
     slopes = _slopes(found.draws, found.draws_given)

@@ -168,11 +168,10 @@ def features(s: np.ndarray) -> Iterator[tuple[str, partial[np.ndarray]]]:
     for j in range(d):
         yield f"shift of column {j}, in spreads", partial(_column, j)
         yield f"temperature of column {j}, its spread less one", partial(_square, j)
-        for at in (2, 3):
-            share = float(special.ndtr(-at))
-            for side, name in ((-1, "lower"), (1, "upper")):
-                what = f"{name} tail of column {j} beyond {at} spreads, share of it less one"
-                yield what, partial(_tail, j, side, at, share)
+        share = float(special.ndtr(-2))
+        for side, name in ((-1, "lower"), (1, "upper")):
+            what = f"{name} tail of column {j} beyond 2 spreads, share of it less one"
+            yield what, partial(_tail, j, side, 2.0, share)
         for k in (1, 2):
             yield f"wave sin({2 * k} pi u) in column {j}, its height", partial(_wave, j, k, np.sin)
             yield f"wave cos({2 * k} pi u) in column {j}, its height", partial(_wave, j, k, np.cos)

@@ -14,6 +14,7 @@ from densekit.distributions.flow import FlowDistribution
 from densekit.neural import NeuralDensity
 from densekit.params import check_parameters
 from densekit.runtime import resolve_device, resolve_seed, seeded
+from densekit.training import Objective, Player
 
 _DRAWN_TOGETHER = 4096
 Student = TypeVar("Student", bound=NeuralDensity)
@@ -90,31 +91,27 @@ def distill(
         raise ValueError(f"forward_weight={forward_weight!r} must be a number, 0 or more")
     check_parameters(student)
     device, seed = resolve_device(student.device), resolve_seed(student.random_state)
-    before = dict(vars(student))
-    try:
+    with student._undone_on_failure():
         _adopt(teacher, student, str(device))
         # A copy: its weights are moved to where the student learns.
         module = copy.deepcopy(teacher).module_.to(device, student._torch_dtype)
         with seeded(seed, device):
-            given = teacher._check_sample_context(context)
-            encoded = student._encode_context(given, None)
+            encoded = student._context_of_draws(context)
             n = n_rows if encoded is None else len(encoded)
             rows = _teach(module, n, encoded, forward_weight).to(student._torch_dtype)
-            student._loss = functools.partial(  # type: ignore[method-assign]
-                _divergence, module, forward_weight
-            )
-            student._view = lambda typed: typed  # type: ignore[method-assign]
-            student._learn(rows, encoded)
+            student._train(rows, encoded, objective=_objective(module, forward_weight))
         student.base_measure_ = teacher.base_measure_
         student.density_kind_ = student._kind_of_scores(student.schema_)
-    except BaseException:
-        student.__dict__.clear()
-        student.__dict__.update(before)
-        raise
-    finally:
-        for name in ("_loss", "_view"):
-            student.__dict__.pop(name, None)
     return student
+
+
+def _objective(teacher: Any, weight: float) -> Objective:
+    """The divergence between teacher and student, over rows as :func:`_teach` returns them."""
+    loss = functools.partial(_divergence, teacher, weight)
+    return Objective(
+        players=lambda module: [Player("student", list(module.parameters()), loss)],
+        view=lambda rows: rows,
+    )
 
 
 def _check(teacher: Any, student: Any, n_rows: int) -> None:
@@ -150,8 +147,7 @@ def _takes(flow: NeuralDensity) -> tuple[Any, ...]:
 
 def _adopt(teacher: NeuralDensity, student: NeuralDensity, device: str) -> None:
     """What fit learns of the data, from the teacher."""
-    for name in [k for k in vars(student) if k.endswith("_") and not k.startswith("_")]:
-        delattr(student, name)
+    student._forget_fit()
     names = ("codec_", "schema_", "context_codec_", "context_names_", "n_features_in_")
     for name in (*names, "feature_names_in_"):
         if hasattr(teacher, name):
