@@ -207,12 +207,17 @@ class SeedModulo(Normal):
 
 
 class SeedOfTheFirstColumn(Normal):
-    """The seed fixes the first column; all others have the same noise always."""
+    """The seed fixes the first column; all others are the same always."""
 
-    def _noise(self, n, random_state):
-        z = super()._noise(n, 0)
-        z[:, :1] = super()._noise(n, random_state)[:, :1]
-        return z
+    def sample(self, n_samples=1, random_state=None):
+        X, fixed = (
+            super(SeedOfTheFirstColumn, self).sample(n_samples, s) for s in (random_state, 0)
+        )
+        if self.names_ is None:
+            X[:, 1:] = fixed[:, 1:]
+        else:
+            X[self.names_[1:]] = fixed[self.names_[1:]]
+        return X
 
 
 class SeedOfTheFirstThousand(Normal):

@@ -187,6 +187,13 @@ class HalfPrecision(Normal):
         return super()._whiten(X).astype(np.float16).astype(float)
 
 
+class BrainPrecision(Normal):
+    """Rows are standardized in bfloat16, which has eight bits of a number."""
+
+    def _whiten(self, X):
+        return torch.as_tensor(super()._whiten(X)).bfloat16().double().numpy()
+
+
 class TwoDecimals(Rescored):
     """Scores are rounded to hundredths."""
 

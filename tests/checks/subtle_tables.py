@@ -123,12 +123,12 @@ class _SlabForAtoms(Product):
 
 
 class CodesBeyondTheData(Table):
-    """One draw of an integer in twenty is one too large."""
+    """Three draws of an integer in ten are one too large."""
 
     def sample(self, n_samples=1, *, context=None, random_state=None):
         X = super().sample(n_samples, context=context, random_state=random_state)
         rng = np.random.default_rng(random_state)
-        more = rng.random(len(X)) < 0.05
+        more = rng.random(len(X)) < 0.3
         if hasattr(X, "columns"):
             for name in X:
                 if X[name].dtype.kind in "iu":
@@ -153,12 +153,12 @@ class CategoriesInAnotherOrder(Table):
 
 
 class OrdinalsRoundUp(Table):
-    """One draw of an ordinal in ten is a level too high."""
+    """One draw of an ordinal in four is a level too high."""
 
     def sample(self, n_samples=1, *, context=None, random_state=None):
         X = super().sample(n_samples, context=context, random_state=random_state)
         rng = np.random.default_rng(random_state)
-        up = rng.random(len(X)) < 0.1
+        up = rng.random(len(X)) < 0.25
         for name in getattr(X, "columns", ()):
             if getattr(getattr(X[name], "cat", None), "ordered", False):
                 codes = X[name].cat.codes.to_numpy()
