@@ -80,7 +80,10 @@ class NoiseToData(Transform):
 
 def _from_noise(events: TorchDistribution) -> Transform:
     if isinstance(events, MultivariateNormal):
-        return LowerCholeskyAffine(events.loc, events.scale_tril)
+        # One factor for all contexts: Pyro's transform takes no batch of them.
+        factor = events._unbroadcasted_scale_tril
+        if factor.ndim == 2:
+            return LowerCholeskyAffine(events.loc, factor)
     if not hasattr(events, "from_noise"):
         raise AttributeError(
             f"{type(events).__name__} is not the law of noise through a transform"
