@@ -1,4 +1,4 @@
-"""A transformer over the pixels of an image in raster order."""
+"""An autoregressive transformer over the pixels of an image."""
 
 from typing import Annotated, ClassVar
 
@@ -20,7 +20,9 @@ from densekit.params import Interval, OneOf
 
 
 class _PixelTransformer(Decoder):
-    """The decoder as a :class:`~densekit.distributions.pixels.PixelModel`: a token per number."""
+    """A decoder as a :class:`~densekit.distributions.pixels.PixelModel`, with one token per channel
+    of a pixel.
+    """
 
     def __init__(
         self,
@@ -37,10 +39,11 @@ class _PixelTransformer(Decoder):
         super().__init__(embed, width, n_layers, n_heads, dropout)
         self.event_shape, self.levels, self.head = torch.Size(event_shape), levels, head
         if levels > 2:
-            # Neighboring levels begin alike, as 100 images do not say of all 256 what they are.
+            # Neighboring levels start with similar embeddings, because a small training set does not
+            # show every one of 256 levels often enough to learn its embedding alone.
             t = torch.linspace(-1, 1, levels)[:, None]
-            turns = torch.randn(width) * 2
-            wave = torch.sin(t * turns + 2 * torch.pi * torch.rand(width))
+            frequencies = torch.randn(width) * 2
+            wave = torch.sin(t * frequencies + 2 * torch.pi * torch.rand(width))
             embed.weight.data.copy_(0.1 * wave)
         sides = [*event_shape[1:], event_shape[0]]
         self.place = nn.ParameterList(
@@ -50,19 +53,21 @@ class _PixelTransformer(Decoder):
         self.context = uniform_weight(width, n_context, n_context)
 
     def forward(self, context: Tensor | None = None) -> RasterImage:
-        """Event shape (C, H, W), batch shape () or (n,)."""
+        """Return the distribution: event shape (C, H, W), batch shape () or (n,)."""
         return RasterImage(self, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         tokens = x.permute(0, 2, 3, 1).flatten(1)
         n, T = tokens.shape
-        h = nn.functional.pad(self._embed(tokens[:, :-1]), (0, 0, 1, 0)) + self._base(context)
-        hidden, _ = self.read(h.flatten(0, 1), Layout.full(n, T, x.device))
+        h = nn.functional.pad(
+            self._embed(tokens[:, :-1]), (0, 0, 1, 0)
+        ) + self._position_embedding(context)
+        hidden, _ = self.run(h.flatten(0, 1), Layout.full(n, T, x.device))
         return self.head.log_prob(hidden, tokens.reshape(-1, 1)).view(n, T).sum(1)
 
     def draw(self, n: int, context: Tensor | None) -> Tensor:
         C, H, W = self.event_shape
-        base, T = self._base(context).expand(n, -1, -1), C * H * W
+        base, T = self._position_embedding(context).expand(n, -1, -1), C * H * W
         cache = self.begin(n, T)
         drawn: list[Tensor] = []
         for t in range(T):
@@ -71,53 +76,67 @@ class _PixelTransformer(Decoder):
         return torch.cat(drawn, 1).view(n, H, W, C).permute(0, 3, 1, 2).contiguous()
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """(n, T) to (n, T, width); what is no level is read as one and refused by the head."""
+        """Embed tokens (n, T) as (n, T, width). An illegal level is clamped here and gets -inf from
+        the head.
+        """
         if self.levels:
             return self.embed(tokens.clamp(0, self.levels - 1).long())
         return self.embed(squash(tokens)[..., None])
 
-    def _base(self, context: Tensor | None) -> Tensor:
-        """What is known of each place beforehand, (n or 1, T, width)."""
+    def _position_embedding(self, context: Tensor | None) -> Tensor:
+        """The embedding of each position and of the context, (n or 1, T, width)."""
         row, column, channel = self.place
         place = (row + column + channel).flatten(0, 2)[None]
         return place if context is None else place + (squash(context) @ self.context.t())[:, None]
 
 
 class ImageTransformer(NeuralDensity):
-    r"""A decoder-only transformer whose tokens are the numbers of an image in raster order.
+    r"""An autoregressive transformer over the pixels of an image in raster order.
+
+    The tokens are the numbers of the image: rows from top to bottom, pixels from left to right,
+    the channels of a pixel one after another. A causal transformer models each token given those
+    before it:
 
     .. math:: \log P(x) = \sum_{t=1}^{T} \log P(x_t \mid h_t), \qquad
               h_t = \text{transformer}(x_{<t}, c), \qquad T = H\, W\, C
 
-    Rows from the top, pixels from the left, channels of a pixel one after another (Parmar et al.,
-    Image transformer, 2018; Chen et al., Generative pretraining from pixels, 2020). A token is the
-    level of a channel of a pixel. It is read by an embedding to which learned vectors of its row, its
-    column and its channel are added, next to the rotary positions along the raster; what follows is
-    a softmax over few levels or a mixture of logistics over many (:mod:`densekit.distributions.pixels`).
+    The input of a token is an embedding of its level plus learned vectors for its row, column and
+    channel; attention also uses rotary positions along the raster. The output is a softmax if
+    there are few levels and a mixture of logistics if there are many
+    (:mod:`densekit.distributions.pixels`).
 
-    ``score_samples`` is exact: the log-mass of images of integers and booleans, the log-density of
-    images of floats, in nats.
-
-    **What it costs.** There are T = H W C tokens, 784 for 28 x 28 gray pixels and 3,072 for 32 x 32 in
-    colors, and attention takes time with their square: for images of modest size. Drawing n images
-    keeps keys and values, 2 n T ``width`` numbers per layer, and reads one token per step.
+    ``score_samples`` is exact, in nats: the log-probability of integer and boolean images, and the
+    log-density of float images.
 
     Parameters
     ----------
     width : int
         Width of the residual stream, a multiple of ``2 * n_heads``.
     n_layers : int
-        Blocks.
+        Number of transformer blocks.
     n_heads : int
-        Heads of each block.
+        Number of attention heads of each block.
     dropout : float
-        Probability that an entry of what a block adds is dropped in training.
+        Probability with which training drops an entry of a block's output.
     likelihood : {"auto", "categorical", "logistic"}
-        Law of a token; "auto" takes "categorical" up to 32 levels. Two levels have one logit.
+        Distribution of a token. "auto" uses "categorical" for up to 32 levels.
     n_components : int
-        M, of the mixture of logistics.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Number of components of the mixture of logistics.
+
+    Notes
+    -----
+    Without a budget, training takes 3000 steps. The cost of attention grows with the square of T =
+    H W C, which is 784 for 28 x 28 gray pixels and 3,072 for 32 x 32 color pixels, so the model
+    suits small images. Sampling n images computes one token per step; it caches keys and values, 2
+    n T ``width`` numbers per layer.
+
+    References
+    ----------
+    N. Parmar, A. Vaswani, J. Uszkoreit, L. Kaiser, N. Shazeer, A. Ku and D. Tran. Image
+    Transformer. ICML 2018. https://arxiv.org/abs/1802.05751
+
+    M. Chen et al. Generative Pretraining from Pixels. ICML 2020.
+    https://proceedings.mlr.press/v119/chen20s.html
 
     Examples
     --------

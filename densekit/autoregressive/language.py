@@ -1,5 +1,4 @@
-"""What all language models share: tokens, draws at a temperature, long documents in windows; and what
-those share that are networks."""
+"""Base classes of models of strings: tokens, sampling at a temperature, and scores of long documents."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,22 +20,28 @@ from densekit.distributions.windows import score_in_windows
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf, check_integer
 
-_LOGITS_AT_ONCE = 2**24
+_MAX_LOGITS = 2**24
 
 
 def log_probs_of(
-    write: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocab_size: int
+    to_logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocab_size: int
 ) -> Tensor:
-    """Log-probabilities (m,) of the tokens ``targets`` by the logits that ``write`` makes of states
-    (m, width): a few at a time where no gradient is asked for, so that logits take no more memory."""
-    rows = len(hidden) if torch.is_grad_enabled() else _LOGITS_AT_ONCE // vocab_size
+    """Log-probabilities (m,) of ``targets`` given hidden states (m, width).
+
+    ``to_logits`` maps hidden states to logits. Without gradients, rows go through it in pieces,
+    which bounds the memory of the logits.
+    """
+    rows = len(hidden) if torch.is_grad_enabled() else _MAX_LOGITS // vocab_size
     pieces = zip(hidden.split(max(rows, 1)), targets.split(max(rows, 1)), strict=True)
-    return torch.cat([-F.cross_entropy(write(h), y, reduction="none") for h, y in pieces])
+    return torch.cat([-F.cross_entropy(to_logits(h), y, reduction="none") for h, y in pieces])
 
 
 class NextTokenNet(nn.Module):
-    """A network as a :class:`~densekit.distributions.sequence.NextToken`: ``net`` has ``embed``, reads
-    with ``hidden`` and ``write``, and goes on with ``start`` and ``step``; its states have ``keep``."""
+    """A network as a :class:`~densekit.distributions.sequence.NextToken`.
+
+    ``net`` has ``embed``, ``hidden`` and ``to_logits``, and for sampling ``start`` and ``step``,
+    whose states have ``keep``.
+    """
 
     net: Any
 
@@ -52,20 +57,24 @@ class NextTokenNet(nn.Module):
         return self.net.embed.weight.device
 
     def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
-        return self.read(given, tokens)[0]
+        return self.log_probs_and_state(given, tokens)[0]
 
-    def read(self, given: Tensor, tokens: Tensor, *state: Any) -> tuple[Tensor, Any]:
-        """Log-probabilities of ``tokens`` after ``given``, and what the network has beside them; it
-        begins with ``state``, where it takes one."""
-        # What is read at place t predicts place t + 1; what predicts padding need not be read.
-        follows = tokens != PADDING
-        read = torch.cat([given, tokens[:, :-1] * follows[:, 1:]], 1)
-        hidden, after = self.net.hidden(read, *state)
-        predicts = torch.cat([follows.new_zeros(len(given), given.shape[1] - 1), follows], 1)
-        hidden, targets = hidden[predicts[read != PADDING]], tokens[follows]
-        logp = log_probs_of(self.net.write, hidden, targets, self.vocab_size)
+    def log_probs_and_state(
+        self, given: Tensor, tokens: Tensor, *state: Any
+    ) -> tuple[Tensor, Any]:
+        """Log-probabilities of ``tokens`` after ``given``, and the state of the network after them.
+
+        ``state``, if given, is the state of the network before.
+        """
+        # The input at position t predicts position t + 1. An input that predicts padding is left out.
+        is_token = tokens != PADDING
+        inputs = torch.cat([given, tokens[:, :-1] * is_token[:, 1:]], 1)
+        hidden, new_state = self.net.hidden(inputs, *state)
+        predicts = torch.cat([is_token.new_zeros(len(given), given.shape[1] - 1), is_token], 1)
+        hidden, targets = hidden[predicts[inputs != PADDING]], tokens[is_token]
+        logp = log_probs_of(self.net.to_logits, hidden, targets, self.vocab_size)
         out = torch.zeros(tokens.shape, dtype=logp.dtype, device=tokens.device)
-        return out.masked_scatter(follows, logp), after
+        return out.masked_scatter(is_token, logp), new_state
 
     def start(self, given: Tensor) -> tuple[Tensor, Any]:
         return self.net.start(given)
@@ -78,16 +87,18 @@ class NextTokenNet(nn.Module):
 
 
 class TextModel(DensityEstimator):
-    """A model of strings, read as tokens. Abstract.
+    """A model of strings as sequences of tokens. Abstract.
 
     Parameters
     ----------
     tokens : {"character", "byte", "bpe", "word"}
-        **Text.** What a token is: see :class:`~densekit.codecs.text.TextCodec`.
+        **Text.** Type of the tokens; see :class:`~densekit.codecs.text.TextCodec`.
     vocab_size : int or None
-        Number of BPE tokens, or how many characters or words to keep; the rest are unknown symbols.
+        Number of BPE tokens, or number of characters or words to keep; others become the unknown
+        symbol.
     max_length : int or None
-        Tokens a string (with its prompt) may have; None takes twice the longest in ``fit``.
+        Largest number of tokens of a string, prompt included. None uses twice the longest in
+        ``fit``.
     """
 
     tokens: Annotated[str, OneOf("character", "byte", "bpe", "word")] = "character"
@@ -95,15 +106,29 @@ class TextModel(DensityEstimator):
     max_length: Annotated[int | None, Interval(ge=1)] = None
 
     def n_tokens(self, X: Any) -> np.ndarray:
-        """Tokens of each string, its end included, (n,): for
-        :func:`densekit.metrics.nats_per_token` and :func:`densekit.metrics.perplexity`."""
+        """Count the tokens of each string, its end included.
+
+        The counts are an argument of :func:`densekit.metrics.nats_per_token` and
+        :func:`densekit.metrics.perplexity`.
+
+        Parameters
+        ----------
+        X : list, Series or array of str
+            Strings of any length.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         check_is_fitted(self)
         rows, _ = self.codec_.documents(codecs.for_scoring(X))
         return np.array([len(row) for row in rows])
 
 
 class TokenModel(TextModel):
-    """A model of strings, token after token. Abstract: ``_distribution`` is a ``TokenSequence``."""
+    """A model that generates strings token by token. Abstract: ``_distribution`` is a
+    ``TokenSequence``.
+    """
 
     _drawn: ClassVar[tuple[float, int | None, float | None] | None] = (
         None  # set on copies that draw
@@ -119,33 +144,39 @@ class TokenModel(TextModel):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Any:
-        r"""Draw strings: after a prompt, what follows it; from a source, what is written from it.
+        r"""Draw strings: continuations of a prompt, or targets of a source.
 
-        Any ``temperature`` but 1, ``top_k`` and ``top_p`` change the density that is drawn from:
-        ``score_samples`` is then not the score of what was drawn.
-        :class:`~densekit.distributions.tempered.Tempered` is that density.
+        Any ``temperature`` other than 1, ``top_k`` and ``top_p`` change the distribution that is
+        sampled, to :class:`~densekit.distributions.tempered.Tempered`; ``score_samples`` does not
+        score it.
 
         Parameters
         ----------
         n_samples : int
+            Number of strings.
         context : str or list of str, optional
-            One prompt, or source, for all draws, or one for each.
+            One prompt or source for all strings, or one for each.
         random_state : int, RandomState, Generator or None
-            Its own seed: None draws anew at every call.
+            Seed of this call; None draws new strings at every call.
         temperature : float
-            Each token is drawn from :math:`p^{1/\tau}`, normalized: above 1 flatter, below 1
-            sharper, and 1 is the model.
+            Tokens are drawn from :math:`p^{1/\tau}`, normalized. Values above 1 flatten the
+            distribution, values below 1 sharpen it.
         top_k : int, optional
-            Only from the ``top_k`` likeliest tokens; 1 takes the likeliest.
+            Draw only among the ``top_k`` most probable tokens; 1 is greedy.
         top_p : float, optional
-            Only from the fewest tokens that have ``top_p`` of the mass between them.
+            Draw only among the fewest tokens whose total probability is at least ``top_p``.
+
+        Returns
+        -------
+        like X of ``fit``
+            ``n_samples`` strings.
 
         Raises
         ------
         TypeError, ValueError
-            A ``temperature`` that is not above 0, ``top_k`` below 1, ``top_p`` not in (0, 1].
+            If ``temperature`` is not above 0, ``top_k`` is below 1 or ``top_p`` is not in (0, 1].
         """
-        _check_temper(temperature, top_k, top_p)
+        _check_temperature(temperature, top_k, top_p)
         tempered = temperature != 1 or top_k is not None or top_p is not None
         drawn = self._copy_with(_drawn=(temperature, top_k, top_p)) if tempered else self
         return super(TokenModel, drawn).sample(
@@ -157,42 +188,53 @@ class TokenModel(TextModel):
         if self._drawn is None:
             return dist
         assert isinstance(dist, TokenSequence)
-        return dist.by(Tempered(dist.model, *self._drawn))
+        return dist.with_model(Tempered(dist.model, *self._drawn))
 
 
 class NeuralTokenModel(TokenModel, NeuralDensity):
     """A :class:`TokenModel` that is a network. Abstract."""
 
     def _size(self, events: Tensor) -> Tensor:
-        """The mean is per token: the size of a step does not depend on how long the strings are."""
+        """Number of tokens: the loss is a mean per token, so that steps do not depend on the strings'
+        lengths.
+        """
         return (events != PADDING).sum(1)
 
 
 class LanguageModel(TokenModel):
-    """A :class:`TokenModel` that reads on from wherever a string begins. Abstract."""
+    """A :class:`TokenModel` that can continue any string. Abstract."""
 
     def score_documents(
         self, X: Any, *, window: int | None = None, overlap: int | None = None
     ) -> np.ndarray:
-        """Log-mass of strings of any length in nats, (n,), read in windows that overlap.
+        """Log-probability of strings of any length, computed in overlapping windows.
 
-        A token sees at least the ``overlap`` tokens before it and fewer than ``window``; each is
-        predicted once. It is a mass over all strings, and that of ``score_samples`` where a string
-        has fewer than ``window`` tokens.
+        A token is predicted once, from at least ``overlap`` and fewer than ``window`` tokens
+        before it. The result is a probability over all strings. For a string of fewer than
+        ``window`` tokens it equals ``score_samples``.
 
         Parameters
         ----------
         X : list, Series or array of str
+            Documents.
         window : int, optional
-            Tokens read at a time; None takes ``max_length``, and no network has seen more.
+            Number of tokens of a window. None uses ``max_length``, the longest context seen in
+            training.
         overlap : int, optional
-            How many of them were in the window before; None takes half. The more, the better the
-            score and the longer it takes: as much as ``window / (window - overlap)`` readings.
+            Number of tokens shared with the window before; None uses half of ``window``. A larger
+            overlap scores better and takes longer, in proportion to ``window / (window -
+            overlap)``.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Log-probabilities in nats.
 
         Raises
         ------
         TypeError, ValueError
-            ``window`` below 1, ``overlap`` not in 0 ... ``window - 1``; X as in ``fit``.
+            If ``window`` is below 1, ``overlap`` is not in 0 ... ``window - 1``, or X is not valid
+            in ``fit``.
 
         Examples
         --------
@@ -208,7 +250,7 @@ class LanguageModel(TokenModel):
         check_integer("overlap", overlap, 0)
         if overlap >= window:
             raise ValueError(
-                f"overlap={overlap} must be below window={window}, or no window has a new token"
+                f"overlap={overlap} must be below window={window}, or a window has no new token"
             )
         rows, ladj = self.codec_.documents(codecs.for_scoring(X))
         model = self._token_sequence().model
@@ -220,16 +262,17 @@ class LanguageModel(TokenModel):
         return (torch.stack(logp).double() + ladj).numpy().astype(self.dtype_)
 
     def _score_events(self, typed: Tensor, context: Tensor | None) -> Iterator[Scores]:
-        """Scores; too long with its prompt is an error, as too long without one is."""
-        most = self.schema_.event_shape[0] - 1
+        """Scores of events; a string that is too long together with its prompt is an error."""
+        max_tokens = self.schema_.event_shape[0] - 1
         if context is not None:
             lengths = (typed > END).sum(1) + (context != PADDING).sum(1)
-            if (lengths > most).any():
-                row = int((lengths > most).nonzero()[0])
+            if (lengths > max_tokens).any():
+                row = int((lengths > max_tokens).nonzero()[0])
                 text = next(iter(self.codec_.decode(typed[row : row + 1])))
                 raise ValueError(
-                    f"with its prompt, {str(text)[:20]!r}... of X has {int(lengths[row])} tokens; "
-                    f"max_length is {most}: shorten it or the prompt, or fit with a larger max_length"
+                    f"{str(text)[:20]!r}... of X has {int(lengths[row])} tokens with its prompt; "
+                    f"max_length is {max_tokens}: shorten it or the prompt, or fit with a larger "
+                    "max_length"
                 )
         yield from super()._score_events(typed, context)
 
@@ -239,19 +282,19 @@ class LanguageModel(TokenModel):
         return dist
 
 
-def _check_temper(temperature: float, top_k: int | None, top_p: float | None) -> None:
+def _check_temperature(temperature: float, top_k: int | None, top_p: float | None) -> None:
     for name, value in (("temperature", temperature), ("top_p", top_p)):
         if not (_is_number(value) or (value is None and name == "top_p")):
             raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
     if not (0 < temperature < math.inf):
         raise ValueError(
-            f"temperature={temperature!r} must be above 0 and finite; top_k=1 takes the likeliest "
+            f"temperature={temperature!r} must be above 0 and finite; top_k=1 draws the most probable "
             "token"
         )
     if top_k is not None:
         check_integer("top_k", top_k, 1)
     if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p!r} must be in (0, 1]: it is a share of the mass")
+        raise ValueError(f"top_p={top_p!r} must be in (0, 1]: it is a total probability")
 
 
 def _is_number(value: Any) -> bool:

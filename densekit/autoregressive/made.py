@@ -1,4 +1,4 @@
-"""The masked autoencoder for distribution estimation."""
+"""MADE, the masked autoencoder for distribution estimation."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -17,64 +17,70 @@ from densekit.nets.orders import ManyMasks, draw_orders
 from densekit.neural import Events, NeuralDensity
 from densekit.params import Interval, OneOf
 
-_MOST_DIRECT = 2**22
-"""Direct connections where ``direct`` is None, at most: those of many pixels would outweigh all else."""
-_HELD_OUT_MASKS = 4
-"""Masks under which held-out rows are looked at while training."""
+_MAX_DIRECT_WEIGHTS = 2**22
+"""Largest number of direct weights with ``direct=None``; for images they would outnumber all others."""
+_N_VALIDATION_MASKS = 4
+"""Number of masks under which training scores held-out rows."""
 
 
 class MADE(NeuralDensity):
-    r"""Masked autoencoder: one pass of a network gives each column's law, given the columns before it.
+    r"""MADE, a masked autoencoder that models each column given the columns before it.
 
-    Germain, Gregor, Murray and Larochelle, MADE: Masked Autoencoder for Distribution Estimation
-    (2015). Weights from a hidden unit to one that sees fewer columns are masked out, so that
+    The weights of a network are masked such that one pass computes the conditional distributions
+    of all columns. The density is the average over ``n_masks`` = S orders of the columns, whose
+    masks share one set of weights:
 
     .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_d p(x_{o_s(d)} \mid x_{o_s(1)}, \dots,
               x_{o_s(d-1)}, c)
 
-    over ``n_masks`` = S orders of the columns, whose masks share one set of weights. Columns have the
-    law of their type (`densekit.distributions.columnwise`): categories and flags their
-    probabilities, numbers a mixture of ``n_components`` logistics or normals, integers and pixels
-    the masses of a discretized mixture. The score is exact for all of them, mixed rows too: nats per
-    row, a mass over codes and integers and a density over numbers in the units of X.
+    Each column has the distribution of its type (`densekit.distributions.columnwise`): categories
+    and booleans have probabilities, floats have a mixture of ``n_components`` logistics or
+    normals, integers and pixels have a discretized mixture. The score is exact for all of them and
+    for mixed rows, in nats per row: a probability of categories and integers and a density of
+    floats in the units of X.
 
     Parameters
     ----------
     hidden_sizes : tuple of int
-        Hidden layers; neighbors of equal width are joined by a residual sum.
+        Widths of the hidden layers. Consecutive layers of equal width have residual connections.
     n_masks : int
-        Orders, and with them degrees of the hidden units, to train under in turn. A score is the log
-        of the mean density over all of them, and costs as many passes; each row is drawn in one of
-        them.
+        Number of orders and masks, among which training alternates. A score is the logarithm of
+        the mean density over all of them and takes ``n_masks`` passes; each row is sampled in one
+        of the orders.
     order : {"columns", "random"} or tuple
-        The first order: as the columns come, at random, or a tuple that has each column once, by
-        number or name (of an image: each entry of the image with its channel first, by number).
-        The others are random.
+        The first order: that of the columns, a random one, or a tuple that contains each column
+        once, by number or by name (for images: each entry of the image with its channel first, by
+        number). The other orders are random.
     n_components : int
-        Components of each mixture.
+        Number of components of each mixture.
     component : {"logistic", "normal"}
-        What is mixed.
+        Distribution of the components.
     direct : bool, optional
-        Connect each column with those after it directly, beside the hidden layers, as the paper
-        does; None does so where that takes four million weights at most.
+        Add direct connections from each column to those after it, as the paper does. None adds
+        them if they have at most four million weights.
     activation : str
-        See `densekit.nets.mlp.ACTIVATIONS`.
+        One of `densekit.nets.mlp.ACTIVATIONS`.
     dropout : float
-        Probability with which a hidden unit is left out while training.
+        Probability with which training drops a hidden unit.
     min_scale : float
-        Smallest scale of a component, in standard deviations of the column: keeps the likelihood
-        from going to infinity on a column that repeats its values.
-
-    Notes
-    -----
-    Events are vectors (D,), images too. Untrained, categories have their shares of the training
-    rows. Sampling finds the columns one after another and computes every hidden unit once, about
-    the arithmetic of one pass. Constant columns are no part of an order.
+        Smallest scale of a component, in standard deviations of the column. It bounds the
+        likelihood on a column that repeats its values.
 
     Raises
     ------
     ValueError
-        ``order`` does not have each column once.
+        In ``fit``, if ``order`` does not contain each column once.
+
+    Notes
+    -----
+    Events are vectors of shape (D,); images are flattened. Before training, categories have their
+    frequencies in the training rows. Sampling computes one column after another and every hidden
+    unit once, which costs about as much as one pass. Constant columns are not part of an order.
+
+    References
+    ----------
+    M. Germain, K. Gregor, I. Murray and H. Larochelle. MADE: Masked Autoencoder for Distribution
+    Estimation. ICML 2015. https://arxiv.org/abs/1502.03509
 
     Examples
     --------
@@ -123,7 +129,7 @@ class MADE(NeuralDensity):
             activation=self.activation,
             dropout=self.dropout,
             reads=laws.reads,
-            direct=n_direct <= _MOST_DIRECT if self.direct is None else self.direct,
+            direct=n_direct <= _MAX_DIRECT_WEIGHTS if self.direct is None else self.direct,
         )
         with torch.no_grad():
             net.last_bias.add_(laws.start()[..., None])
@@ -150,15 +156,17 @@ class MADE(NeuralDensity):
             places = []
         if sorted(places) != list(range(len(names))):
             raise ValueError(
-                f"order={self.order!r} must have each of the {len(names)} columns once, by number or by "
-                f"name ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+                f"order={self.order!r} must contain each of the {len(names)} columns once, by number or "
+                f"by name ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
             )
         kept = [j for j, c in enumerate(schema.columns) if c.in_event] or places
         return [kept.index(p) for p in places if p in set(kept)] if schema.columns else places
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
-        """Under one mask at a time while training, under few where rows are held out."""
-        masks = list(range(min(self.n_masks, _HELD_OUT_MASKS)))
+        """Minus the log-density: under one random mask in training, under a few fixed ones for
+        held-out rows.
+        """
+        masks = list(range(min(self.n_masks, _N_VALIDATION_MASKS)))
         if module.training and self.n_masks > 1:
             masks = [int(torch.randint(self.n_masks, ()))]
         loss: Tensor = -module(context, masks).log_prob(events)
@@ -166,12 +174,14 @@ class MADE(NeuralDensity):
 
 
 class MADEModule(nn.Module):
-    """A masked network and what its numbers mean; called with the context, (n, C) or None."""
+    """A masked network with the column distributions that its outputs parametrize."""
 
     def __init__(self, net: ManyMasks, laws: ColumnLaws) -> None:
         super().__init__()
         self.net, self.laws = net, laws
 
     def forward(self, context: Tensor | None = None, masks: list[int] | None = None) -> Chain:
-        """Event shape (D,), batch shape () or (n,)."""
+        """Return the distribution given a context (n, C) or None: event shape (D,), batch shape () or
+        (n,).
+        """
         return Chain(self.net, self.laws, context, masks)

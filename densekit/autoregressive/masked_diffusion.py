@@ -1,4 +1,4 @@
-"""Masked diffusion: a transformer that finds hidden tokens, and a bound on the mass of a string."""
+"""Masked diffusion: a text model that uncovers masked tokens in random order."""
 
 import math
 from typing import Annotated, Any, ClassVar
@@ -18,59 +18,69 @@ from densekit.nets.transformer import Encoder, Layout
 from densekit.neural import NeuralDensity
 from densekit.params import Interval
 
-_LENGTHS_FASTER = 10.0
-"""The law of the length is so many times its weights, which Adam moves by the learning rate a step."""
-_FEWEST_EVALUATED = 256
+_LENGTH_LOGIT_SCALE = 10.0
+"""Factor between the weights and the logits of the length; a step of Adam has a fixed size, and the
+logits have to move faster than other weights.
+"""
+_MIN_VALIDATION_SCORES = 256
 
 
 class MaskedDiffusion(TextModel, NeuralDensity):
-    r"""Masked diffusion language model, MDLM (Sahoo et al. 2024): text by a diffusion that hides tokens.
+    r"""MDLM, a masked diffusion language model.
 
-    Until the time t each of the n tokens of a string has been hidden with probability t; a
-    transformer without a causal mask predicts the hidden ones from those that are seen, :math:`z_t`,
-    and gives no mass to the mask (SUBS parameterization). ``score_samples`` is the bound
+    The diffusion masks each of the n tokens of a string independently, with probability t at time
+    t. A transformer without a causal mask predicts the masked tokens from :math:`z_t`, the tokens
+    that are visible, and never predicts the mask itself (SUBS parametrization). ``score_samples``
+    is the bound
 
     .. math:: \log P(x) \ge \log \pi(n) + \int_0^1 \frac1t\,
-              E\Big[\sum_{i \text{ hidden}} \log p(x_i \mid z_t)\Big] dt
+              E\Big[\sum_{i \text{ masked}} \log p(x_i \mid z_t)\Big] dt
 
-    in nats, a **lower bound** over counting measure, by ``n_draws`` fixed draws that all strings
-    share; ``return_std=True`` says how far off these draws may be. Given how many tokens are hidden,
-    t is integrated exactly (:class:`~densekit.distributions.absorbing.AbsorbingDiffusion`). All
-    strings having the draws in common, their errors do not average out over many strings.
+    in nats: a **lower bound** on the log-probability, estimated from ``n_draws`` fixed random
+    maskings that all strings share. ``return_std=True`` returns the standard error of this
+    estimate. Because the maskings are shared, the errors do not average out over many strings. The
+    integral over t is exact given the number of masked tokens
+    (:class:`~densekit.distributions.absorbing.AbsorbingDiffusion`).
 
-    The length n has a law of its own, :math:`\pi`, a categorical one on 0 ... ``max_length``, that is
-    learned beside; the network sees where a string begins and ends. The masses P of all
-    strings of at most ``max_length`` tokens sum to one, P being the law of ``sample`` with
-    ``n_steps=None``, and their bounds to at most one, in expectation over the draws.
+    The length n has a learned categorical distribution :math:`\pi` on 0 ... ``max_length``, and
+    the network sees where a string begins and ends. The probabilities P of all strings of at most
+    ``max_length`` tokens sum to one, where P is the distribution of ``sample`` with
+    ``n_steps=None``; the bounds sum to at most one, in expectation over the maskings.
 
-    Draws begin with a length and nothing but hidden tokens, which are uncovered in an order at random,
-    by Gumbel noise in float64: with float32 draws are sharper than the model (Zheng et al. 2024).
-    There are no prompts, since tokens do not come in order, and no temperature.
+    Sampling draws a length, starts with masked tokens only and uncovers them in random order. It
+    uses Gumbel noise in float64, since float32 makes samples less diverse than the model (Zheng et
+    al.). Prompts and a temperature are not supported, because the tokens are not generated in
+    order.
 
     Parameters
     ----------
     width : int
         Width of the residual stream, a multiple of ``2 * n_heads``.
     n_layers : int
-        Blocks.
+        Number of transformer blocks.
     n_heads : int
-        Heads of each block.
+        Number of attention heads of each block.
     dropout : float
-        Probability that an entry of what a block adds is dropped in training.
+        Probability with which training drops an entry of a block's output.
     n_draws : int
-        Draws behind each score, made even; a score reads the string as many times.
+        Number of maskings behind each score, rounded up to an even number. A score takes as many
+        passes.
     n_steps : int, optional
-        Readings of a draw. Tokens uncovered in one step do not see each other: fewer steps than
-        tokens are faster, and draw from another law than the one that is scored. None takes one token
-        a step, the limit of many steps.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Number of passes for a sample. Tokens uncovered in the same step do not depend on each
+        other, so fewer steps than tokens are faster but sample from another distribution than the
+        one that is scored. None uncovers one token per step, the limit of many steps.
+
+    Notes
+    -----
+    Without a budget, training takes 3000 steps.
 
     References
     ----------
-    Sahoo et al. 2024, "Simple and Effective Masked Diffusion Language Models". Zheng et al. 2024,
-    "Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate
-    Categorical Sampling".
+    S. S. Sahoo et al. Simple and Effective Masked Diffusion Language Models. NeurIPS 2024.
+    https://arxiv.org/abs/2406.07524
+
+    K. Zheng et al. Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit
+    Inaccurate Categorical Sampling. ICLR 2025. https://arxiv.org/abs/2409.02908
 
     Examples
     --------
@@ -101,15 +111,15 @@ class MaskedDiffusion(TextModel, NeuralDensity):
     )
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
-        """Minus the bound, by one draw a string, with levels spread over the batch."""
+        """Minus the bound, from one masking per string whose levels are stratified over the batch."""
         rows = len(events)
         if not module.training:
-            # A few held-out strings meet many levels, so that their loss is worth comparing.
-            events = events.repeat(math.ceil(_FEWEST_EVALUATED / rows), 1)
+            # A small held-out set is repeated, so that its loss averages over enough masking levels.
+            events = events.repeat(math.ceil(_MIN_VALIDATION_SCORES / rows), 1)
         n, dist = len(events), module(context)
         noise = torch.rand(n, events.shape[1], device=events.device)
         strata = torch.randperm(n, device=events.device)
-        bound = dist.uncover(events, (strata + noise[:, -1]) / n, noise)
+        bound = dist.masked_term(events, (strata + noise[:, -1]) / n, noise)
         bound = bound + dist.log_lengths[(events > END).sum(1)]
         return -bound.view(-1, rows).mean(0)
 
@@ -118,26 +128,27 @@ class MaskedDiffusion(TextModel, NeuralDensity):
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         vocab_size = schema.vocab_size
-        # One id more than there are tokens: the mask.
+        # The additional id is the mask.
         embed = nn.Embedding(vocab_size + 1, self.width)
         net = Encoder(embed, self.width, self.n_layers, self.n_heads, self.dropout)
-        levels, noise = _bank(self.n_draws, schema.event_shape[0] - 1)
-        return _Uncovering(net, vocab_size, levels, noise)
+        levels, noise = _draw_maskings(self.n_draws, schema.event_shape[0] - 1)
+        return _DenoisingNet(net, vocab_size, levels, noise)
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
         return self.module_(context, self.n_draws, self.n_steps)
 
 
-def _bank(n_draws: int, length: int) -> tuple[Tensor, Tensor]:
-    """Levels (K,) and noise (K, length) of K draws, ``n_draws`` made even."""
+def _draw_maskings(n_draws: int, length: int) -> tuple[Tensor, Tensor]:
+    """Draw levels (K,) and noise (K, length), where K is ``n_draws`` rounded up to an even number."""
     half = math.ceil(n_draws / 2)
     levels = (torch.arange(half).repeat_interleave(2) + torch.rand(2 * half)) / half
     return levels.clamp(max=1 - 1e-6), torch.rand(2 * half, length)
 
 
-class _Uncovering(nn.Module):
-    """The network as a :class:`~densekit.distributions.absorbing.Denoiser`, with the law of the length
-    and the noise behind the scores."""
+class _DenoisingNet(nn.Module):
+    """A :class:`~densekit.distributions.absorbing.Denoiser` with a distribution of the length and the
+    noise of the scores.
+    """
 
     levels: Tensor
     noise: Tensor
@@ -152,30 +163,36 @@ class _Uncovering(nn.Module):
     def forward(
         self, context: Tensor | None = None, n_draws: int | None = None, n_steps: int | None = None
     ) -> AbsorbingDiffusion:
-        """The law of strings, scored by its bank of noise, or by one of so many draws."""
-        log_lengths = (_LENGTHS_FASTER * self.lengths).log_softmax(0)
+        """Return the distribution; scores use the stored noise, or new noise if ``n_draws`` differs
+        from it.
+        """
+        log_lengths = (_LENGTH_LOGIT_SCALE * self.lengths).log_softmax(0)
         levels, noise = self.levels, self.noise
         if n_draws is not None and 2 * math.ceil(n_draws / 2) != len(levels):
             with drawn_from(noise):
-                levels, noise = (t.to(noise) for t in _bank(n_draws, noise.shape[1]))
+                levels, noise = (t.to(noise) for t in _draw_maskings(n_draws, noise.shape[1]))
         return AbsorbingDiffusion(self, log_lengths, levels, noise, n_steps)
 
     def log_probs(self, seen: Tensor, tokens: Tensor) -> Tensor:
         hidden = seen == self.vocab_size
-        states, symbols = self._read(seen, hidden), tokens[hidden] - END - 1
-        logp = log_probs_of(self._write, states, symbols, self.vocab_size)
+        states, symbols = self._hidden_states(seen, hidden), tokens[hidden] - END - 1
+        logp = log_probs_of(self._to_logits, states, symbols, self.vocab_size)
         out = torch.zeros(seen.shape, dtype=states.dtype, device=seen.device)
         return out.masked_scatter(hidden, logp)
 
     def logits(self, seen: Tensor, places: Tensor) -> Tensor:
-        return F.pad(self._write(self._read(seen, places)), (END + 1, 0), value=-torch.inf)
+        return F.pad(
+            self._to_logits(self._hidden_states(seen, places)), (END + 1, 0), value=-torch.inf
+        )
 
-    def _read(self, seen: Tensor, places: Tensor) -> Tensor:
-        """Hidden states at ``places``, (m, width); a mark before each string, as END is behind it."""
+    def _hidden_states(self, seen: Tensor, places: Tensor) -> Tensor:
+        """Hidden states at ``places``, (m, width). END marks the beginning of each string as well as
+        its end.
+        """
         seen = F.pad(seen, (1, 0), value=END)
-        states, _ = self.net.read(self.net.embed(seen[seen != PADDING]), Layout.of(seen))
+        states, _ = self.net.run(self.net.embed(seen[seen != PADDING]), Layout.of(seen))
         return states[F.pad(places, (1, 0))[seen != PADDING]]
 
-    def _write(self, states: Tensor) -> Tensor:
-        """Logits of the symbols that a string has: neither padding nor END nor the mask."""
+    def _to_logits(self, states: Tensor) -> Tensor:
+        """Logits of the tokens a string can contain: not padding, END or the mask."""
         return F.linear(states, self.net.embed.weight[END + 1 : self.vocab_size])

@@ -1,4 +1,4 @@
-"""Interpolated Kneser-Ney: counts of token n-grams, smoothed."""
+"""Interpolated modified Kneser-Ney n-gram model."""
 
 from typing import Annotated, ClassVar
 
@@ -13,49 +13,59 @@ from densekit.distributions.backoff import BackoffTable, Order, find, stream
 from densekit.distributions.sequence import PADDING, TokenSequence, begin
 from densekit.params import Interval
 
-_HELD_OUT, _ENOUGH = 50_000, 10_000
-"""Tokens that discounts are tuned to: about so many, and no fewer."""
+_N_HELD_OUT, _MIN_HELD_OUT = 50_000, 10_000
+"""Target and smallest number of held-out tokens on which discounts are tuned."""
 
 
 class NGram(LanguageModel):
-    r"""Interpolated modified Kneser-Ney model (Kneser and Ney 1995; Chen and Goodman 1999).
+    r"""Interpolated modified Kneser-Ney n-gram model.
 
     .. math:: p_k(w \mid h) = \frac{c_k(hw) - D_k(c_k(hw))}{\sum_v c_k(hv)}
               + \frac{\sum_j D_k(j)\, N_j(h)}{\sum_v c_k(hv)}\; p_{k-1}(w \mid h')
 
-    where h are the k - 1 tokens before w, h' is h without its oldest, N_j(h) counts the tokens
-    seen j times after h, and c_k are counts for the longest contexts (and those that reach back to
-    the beginning of the string), and for the shorter ones the number of different tokens seen
-    before. The discounts D_k(1), D_k(2), D_k(3 and more) are estimated from the counts of counts
+    Here h are the k - 1 tokens before w, h' is h without its oldest token, and N_j(h) is the
+    number of tokens seen j times after h. For the longest contexts, and for those that reach back
+    to the beginning of the string, c_k are counts; for shorter contexts they are numbers of
+    distinct preceding tokens. The discounts D_k(1), D_k(2), D_k(3 and more) are estimated from the
+    counts of counts n_j,
 
     .. math:: D_k(j) = j - (j + 1)\, \frac{n_1}{n_1 + 2 n_2} \frac{n_{j+1}}{n_j},
 
-    or, where a tenth of the rows has 10,000 tokens, by maximum likelihood of rows held out: every
-    tenth of the distinct rows, or so many that they have about 50,000 tokens. Then all rows are counted.
-    With a ``sample_weight``, which must be whole numbers, a row of weight w counts w times.
+    or, if a tenth of the rows has at least 10,000 tokens, by maximum likelihood on held-out rows:
+    every tenth of the distinct rows, or fewer rows with about 50,000 tokens. The final counts use
+    all rows. A ``sample_weight`` must be a whole number: a row of weight w counts w times.
 
-    At the bottom lies the uniform distribution over all tokens, the unknown symbol and the end
-    included, so every string of at most ``max_length`` tokens has a mass above zero and all masses
-    sum to one. ``score_samples`` is the exact log-mass in nats, end of string included.
+    The shortest context interpolates with the uniform distribution over all tokens, including the
+    unknown symbol and the end. Hence every string of at most ``max_length`` tokens has a positive
+    probability, and all probabilities sum to one. ``score_samples`` is the exact log-probability
+    in nats, including the end of the string.
 
-    Text goes in as a list or Series of strings, one sample each. Prompts need no special fit: see
+    X is a list or Series of strings, one per sample. Prompts work as in
     :class:`TransformerLanguageModel`.
 
     Parameters
     ----------
     order : int
-        n: a token depends on the n - 1 before it. Memory and time grow with the number of
-        different n-grams.
+        n: a token depends on the n - 1 tokens before it. Memory and time grow with the number of
+        distinct n-grams.
 
     Attributes
     ----------
     unigram_ : (vocab_size,) array
         Probabilities without a context.
     keys_, values_, leftover_ : tuples of order - 1 arrays
-        For each k = 2 ... n the k-grams, the discounted probability of the last token of each,
-        and what each context hands down.
+        For each k = 2 ... n: the k-grams, the discounted probability of each one's last token, and
+        the probability that each context passes on to shorter contexts.
     discounts_ : (order, 3) array
-        D_k(1), D_k(2), D_k(3 and more). Where no string is as long as k, the longest k there is.
+        D_k(1), D_k(2), D_k(3 and more). There are fewer rows if no string is as long as ``order``.
+
+    References
+    ----------
+    R. Kneser and H. Ney. Improved Backing-off for M-gram Language Modeling. ICASSP 1995.
+    https://doi.org/10.1109/ICASSP.1995.479394
+
+    S. F. Chen and J. Goodman. An Empirical Study of Smoothing Techniques for Language Modeling.
+    Computer Speech and Language, 1999. https://doi.org/10.1006/csla.1999.0128
 
     Examples
     --------
@@ -79,23 +89,25 @@ class NGram(LanguageModel):
     )
 
     def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
-        # A prompt is text as well: it is counted as the beginning of its string.
+        # A prompt is counted as the beginning of its string.
         given = begin(events[:, :0] if context is None else context)
         rows, times = _distinct(torch.cat([given, events], 1), weights)
         x, place = (a.cpu().numpy() for a in stream(rows))
         times = times[np.cumsum(place == 0) - 1]
-        # The end of a string of full length is certain, so it teaches nothing.
+        # The end after max_length tokens is certain, so it is not counted.
         free = place < self.schema_.event_shape[0]
         tokens = x[free], place[free], times[free]
         counts, keys = _count(*tokens, self.order, self.schema_.vocab_size)
         self.discounts_ = np.array([_discounts(c) for c in counts])
-        every = max(10, int(tokens[2].sum()) // _HELD_OUT)
+        every = max(10, int(tokens[2].sum()) // _N_HELD_OUT)
         row = np.cumsum(tokens[1] == 0) % every
-        held = row == every - 1
-        if tokens[2][held].sum() >= _ENOUGH:
-            ids, at, often = (a[~held] for a in tokens)
-            known = _count(ids, at, often, self.order, self.schema_.vocab_size)
-            tuned = _tuned(*known, self.discounts_, *(a[held] for a in tokens))
+        held_out = row == every - 1
+        if tokens[2][held_out].sum() >= _MIN_HELD_OUT:
+            kept_x, kept_place, kept_times = (a[~held_out] for a in tokens)
+            counts_and_keys = _count(
+                kept_x, kept_place, kept_times, self.order, self.schema_.vocab_size
+            )
+            tuned = _tuned(*counts_and_keys, self.discounts_, *(a[held_out] for a in tokens))
             self.discounts_[: len(tuned)] = tuned
         self.unigram_ = _unigram(counts[0], self.discounts_[0])
         self.keys_ = tuple(keys)
@@ -120,20 +132,20 @@ class NGram(LanguageModel):
 
 
 def _distinct(rows: Tensor, weights: Tensor | None) -> tuple[Tensor, np.ndarray]:
-    """The distinct rows of ids, in the order in which they come first, and how often each comes."""
+    """The distinct rows of ids, in order of first occurrence, and how often each one occurs."""
     times = np.ones(len(rows)) if weights is None else weights.cpu().numpy()
-    if weights is not None and (odd := times != np.rint(times)).any():
-        row = int(odd.argmax())
+    if weights is not None and (fractional := times != np.rint(times)).any():
+        row = int(fractional.argmax())
         raise ValueError(
-            f"sample_weight is {times[row]:g} in row {row} of those with a weight: an NGram counts, and "
-            "takes whole numbers; scale and round the weights"
+            f"sample_weight is {times[row]:g} in row {row} of those with a weight: an NGram counts rows "
+            "and needs whole numbers; scale and round the weights"
         )
-    # By two 64-bit hashes, which cost no sorting of whole rows.
+    # Two 64-bit hashes identify the rows, which is faster than sorting whole rows.
     ids = np.ascontiguousarray(rows.cpu().numpy()).view(np.uint64)
     factors = np.random.default_rng(0).integers(2**63, size=(2, ids.shape[1]), dtype=np.uint64)
-    one, other = (ids @ (2 * f + 1) for f in factors)
-    _, first, which = np.unique(one, return_index=True, return_inverse=True)
-    if (other != other[first[which]]).any():
+    hash_1, hash_2 = (ids @ (2 * f + 1) for f in factors)
+    _, first, which = np.unique(hash_1, return_index=True, return_inverse=True)
+    if (hash_2 != hash_2[first[which]]).any():
         _, first, which = np.unique(ids, axis=0, return_index=True, return_inverse=True)
     total = np.bincount(which.ravel(), times)
     order = np.argsort(first)
@@ -141,18 +153,23 @@ def _distinct(rows: Tensor, weights: Tensor | None) -> tuple[Tensor, np.ndarray]
 
 
 def _counted(codes: np.ndarray, times: np.ndarray, size: int = 0) -> np.ndarray:
-    """How often each code comes; whole numbers, exact up to 2^53."""
+    """How often each code occurs, as integers; exact up to 2^53."""
     return np.bincount(codes, times, minlength=size).astype(np.int64)
 
 
 def _count(
     x: np.ndarray, place: np.ndarray, times: np.ndarray, order: int, vocab_size: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Kneser-Ney counts of the 1-grams, (vocab_size,), and of the k-grams of each k > 1, and the
-    keys of the latter (see `backoff.Order`), from tokens, their places and how often each comes."""
+    """Kneser-Ney counts of the 1-grams, (vocab_size,), and of the k-grams for each k > 1, with their
+    keys.
+
+    ``x`` are tokens, ``place`` their positions in their strings and ``times`` how often each
+    occurs. :class:`~densekit.distributions.backoff.Order` describes the keys.
+    """
     uses = _counted(x[place > 0], times[place > 0], vocab_size)
     counts, keys = [uses], []
-    gram = x.astype(np.int64)  # the k-gram that ends at each token, -1 where there is none
+    # The index of the k-gram that ends at each token, -1 where there is none.
+    gram = x.astype(np.int64)
     for k in range(2, order + 1):
         at = np.flatnonzero(place >= k - 1)
         if not len(at):
@@ -160,10 +177,11 @@ def _count(
         known, first, inverse = np.unique(
             gram[at - 1] * vocab_size + x[at], return_index=True, return_inverse=True
         )
-        # Shorter k-grams count the different tokens before them; none comes before a beginning.
+        # The count of a shorter k-gram is replaced by its number of distinct preceding tokens, except
+        # at the beginning of a string, where nothing precedes it.
         shorter, ends = counts[-1], gram[at[first]]
-        before = np.bincount(ends, minlength=len(shorter))
-        counts[-1] = np.where(before > 0, before, shorter)
+        n_preceding = np.bincount(ends, minlength=len(shorter))
+        counts[-1] = np.where(n_preceding > 0, n_preceding, shorter)
         counts.append(_counted(inverse, times[at]))
         keys.append(known)
         gram = np.full(len(x), -1)
@@ -172,8 +190,10 @@ def _count(
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """D(1), D(2), D(3 and more) from the counts of counts; what few counts leave open, or what
-    would discount nothing, is put at half of what is there."""
+    """D(1), D(2), D(3 and more) from the counts of counts.
+
+    Where these are too few to estimate a discount, or the estimate is not positive, D(j) is j / 2.
+    """
     n = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
     j = np.arange(1, 4)
     if (n[:3] == 0).any():
@@ -190,60 +210,85 @@ def _tuned(
     place: np.ndarray,
     times: np.ndarray,
 ) -> np.ndarray:
-    """Discounts under which tokens that were not counted are likeliest, (n_orders, 3)."""
-    share = torch.as_tensor(times[place > 0] / times[place > 0].sum())
+    """Discounts that maximize the likelihood of held-out tokens, (n_orders, 3)."""
+    weight = torch.as_tensor(times[place > 0] / times[place > 0].sum())
     v, target = len(counts[0]), place > 0
     gram, n_contexts = x, [1, v, *map(len, keys)]
     terms = []
     for k, (count, n) in enumerate(zip(counts, n_contexts, strict=False)):
         context = np.zeros(len(x), int) if k == 0 else np.where(place >= k, np.roll(gram, 1), -1)
-        of = np.zeros(v, int) if k == 0 else keys[k - 1] // v
+        context_of = np.zeros(v, int) if k == 0 else keys[k - 1] // v
         if k:
             found = find(torch.as_tensor(keys[k - 1]), torch.as_tensor(context * v + x))
             gram = found.numpy()
-        # How often: this token after this context, any token, and how many tokens once, twice, more.
+        # For each held-out token: the counts of the token after its context and of any token after
+        # it, and the numbers of tokens seen once, twice and more often after it.
         seen = np.minimum(count, 3)
-        any_ = np.append(np.bincount(of, count, minlength=n), 0)[context][target]
-        kinds = [np.append(np.bincount(of[seen == j], minlength=n), 0) for j in (1, 2, 3)]
-        handed = (
-            np.stack([kind[context][target] for kind in kinds], 1) / np.maximum(any_, 1)[:, None]
+        context_count = np.append(np.bincount(context_of, count, minlength=n), 0)[context][target]
+        n_seen = [np.append(np.bincount(context_of[seen == j], minlength=n), 0) for j in (1, 2, 3)]
+        n_discounted = (
+            np.stack([kind[context][target] for kind in n_seen], 1)
+            / np.maximum(context_count, 1)[:, None]
         )
-        this = np.append(count, 0)[gram][target]
-        terms.append([torch.as_tensor(a) for a in (this, np.maximum(any_, 1), handed, any_ > 0)])
+        token_count = np.append(count, 0)[gram][target]
+        terms.append(
+            [
+                torch.as_tensor(a)
+                for a in (
+                    token_count,
+                    np.maximum(context_count, 1),
+                    n_discounted,
+                    context_count > 0,
+                )
+            ]
+        )
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
             raw = torch.tensor(theta, requires_grad=True)
             d = most * raw.view(-1, 3).sigmoid()
             p = torch.full((int(target.sum()),), 1 / (v - 1), dtype=torch.double)
-            for (this, any_, handed, there), row in zip(terms, d, strict=True):
-                off = torch.cat([row.new_zeros(1), row])[this.clamp_max(3).long()]
-                p = torch.where(there, (this - off) / any_ + handed @ row * p, p)
-            nats = -(share * p.log()).sum()
+            for (token_count, context_count, n_discounted, context_known), row in zip(
+                terms, d, strict=True
+            ):
+                discount = torch.cat([row.new_zeros(1), row])[token_count.clamp_max(3).long()]
+                p = torch.where(
+                    context_known,
+                    (token_count - discount) / context_count + n_discounted @ row * p,
+                    p,
+                )
+            nats = -(weight * p.log()).sum()
             nats.backward()
         assert raw.grad is not None
         return nats.item(), raw.grad.numpy()
 
     most = torch.arange(1, 4)
-    part = (discounts[: len(counts)] / np.arange(1, 4)).clip(0.05, 0.95)
-    best = minimize(loss, np.log(part / (1 - part)).ravel(), jac=True, options={"maxiter": 40})
+    share_of_most = (discounts[: len(counts)] / np.arange(1, 4)).clip(0.05, 0.95)
+    best = minimize(
+        loss,
+        np.log(share_of_most / (1 - share_of_most)).ravel(),
+        jac=True,
+        options={"maxiter": 40},
+    )
     return (most * torch.tensor(best.x).view(-1, 3).sigmoid()).numpy()
 
 
 def _smooth(
     counts: np.ndarray, contexts: np.ndarray, n_contexts: int, discounts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values and leftovers of an `Order`."""
+    """Values and leftovers of an :class:`~densekit.distributions.backoff.Order`."""
     discount = np.concatenate([[0.0], discounts])[np.minimum(counts, 3)]
     total = np.bincount(contexts, counts, minlength=n_contexts)
-    handed = np.bincount(contexts, discount, minlength=n_contexts)
+    discounted = np.bincount(contexts, discount, minlength=n_contexts)
     values = (counts - discount) / np.maximum(total, 1)[contexts]
-    leftover = np.divide(handed, total, out=np.ones(n_contexts), where=total > 0)
+    leftover = np.divide(discounted, total, out=np.ones(n_contexts), where=total > 0)
     return np.append(values, 0.0), np.append(leftover, 1.0)
 
 
 def _unigram(counts: np.ndarray, discounts: np.ndarray) -> np.ndarray:
-    """The bottom: discounted counts and the uniform distribution over all ids but padding."""
+    """Probabilities of single tokens: discounted counts plus the uniform distribution over all ids
+    but padding.
+    """
     values, leftover = _smooth(counts, np.zeros(len(counts), int), 1, discounts)
     p = values[:-1] + leftover[0] / (len(counts) - 1)
     p[PADDING] = 0.0

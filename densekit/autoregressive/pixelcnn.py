@@ -1,4 +1,4 @@
-"""PixelCNN: images pixel by pixel, by convolutions that see the pixels before."""
+"""PixelCNN: an autoregressive convolutional model of images."""
 
 from typing import Annotated, ClassVar
 
@@ -14,7 +14,7 @@ from densekit.params import Interval, OneOf
 
 
 class _PixelCNN(nn.Module):
-    """Net and head as a :class:`~densekit.distributions.pixels.PixelModel`."""
+    """A network and a head as a :class:`~densekit.distributions.pixels.PixelModel`."""
 
     def __init__(self, net: PixelNet, head: PixelHead, channels: int, levels: int) -> None:
         super().__init__()
@@ -22,11 +22,11 @@ class _PixelCNN(nn.Module):
         self.event_shape = torch.Size([channels, *net.size])
 
     def forward(self, context: Tensor | None = None) -> RasterImage:
-        """Event shape (C, H, W), batch shape () or (n,)."""
+        """Return the distribution: event shape (C, H, W), batch shape () or (n,)."""
         return RasterImage(self, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        features = self.net(self._read(x), context).permute(0, 2, 3, 1)
+        features = self.net(self._scaled(x), context).permute(0, 2, 3, 1)
         pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
         logp: Tensor = self.head.log_prob(features.flatten(0, 2), pixels)
         return logp.view(features.shape[:3]).sum((1, 2))
@@ -36,51 +36,62 @@ class _PixelCNN(nn.Module):
 
         def pixel(features: Tensor) -> Tensor:
             drawn.append(self.head.sample(features))
-            return self._read(drawn[-1])
+            return self._scaled(drawn[-1])
 
         self.net.draw(pixel, n, context)
         return torch.stack(drawn, 2).view(n, *self.event_shape)
 
-    def _read(self, x: Tensor) -> Tensor:
-        """Pixels as the network reads them: levels from -1 to 1."""
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Scale levels to [-1, 1], the input range of the network; float pixels stay as they are."""
         return 2 * x / (self.levels - 1) - 1 if self.levels else x
 
 
 class PixelCNN(NeuralDensity):
-    r"""PixelCNN: the law of each pixel given those above it and to its left.
+    r"""PixelCNN, which models each pixel given the pixels above it and to its left.
 
     .. math:: \log P(x) = \sum_{i, j} \log P(x_{ij} \mid x_{<ij}, c), \qquad
               x_{<ij} = \{x_{kl} : k < i \text{ or } k = i, l < j\}
 
-    The gated PixelCNN of van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves and Kavukcuoglu,
-    Conditional image generation with PixelCNN decoders (2016): a vertical stack of convolutions over
-    the rows above and a horizontal one along the row, so that none of the pixels before is hidden.
-    Pixels of few levels have a softmax (two levels: a Bernoulli variable); those of many, and floats,
-    the mixture of logistics of Salimans, Karpathy, Chen and Kingma, PixelCNN++ (2017), in which green
-    reads red, and blue both (:mod:`densekit.distributions.pixels`).
+    The network is the gated PixelCNN: a vertical stack of convolutions over the rows above and a
+    horizontal stack along the row, which together see all pixels before and have no blind spot. A
+    pixel with few levels has a softmax, or a Bernoulli distribution if there are two. Pixels with
+    many levels and float pixels have the mixture of logistics of PixelCNN++, in which green
+    depends on red, and blue on both (:mod:`densekit.distributions.pixels`).
 
-    ``score_samples`` is exact: the log-mass of images of integers and booleans (nothing is
-    dequantized), the log-density of images of floats, in nats.
+    ``score_samples`` is exact, in nats: the log-probability of integer and boolean images, which
+    are not dequantized, and the log-density of float images.
 
     Parameters
     ----------
     width : int
-        Features per pixel in each of the two stacks.
+        Number of features per pixel in each of the two stacks.
     n_layers : int
-        Layers; with filters spread by 1, 2, 4, 1, ... pixels three of them see 10 rows up and six 17.
+        Number of layers. Their dilations are 1, 2, 4, 1, ...: three layers see 10 rows up, six see
+        17.
     likelihood : {"auto", "categorical", "logistic"}
-        Law of a channel; "auto" takes "categorical" up to 32 levels. Two levels have one logit.
+        Distribution of a channel. "auto" uses "categorical" for up to 32 levels.
     n_components : int
-        M, of the mixture of logistics.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Number of components of the mixture of logistics.
 
     Notes
     -----
-    Images of any size, gray or in colors; events are (C, H, W). A draw costs about one pass per
-    image, not one per pixel: each layer computes the numbers of the new pixel from rows it has kept
-    (Ramachandran et al. 2017). The defaults are for a CPU. Rows and columns have a learned vector, so
-    that it matters where in the picture a pixel lies.
+    Events are images of shape (C, H, W) of any size, gray or color. Without a budget, training
+    takes 3000 steps. Sampling an image costs about as much as one pass of the network, because
+    each layer computes only the new pixel from cached rows. Learned vectors for the row and the
+    column let the distribution of a pixel depend on its position. The defaults suit a CPU.
+
+    References
+    ----------
+    A. van den Oord, N. Kalchbrenner, O. Vinyals, L. Espeholt, A. Graves and K. Kavukcuoglu.
+    Conditional Image Generation with PixelCNN Decoders. NeurIPS 2016.
+    https://arxiv.org/abs/1606.05328
+
+    T. Salimans, A. Karpathy, X. Chen and D. P. Kingma. PixelCNN++: Improving the PixelCNN with
+    Discretized Logistic Mixture Likelihood and Other Modifications. ICLR 2017.
+    https://arxiv.org/abs/1701.05517
+
+    P. Ramachandran et al. Fast Generation for Convolutional Autoregressive Models. 2017.
+    https://arxiv.org/abs/1704.06001
 
     Examples
     --------

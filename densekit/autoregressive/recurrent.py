@@ -1,4 +1,4 @@
-"""A recurrent network over tokens: the mass of a string by the chain rule."""
+"""A recurrent language model."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -14,55 +14,72 @@ from densekit.distributions.sequence import END, begin
 from densekit.nets.recurrent import Recurrent, State
 from densekit.params import Interval, OneOf
 
-_FORGETS = 0.1
-"""Share of carried states that begin anew, so that strings that stand alone are known too."""
+_RESET_PROBABILITY = 0.1
+"""Probability that a carried state is reset, so that the model also learns strings without a
+predecessor.
+"""
 
 
-class _Carrying(NextTokenNet):
-    """The network, and in training the state after the batch before."""
+class _StatefulNet(NextTokenNet):
+    """A network that keeps, in training, the state at the end of the previous batch."""
 
     carried: State | None = None
 
 
 class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
-    r"""A recurrent language model (Mikolov et al. 2010; Zaremba et al. 2014).
+    r"""A recurrent language model of LSTM or GRU cells.
 
     .. math:: \log P(x) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t + b)_{x_t},
               \qquad h_t, s_t = \text{cells}(E_{x_{t-1}}, s_{t-1}), \qquad x_T = \text{end}
 
-    with LSTM or GRU cells, one matrix E that reads and writes tokens, and variational dropout (Gal
-    and Ghahramani 2016). ``score_samples`` is the exact log-mass of each string in nats, end of
-    string included; the masses of all strings of at most ``max_length`` tokens sum to one. Sampling
-    keeps the state s and reads one token per step, whatever the length.
+    One matrix E both embeds tokens and computes logits, and dropout is variational.
+    ``score_samples`` is the exact log-probability of each string in nats, including the end of the
+    string; the probabilities of all strings of at most ``max_length`` tokens sum to one. Sampling
+    keeps the state s, whose size does not depend on the length, and computes one token per step.
 
-    Text goes in as a list or Series of strings, one sample each. With ``carry`` the rows are windows
-    of one text, in order, and its end symbol is what stands between them (a line feed, say): rows
-    are not shuffled, each begins with the state in which the row before it ended, and gradients stop
-    there (truncated back-propagation through time). The score of a string is still that of a string
-    alone; ``score_in_order`` scores rows that follow each other, as papers on the Penn Treebank
-    do. Prompts need no special fit: see :class:`TransformerLanguageModel`.
+    X is a list or Series of strings, one per sample. With ``carry`` the rows are consecutive
+    windows of one text, separated by the end symbol (a line feed, for example). Training then does
+    not shuffle rows, starts each row with the state at the end of the row before it, and truncates
+    gradients there (truncated backpropagation through time). The score of a string is still that
+    of the string alone; ``score_in_order`` scores consecutive rows, as papers on the Penn Treebank
+    do. Prompts work as in :class:`TransformerLanguageModel`.
 
     Parameters
     ----------
     cell : {"lstm", "gru"}
-        What a layer is made of.
+        Type of the recurrent cells.
     width : int
         Width of all layers.
     n_layers : int
-        How many there are.
+        Number of layers.
     dropout : float
-        Probability that an entry between layers is dropped in training, at all places of a string.
+        Probability with which training drops an entry between layers, at all positions of a
+        string.
     tied : bool
-        Whether one matrix reads and writes tokens.
+        Whether one matrix embeds tokens and computes logits.
     carry : bool
-        Whether rows follow each other. Such a fit has no checkpoints, which do not hold its states.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Whether rows are consecutive. Checkpoints do not hold the carried states, so ``carry``
+        excludes ``checkpoint_dir``.
 
     Raises
     ------
     ValueError
-        ``carry`` with a ``checkpoint_dir``, in ``fit``.
+        In ``fit``, if both ``carry`` and ``checkpoint_dir`` are set.
+
+    Notes
+    -----
+    Without a budget, training takes 3000 steps.
+
+    References
+    ----------
+    T. Mikolov, M. Karafiát, L. Burget, J. Cernocký and S. Khudanpur. Recurrent Neural Network
+    Based Language Model. Interspeech 2010. https://doi.org/10.21437/Interspeech.2010-343
+
+    W. Zaremba, I. Sutskever and O. Vinyals. Recurrent Neural Network Regularization. 2014.
+    https://arxiv.org/abs/1409.2329
+
+    Y. Gal and Z. Ghahramani. A Theoretically Grounded Application of Dropout in Recurrent Neural
+    Networks. NeurIPS 2016. https://arxiv.org/abs/1512.05287
 
     Examples
     --------
@@ -94,20 +111,25 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
     )
 
     def score_in_order(self, X: Any) -> np.ndarray:
-        """Log-mass of each string given all that come before it in X, in nats, (n,).
+        """Log-probability of each string given all strings before it in X.
 
-        The state is carried from one to the next, as in a fit with ``carry``; the sum over X is the
-        log-mass of the whole text, each string closed by its end.
+        The state is carried from one string to the next, as in a fit with ``carry``. The sum over
+        X is the log-probability of the whole text, with an end symbol after each string.
 
         Parameters
         ----------
         X : list, Series or array of str
-            Of any length each.
+            Strings of any length.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Log-probabilities in nats.
 
         Raises
         ------
         TypeError, ValueError
-            X as in ``score_samples``.
+            If X is not valid input of ``score_samples``.
 
         Examples
         --------
@@ -124,8 +146,8 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
             for row in rows:
                 x = row.to(self.device_)
                 hidden, state = net.hidden(torch.cat([x.new_tensor([END]), x[:-1]])[None], state)
-                ahead = net.write(hidden).log_softmax(-1)
-                logp.append(ahead.gather(1, x.unsqueeze(1)).sum().cpu())
+                log_probs = net.to_logits(hidden).log_softmax(-1)
+                logp.append(log_probs.gather(1, x.unsqueeze(1)).sum().cpu())
         return (torch.stack(logp).double() + ladj).numpy().astype(self.dtype_)
 
     @property
@@ -135,25 +157,27 @@ class RecurrentLanguageModel(LanguageModel, NeuralTokenModel):
     def _loss(self, module: nn.Module, events: Tensor, context: Tensor | None) -> Tensor:
         if not (self.carry and module.training):
             return super()._loss(module, events, context)
-        assert isinstance(module, _Carrying)
+        assert isinstance(module, _StatefulNet)
         given = begin(events[:, :0] if context is None else context)
-        before = module.carried
-        if before is not None and len(before.layers[0][0]) != len(events):
-            before = None
-        if before is not None:
-            before = before.forget(torch.rand(len(events), device=events.device) < _FORGETS)
-        logp, after = module.read(given, events, before)
-        module.carried = after.detach()
+        state = module.carried
+        if state is not None and len(state.layers[0][0]) != len(events):
+            state = None
+        if state is not None:
+            state = state.forget(
+                torch.rand(len(events), device=events.device) < _RESET_PROBABILITY
+            )
+        logp, new_state = module.log_probs_and_state(given, events, state)
+        module.carried = new_state.detach()
         return -logp.sum(1)
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         if self.carry and self.checkpoint_dir is not None:
             raise ValueError(
                 f"checkpoint_dir={self.checkpoint_dir!r} with carry=True: a checkpoint does not "
-                "hold the carried states, and a fit that goes on from it would end elsewhere; set "
-                "carry=False or checkpoint_dir=None"
+                "hold the carried states, so a resumed fit would differ from an uninterrupted one; "
+                "set carry=False or checkpoint_dir=None"
             )
         net = Recurrent(
             schema.vocab_size, self.width, self.n_layers, self.cell, self.dropout, self.tied
         )
-        return _Carrying(net, schema.vocab_size, schema.event_shape[0] - 1)
+        return _StatefulNet(net, schema.vocab_size, schema.event_shape[0] - 1)

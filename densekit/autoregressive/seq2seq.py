@@ -1,4 +1,4 @@
-"""A transformer that writes one string from another: translation, dialogue."""
+"""An encoder-decoder transformer for translation and dialogue."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -14,40 +14,51 @@ from densekit.distributions.sequence import END, TokenSequence
 from densekit.nets.encoder_decoder import EncoderDecoder
 from densekit.params import Interval, check_integer
 
-_BEAMS_AT_ONCE = 256
+_MAX_BEAMS_PER_BATCH = 256
 
 
 class Seq2Seq(NeuralTokenModel):
-    r"""Encoder-decoder transformer (Vaswani et al. 2017): the mass of a string given another.
+    r"""An encoder-decoder transformer, which models a target string given a source string.
 
     .. math:: \log P(x \mid c) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t)_{x_t},
               \qquad h_t = \text{decoder}(x_{<t}, \text{encoder}(c)), \qquad x_T = \text{end}
 
-    where c, the source, is read without a causal mask, and the decoder looks at it by
-    cross-attention; rotary positions (Su et al. 2021), in cross-attention too. ``score_samples(X,
-    context=sources)`` is the exact log-mass of each target in nats, end of string included; the
-    masses of all targets of at most ``max_length`` tokens sum to one, for each source. With
-    ``tokens="bpe"`` it is a lower bound, as everywhere.
+    The encoder has no causal mask. The decoder reads the encoded source c by cross-attention,
+    which has rotary positions like self-attention. ``score_samples(X, context=sources)`` is the
+    exact log-probability of each target in nats, including the end of the string; for each source,
+    the probabilities of all targets of at most ``max_length`` tokens sum to one. With
+    ``tokens="bpe"`` the score is a lower bound, as for every model of strings.
 
     ``fit(targets, context=sources)`` takes lists or Series of strings of the same length. Sources
-    have tokens of their own, of the same kind; a character of a source that ``fit`` did not see is read
-    as unknown, and a source may be empty. ``sample(context=sources)`` draws a target for each, and
-    `decode` searches the likeliest. Fitted without a context it is a model of X alone.
+    are tokenized in the same way, with a vocabulary of their own. A source may be empty, and its
+    characters that ``fit`` has not seen become the unknown symbol. ``sample(context=sources)``
+    draws a target for each source, and `decode` searches for the most probable one. Without a
+    context it is a model of X alone.
 
     Parameters
     ----------
     max_length : int or None
-        Tokens a source and a target may have; None takes twice the longest of each in ``fit``.
+        Largest number of tokens of a source and of a target; None uses twice the longest of each
+        in ``fit``.
     width : int
         Width of the residual stream, a multiple of ``2 * n_heads``.
     n_layers : int
-        Blocks of the encoder, and of the decoder.
+        Number of blocks of the encoder and of the decoder.
     n_heads : int
-        Heads of each block.
+        Number of attention heads of each block.
     dropout : float
-        Probability that an entry of what a block adds is dropped in training.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Probability with which training drops an entry of a block's output.
+
+    Notes
+    -----
+    Without a budget, training takes 3000 steps.
+
+    References
+    ----------
+    A. Vaswani et al. Attention Is All You Need. NeurIPS 2017. https://arxiv.org/abs/1706.03762
+
+    J. Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021.
+    https://arxiv.org/abs/2104.09864
 
     Examples
     --------
@@ -83,34 +94,34 @@ class Seq2Seq(NeuralTokenModel):
     def decode(
         self, context: Any = None, *, n_beams: int = 4, return_log_prob: bool = False
     ) -> Any:
-        """The likeliest target of each source, by beam search.
+        """Search for the most probable target of each source by beam search.
 
-        It is the best of what ``n_beams`` beams find
-        (:func:`~densekit.distributions.beams.beam_search`), not for certain the best there is. No
-        string with an unknown symbol is found.
+        The result is the best target that ``n_beams`` beams find
+        (:func:`~densekit.distributions.beams.beam_search`), which need not be the best of all. It
+        never contains the unknown symbol.
 
         Parameters
         ----------
         context : str or list of str
             Sources.
         n_beams : int
-            Beginnings kept at every step; 1 takes the likeliest token each time.
+            Number of partial targets kept at every step; 1 is greedy search.
         return_log_prob : bool
-            Whether to return log-masses too.
+            Whether to return log-probabilities as well.
 
         Returns
         -------
         targets : like the targets of ``fit``
-            One for each source.
-        log_prob : (n,), only with ``return_log_prob``
-            Of the tokens that were found, in nats: what ``score_samples`` says of the targets, where
-            the codec reads them as the same tokens (bytes that are not UTF-8 are none, and a word with
-            a rare BPE token may be written in several ways).
+            One target per source.
+        log_prob : ndarray of shape (n,), only with ``return_log_prob``
+            Log-probability in nats of the tokens found. It equals ``score_samples`` of the
+            targets, unless decoding and encoding the target gives other tokens: bytes that are not
+            valid UTF-8, or a word that BPE can split in several ways.
 
         Raises
         ------
         TypeError, ValueError
-            ``n_beams`` below 1; ``context`` as in ``sample``.
+            If ``n_beams`` is below 1, or ``context`` is not valid in ``sample``.
         """
         self._check_fitted()
         check_integer("n_beams", n_beams, 1)
@@ -121,11 +132,11 @@ class Seq2Seq(NeuralTokenModel):
         tokens, logp = [], []
         with torch.no_grad():
             for piece in dist.source.reshape(-1, dist.source.shape[-1]).split(
-                max(1, _BEAMS_AT_ONCE // n_beams)
+                max(1, _MAX_BEAMS_PER_BATCH // n_beams)
             ):
                 given = piece.new_full((len(piece), 1), END)
                 found = beam_search(
-                    dist.model.reading(piece),  # type: ignore[attr-defined]
+                    dist.model.conditioned_on(piece),  # type: ignore[attr-defined]
                     given,
                     dist.max_length,
                     n_beams,
@@ -143,11 +154,11 @@ class Seq2Seq(NeuralTokenModel):
         net = EncoderDecoder(
             source_size, schema.vocab_size, self.width, self.n_layers, self.n_heads, self.dropout
         )
-        return _Writing(net, schema.vocab_size, schema.event_shape[0] - 1)
+        return _ConditionalNet(net, schema.vocab_size, schema.event_shape[0] - 1)
 
 
-class _Writing(NextTokenNet):
-    """The network, which reads sources: without a context, an empty one."""
+class _ConditionalNet(NextTokenNet):
+    """A network that encodes its sources; without a context the source is empty."""
 
     def forward(self, context: Tensor | None = None) -> TokenSequence:
         source = torch.full((1,), END, device=self.device) if context is None else context
@@ -157,17 +168,17 @@ class _Writing(NextTokenNet):
     def device(self) -> torch.device:
         return self.net.encoder.embed.weight.device
 
-    def reading(self, source: Tensor) -> NextTokenNet:
-        """The model of rows that go by these sources, (n, S)."""
-        return NextTokenNet(_Given(self.net, source), self.vocab_size, self.max_length)
+    def conditioned_on(self, source: Tensor) -> NextTokenNet:
+        """The model of the next token of n rows given their sources (n, S)."""
+        return NextTokenNet(_EncodedNet(self.net, source), self.vocab_size, self.max_length)
 
 
-class _Given:
-    """A network that has read its sources."""
+class _EncodedNet:
+    """An encoder-decoder whose sources are encoded already, with the interface of a decoder."""
 
     def __init__(self, net: EncoderDecoder, source: Tensor):
-        self.net, self.source = net, net.offer(source)
-        self.embed, self.write, self.step = net.decoder.embed, net.write, net.step
+        self.net, self.source = net, net.encode(source)
+        self.embed, self.to_logits, self.step = net.decoder.embed, net.to_logits, net.step
 
     def hidden(self, tokens: Tensor) -> Any:
         return self.net.hidden(tokens, self.source)

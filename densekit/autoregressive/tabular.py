@@ -18,6 +18,7 @@ from densekit.codecs.filling import combine, fill, read_rows, repeat_row
 from densekit.codecs.labels import by_label
 from densekit.codecs.laws import laws_of
 from densekit.codecs.schema import Schema
+from densekit.containers import container_of
 from densekit.distributions.anyorder import AnyOrder
 from densekit.distributions.columnwise import warn_of_many_categories
 from densekit.distributions.spiked import SpikedLaws
@@ -410,9 +411,9 @@ class TabularAutoregressive(NeuralDensity):
         _check_method(method)
         self._check_fitted()
         X, _ = self._check_rows(codecs.for_scoring(X), None, reset=False)
-        if codecs.frames.container_of(X) != self.codec_.container:
+        if container_of(X) != self.codec_.container:
             raise TypeError(
-                f"X is of {codecs.frames.container_of(X)}, and fit saw rows of "
+                f"X is of {container_of(X)}, and fit saw rows of "
                 f"{self.codec_.container}: convert one of them"
             )
         events, missing = read_rows(self.codec_, X, "X")

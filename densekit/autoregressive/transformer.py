@@ -1,4 +1,4 @@
-"""A transformer over tokens: the mass of a string by the chain rule."""
+"""A transformer language model."""
 
 from typing import Annotated, ClassVar
 
@@ -12,38 +12,55 @@ from densekit.params import Interval
 
 
 class TransformerLanguageModel(LanguageModel, NeuralTokenModel):
-    r"""A decoder-only transformer language model (Vaswani et al. 2017; Radford et al. 2018).
+    r"""A decoder-only transformer language model.
 
     .. math:: \log P(x) = \sum_{t=1}^{T} \log \operatorname{softmax}(E\, h_t)_{x_t},
               \qquad h_t = \text{transformer}(x_{<t}), \qquad x_T = \text{end}
 
-    with rotary positions (Su et al. 2021), RMSNorm, SwiGLU (Shazeer 2020) and one matrix E that
-    reads and writes tokens (Press and Wolf 2017). ``score_samples`` is the exact log-mass of each
-    string in nats, end of string included; the masses of all strings of at most ``max_length``
-    tokens sum to one. With ``tokens="bpe"`` it is the mass of the one tokenization that the codec
-    writes, a lower bound on that of the string.
+    The network has rotary positions, RMSNorm and SwiGLU, and one matrix E both embeds tokens and
+    computes logits. ``score_samples`` is the exact log-probability of each string in nats,
+    including the end of the string; the probabilities of all strings of at most ``max_length``
+    tokens sum to one. With ``tokens="bpe"`` it is the log-probability of the codec's tokenization,
+    a lower bound on that of the string.
 
-    Text goes in as a list or Series of strings, one sample each: split long documents into lines
-    or paragraphs. Prompts need no special fit: ``score_samples(X, context=prompts)`` is log P(X
-    follows | prompt), which is log P(prompt + X) - log P(a string begins with prompt), and
-    ``sample(n, context="Once upon")`` draws what follows. Sampling keeps keys and values of the
-    tokens before, (n, n_kv_heads, t, width / n_heads) per layer, and reads one token per step.
+    X is a list or Series of strings, one per sample; split long documents into lines or
+    paragraphs. Prompts need no special training: ``score_samples(X, context=prompts)`` is the
+    log-probability that a string that begins with the prompt continues as X, and ``sample(n,
+    context="Once upon")`` draws continuations.
 
     Parameters
     ----------
     width : int
         Width of the residual stream, a multiple of ``2 * n_heads``.
     n_layers : int
-        Blocks.
+        Number of transformer blocks.
     n_heads : int
-        Heads of each block.
+        Number of attention heads of each block.
     n_kv_heads : int, optional
-        Heads of keys and values, each for a group of ``n_heads / n_kv_heads`` heads of queries
-        (Ainslie et al. 2023): a smaller cache. None has one for each.
+        Number of heads of keys and values. Each serves a group of ``n_heads / n_kv_heads`` query
+        heads, and the cache shrinks by the same factor. None uses ``n_heads``.
     dropout : float
-        Probability that an entry of what a block adds is dropped in training.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Probability with which training drops an entry of a block's output.
+
+    Notes
+    -----
+    Without a budget, training takes 3000 steps. Sampling computes one token per step; it caches
+    keys and values of the tokens before, (n, n_kv_heads, t, width / n_heads) per layer.
+
+    References
+    ----------
+    A. Vaswani et al. Attention Is All You Need. NeurIPS 2017. https://arxiv.org/abs/1706.03762
+
+    J. Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021.
+    https://arxiv.org/abs/2104.09864
+
+    N. Shazeer. GLU Variants Improve Transformer. 2020. https://arxiv.org/abs/2002.05202
+
+    O. Press and L. Wolf. Using the Output Embedding to Improve Language Models. EACL 2017.
+    https://arxiv.org/abs/1608.05859
+
+    J. Ainslie et al. GQA: Training Generalized Multi-Query Transformer Models from Multi-Head
+    Checkpoints. EMNLP 2023. https://arxiv.org/abs/2305.13245
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How wide a kernel should be: rules of thumb, and exact leave-one-out likelihood."""
+"""Bandwidths of kernel density estimates: rules of thumb and exact leave-one-out likelihood."""
 
 import math
 from dataclasses import dataclass
@@ -18,36 +18,51 @@ _FULL_BANDWIDTHS = tuple(2 ** (-b / 3) for b in range(17))
 
 
 def rule_of_thumb(rule: str, n: float, n_dims: int, kernel: str) -> float:
-    """Scott's (1992) or Silverman's (1986) bandwidth for n standardized rows.
+    r"""Bandwidth by the rule of Scott (1992) or Silverman (1986) for n standardized rows.
 
-    The rules give the standard deviation of the kernel along each column; the radius of a compact
-    kernel with that standard deviation is :math:`\\sqrt{D + 4}` (Epanechnikov) or
-    :math:`\\sqrt{D + 2}` (tophat) times it.
+    The rules give the standard deviation of the kernel along each column. The radius of a compact
+    kernel with this standard deviation is :math:`\sqrt{D + 4}` (Epanechnikov) or :math:`\sqrt{D +
+    2}` (tophat) times as large.
+
+    Parameters
+    ----------
+    rule : {"scott", "silverman"}
+    n : float
+        Number of rows, or their total weight.
+    n_dims : int
+        Number of columns D.
+    kernel : {"gaussian", "epanechnikov", "tophat"}
+
+    Returns
+    -------
+    float
 
     Examples
     --------
     >>> round(rule_of_thumb("scott", 1000, 2, "gaussian"), 4)
     0.3162
     """
-    effective = n * (n_dims + 2) / 4 if rule == "silverman" else n
-    spread = {"gaussian": 1.0, "epanechnikov": n_dims + 4.0, "tophat": n_dims + 2.0}[kernel]
-    return math.sqrt(spread) * effective ** (-1 / (n_dims + 4))
+    n_effective = n * (n_dims + 2) / 4 if rule == "silverman" else n
+    squared_radius = {"gaussian": 1.0, "epanechnikov": n_dims + 4.0, "tophat": n_dims + 2.0}[
+        kernel
+    ]
+    return math.sqrt(squared_radius) * n_effective ** (-1 / (n_dims + 4))
 
 
 @dataclass
-class Held:
-    """Points of which some are scored, each under the kernel density of the others.
+class LeaveOneOut:
+    """Leave-one-out scores of some points, each under the kernel density of the others.
 
     Parameters
     ----------
-    points : Tensor, shape (n, D)
-    weights : Tensor, shape (n,), optional
-        Ones unless given.
-    places : Tensor, shape (m,), optional
-        Which points are scored; all unless given.
+    points : Tensor of shape (n, D)
+    weights : Tensor of shape (n,), optional
+        Weights of the points; ones by default.
+    places : Tensor of shape (m,), optional
+        Indices of the points that are scored; all by default.
     whole : bool
-        Whether a point is left out with all of its weight, or with a weight of one at most: what stays
-        then is how often it is repeated.
+        Leave out a point with all of its weight. Otherwise at most a weight of one is left out,
+        and a point of larger weight counts as a neighbor of itself.
     """
 
     points: Tensor
@@ -58,54 +73,58 @@ class Held:
     def __post_init__(self) -> None:
         if self.places is None:
             self.places = torch.arange(len(self.points), device=self.points.device)
-        everywhere = torch.ones_like(self.points[:, 0]) if self.weights is None else self.weights
-        self.rows, self.counts = self.points[self.places], everywhere[self.places]
-        out = self.counts if self.whole else self.counts.clamp_max(1)
-        self.stays = self.counts - out
-        self.others = everywhere.sum() - out
+        all_weights = torch.ones_like(self.points[:, 0]) if self.weights is None else self.weights
+        self.rows, self.counts = self.points[self.places], all_weights[self.places]
+        left_out = self.counts if self.whole else self.counts.clamp_max(1)
+        self.remaining = self.counts - left_out
+        self.others = all_weights.sum() - left_out
         self.nearest = self._nearest()
 
     def _nearest(self) -> Tensor:
-        """:math:`-|x_i - x_j|^2 / 2` of each point and the one nearest to it, (m,)."""
-        best = torch.where(self.stays > 0, 0.0, -torch.inf).to(self.rows)
+        """:math:`-|x_i - x_j|^2 / 2` for each point and its nearest neighbor, (m,)."""
+        best = torch.where(self.remaining > 0, 0.0, -torch.inf).to(self.rows)
         for rows, columns, tile in Tiles(self.points).walk(self.rows):
-            self._strike(tile, rows, columns)
+            self._exclude_self(tile, rows, columns)
             best[rows] = torch.maximum(best[rows], tile.amax(1))
         return best.clamp_max(0)
 
-    def _strike(self, tile: Tensor, rows: slice, columns: slice) -> None:
-        """Take each point out of its own row of the table."""
+    def _exclude_self(self, tile: Tensor, rows: slice, columns: slice) -> None:
+        """Exclude each point from its own row of the table of distances."""
         assert self.places is not None
         places = self.places[rows] - columns.start
         inside = ((places >= 0) & (places < tile.shape[1])).nonzero()[:, 0]
         tile[inside, places[inside]] = -torch.inf
 
     def log_likelihood(self, largest: float, n_bandwidths: int, kernel: str) -> Tensor:
-        r"""Mean log-density of the points, each under the kernel density of the others.
+        """Mean leave-one-out log-density at several bandwidths.
 
-        The bandwidths are :math:`h_b = h_0 2^{-b/2}`: a Gaussian kernel of the next one is the square
-        of the last, so that all of them together cost one exponential per pair of points.
+        The bandwidths are :math:`h_b = h_0 2^{-b/2}`. The Gaussian kernel of each bandwidth is the
+        square of the one before, so that all of them together need one exponential per pair of
+        points.
 
         Parameters
         ----------
         largest : float
-            :math:`h_0`.
+            The largest bandwidth :math:`h_0`.
+        n_bandwidths : int
+            Number of bandwidths.
+        kernel : {"gaussian", "epanechnikov", "tophat"}
 
         Returns
         -------
-        Tensor, shape (n_bandwidths,)
+        Tensor of shape (n_bandwidths,)
         """
         n_dims = self.points.shape[1]
         nearest = self.nearest / largest**2
         gaussian = kernel == "gaussian"
-        # What stays of a point lies at distance zero, where each kernel here is one.
-        total = self.stays.repeat(n_bandwidths, 1)
+        # The weight of a point that is not left out is at distance zero, where every kernel is one.
+        total = self.remaining.repeat(n_bandwidths, 1)
         tiles = Tiles(self.points / largest)
-        # Relative to the nearest neighbor's, a sum of Gaussian kernels cannot underflow.
+        # A sum of Gaussian kernels relative to that of the nearest neighbor cannot underflow.
         shift = -nearest if gaussian else None
         for rows, columns, tile in tiles.walk(self.rows / largest, shift):
             weights = None if self.weights is None else self.weights[columns]
-            self._strike(tile, rows, columns)
+            self._exclude_self(tile, rows, columns)
             if gaussian:
                 tile.exp_()
             for b in range(n_bandwidths):
@@ -121,25 +140,35 @@ class Held:
         return score + log_normalizer(kernel, n_dims) - log_volume
 
 
-def cross_validated(held: Held, n: float, kernel: str) -> float:
-    """The bandwidth of the largest leave-one-out likelihood (Habbema et al. 1974; Duin 1976).
+def cross_validated(loo: LeaveOneOut, n: float, kernel: str) -> float:
+    """Bandwidth that maximizes the leave-one-out likelihood (Habbema et al. 1974; Duin 1976).
 
-    A grid from four times Scott's rule for ``n`` rows down to a two-hundredth of it finds the peak, a
-    line search its top. A compact kernel must reach every point's nearest neighbor, however far out
-    that is. The cost is the number of points times that of those scored: some ten passes over all
-    pairs.
+    The maximum is located on a grid from four times Scott's bandwidth for ``n`` rows down to 1/200
+    of it and refined by a line search. A compact kernel must reach the nearest neighbor of every
+    scored point. The cost is about ten passes over all pairs of a point and a scored point.
+
+    Parameters
+    ----------
+    loo : LeaveOneOut
+    n : float
+        Number of rows, or their total weight.
+    kernel : {"gaussian", "epanechnikov", "tophat"}
+
+    Returns
+    -------
+    float
     """
-    largest, least = 4 * rule_of_thumb("scott", n, held.points.shape[1], kernel), 0.0
+    largest, smallest = 4 * rule_of_thumb("scott", n, loo.points.shape[1], kernel), 0.0
     if kernel != "gaussian":
-        least = math.sqrt(-2 * float(held.nearest.min())) * (1 + 1e-6)
-        largest = max(largest, 2 * least)
-    grid = held.log_likelihood(largest, _GRID_SIZE, kernel)
+        smallest = math.sqrt(-2 * float(loo.nearest.min())) * (1 + 1e-6)
+        largest = max(largest, 2 * smallest)
+    grid = loo.log_likelihood(largest, _GRID_SIZE, kernel)
     low, high = (
         largest * 2.0 ** (-0.5 * b) for b in (int(grid.argmax()) + 1, int(grid.argmax()) - 1)
     )
     found = minimize_scalar(
-        lambda log_h: -float(held.log_likelihood(math.exp(log_h), 1, kernel)[0]),
-        bounds=(math.log(max(low, least)), math.log(high)),
+        lambda log_h: -float(loo.log_likelihood(math.exp(log_h), 1, kernel)[0]),
+        bounds=(math.log(max(low, smallest)), math.log(high)),
         method="bounded",
         options={"xatol": 1e-3},
     )

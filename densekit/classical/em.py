@@ -1,8 +1,8 @@
-"""Expectation-maximization for mixtures of normals, all restarts in one tensor program.
+r"""Expectation-maximization for mixtures of normals, all restarts in one tensor program.
 
-The sums that a maximization step needs, :math:`\\sum_n r_{kn} (1, x_n, x_n x_n^T)`, are one matrix
-product of the responsibilities with the same quadratic features that gave them, so that one pass
-over the rows, in blocks that stay in cache, is a whole iteration.
+A maximization step needs the sums :math:`\sum_n r_{kn} (1, x_n, x_n x_n^T)`. They are one matrix
+product of the responsibilities with the quadratic features from which the responsibilities were
+computed. An iteration is therefore a single pass over the rows, in blocks that fit into the cache.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from densekit import clock
 from densekit.distributions.mixture import (
-    MOST_PRODUCTS,
+    MAX_PRODUCT_COLUMNS,
     NormalScores,
     block_length,
     is_wide,
@@ -25,23 +25,26 @@ from densekit.distributions.mixture import (
 
 _SEED_ROWS = 10_000
 _LLOYD_STEPS = 50
-_NARROWEST = 1e-3
+_MIN_WIDTH = 1e-3
 _TINY = 1e-12
-"""Least variance that counts in a geometric mean."""
+"""Smallest variance in a geometric mean."""
 
 
 @dataclass
 class Penalty:
-    r"""What keeps covariances away from zero: ``floor`` is added to every variance, and each
-    covariance is averaged with that of ``rows`` imagined rows, whose columns are independent:
+    r"""Regularization of covariances.
+
+    ``floor`` is added to every variance. Then each covariance is averaged with that of ``rows`` =
+    a imaginary rows with independent columns:
 
     .. math::  \Sigma_k \leftarrow \frac{n_k \Sigma_k + a \operatorname{diag} t_k}{n_k + a}, \quad
                t_k = \frac{n_k \sigma_k^2 + a g}{n_k + a}, \quad
                \log g = \sum_k w_k \log \frac{n_k \sigma_k^2 + a K^{-2/D}}{n_k + a}
 
-    with :math:`\sigma_k^2` the diagonal of :math:`\Sigma_k`. Imagined rows are as wide as the component,
-    where it has many rows; with few it is drawn toward the others, and if all have few, toward a K-th
-    of the volume of the data.
+    with :math:`\sigma_k^2` the diagonal of :math:`\Sigma_k`. The imaginary rows have the variances
+    of the component if it has many rows. If it has few, their variances are close to those of the
+    other components, and if all components have few rows, to those of a K-th of the volume of the
+    data.
     """
 
     floor: float = 1e-6
@@ -50,24 +53,24 @@ class Penalty:
 
 @dataclass
 class Mixtures:
-    """R mixtures of K normals: log weights (R, K), locations (R, K, D), scales (R, K, D[, D])."""
+    """R mixtures of K normals: log-weights (R, K), locations (R, K, D), scales (R, K, D[, D])."""
 
     log_weights: Tensor
     loc: Tensor
     scale: Tensor
 
-    def __getitem__(self, which: Tensor | int) -> "Mixtures":
-        return Mixtures(self.log_weights[which], self.loc[which], self.scale[which])
+    def __getitem__(self, index: Tensor | int) -> "Mixtures":
+        return Mixtures(self.log_weights[index], self.loc[index], self.scale[index])
 
-    def put(self, which: Tensor, other: "Mixtures") -> None:
-        """Replace some of the mixtures."""
+    def replace(self, index: Tensor, other: "Mixtures") -> None:
+        """Replace the mixtures with the given indices."""
         for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
-            mine[which] = theirs
+            mine[index] = theirs
 
 
 @dataclass
 class Fitted:
-    """The best mixture of a run, and how the run went."""
+    """The best mixture of several restarts, and how its fit ended."""
 
     mixture: Mixtures
     lower_bound: float
@@ -76,35 +79,39 @@ class Fitted:
 
     @classmethod
     def best(cls, mixtures: Mixtures, bound: Tensor, n_iter: Tensor, converged: Tensor) -> Self:
-        """The restart with the largest mean log-likelihood."""
+        """Select the restart with the largest mean log-likelihood."""
         i = int(bound.argmax())
         return cls(mixtures[i], float(bound[i]), int(n_iter[i]), bool(converged[i]))
 
 
-def plus_plus(x: Tensor, weights: Tensor, n_components: int, n_init: int) -> Tensor:
-    """Starting centers (R, K, D) by greedy k-means++ (Arthur and Vassilvitskii 2007): each is the
-    best of several rows drawn in proportion to their squared distance from the centers so far, times
-    their weights (n,)."""
+def kmeans_plus_plus(x: Tensor, weights: Tensor, n_components: int, n_init: int) -> Tensor:
+    """Starting centers (R, K, D) by greedy k-means++ (Arthur and Vassilvitskii 2007).
+
+    Each center is the best of several candidates, rows drawn with probability proportional to
+    their weight times their squared distance from the nearest center so far.
+    """
     trials = 2 + n_components.bit_length()
     norm = x.square().sum(1)
     centers = x.new_empty(n_init, n_components, x.shape[1])
     centers[:, 0] = x[torch.multinomial(weights, n_init, replacement=True)]
     distance = torch.cdist(centers[:, 0], x).square()
     for k in range(1, n_components):
-        # The tiny term keeps the draw possible when every row is a center already.
-        chances = distance * weights + torch.finfo(x.dtype).tiny
-        drawn = torch.multinomial(chances, trials, replacement=True)
-        candidate = x[drawn]
-        away = candidate.square().sum(-1, keepdim=True) + norm - 2 * (candidate @ x.T)
-        nearer = torch.minimum(away.clamp_min_(0), distance[:, None])
-        best = (nearer @ weights).argmin(1)
+        # The tiny term keeps the probabilities valid when every row is a center already.
+        probabilities = distance * weights + torch.finfo(x.dtype).tiny
+        chosen = torch.multinomial(probabilities, trials, replacement=True)
+        candidate = x[chosen]
+        candidate_distance = (
+            candidate.square().sum(-1, keepdim=True) + norm - 2 * (candidate @ x.T)
+        )
+        new_distance = torch.minimum(candidate_distance.clamp_min_(0), distance[:, None])
+        best = (new_distance @ weights).argmin(1)
         restart = torch.arange(n_init, device=x.device)
-        centers[:, k], distance = candidate[restart, best], nearer[restart, best]
+        centers[:, k], distance = candidate[restart, best], new_distance[restart, best]
     return centers
 
 
 def lloyd(x: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
-    """Labels (R, n) of k-means from the given centers; a center left without rows stays."""
+    """Labels (R, n) of k-means from the given centers; a center without rows stays where it is."""
     n_init, k, n_dims = centers.shape
     offset = k * torch.arange(n_init, device=x.device)[:, None]
     labels = offset.new_full((n_init, len(x)), -1)
@@ -126,13 +133,14 @@ def lloyd(x: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
 
 
 def widths(x: Tensor, weights: Tensor) -> Tensor:
-    r"""How wide the columns of x (n, D) are where their rows are, (D,): one for a normal.
+    r"""Typical width of the columns of x (n, D) around their rows, (D,), such that a standard normal
+    has 1.
 
     .. math::  w_j = \exp(h(x_j) - h(N(0, 1)))
 
-    with the entropy h estimated from spacings (Vasicek 1976). A column of narrow clusters far apart
-    has a large standard deviation and a small width: measured in widths, clusters stand out among
-    columns of noise, which their standard deviations would not let them.
+    The entropy h is estimated from spacings (Vasicek 1976). A column with narrow clusters far
+    apart has a large standard deviation but a small width. In units of widths such clusters stand
+    out among columns of noise, in units of standard deviations they do not.
     """
     n = len(x)
     m = max(1, math.isqrt(n) // 2)
@@ -143,7 +151,7 @@ def widths(x: Tensor, weights: Tensor) -> Tensor:
     gap, share = z[m:] - z[:-m], (mass[m:] - mass[:-m]).clamp_min(_TINY)
     weight = weights[order][m // 2 : m // 2 + n - m]
     entropy = (weight * (gap.clamp_min(_TINY) / share).log()).sum(0) / weight.sum(0)
-    return (entropy - 0.5 * math.log(2 * math.pi * math.e)).exp().clamp_min(_NARROWEST)
+    return (entropy - 0.5 * math.log(2 * math.pi * math.e)).exp().clamp_min(_MIN_WIDTH)
 
 
 def start(
@@ -154,21 +162,37 @@ def start(
     covariance_type: str,
     penalty: Penalty,
 ) -> Mixtures:
-    """Mixtures from k-means clusters of a random subset of the rows (n, D), which count by their
-    weights (n,), one unless given.
+    """Initial mixtures from k-means clusters of a random subset of the rows.
 
-    Clusters are looked for in units of the columns' standard deviations, of their widths and of the
-    squares of these; the likeliest mixtures are kept.
+    k-means runs in units of the columns' standard deviations, of their widths and of the squared
+    widths; the most likely mixtures are kept.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, D)
+    weights : Tensor of shape (n,) or None
+        Weights of the rows; None is ones.
+    n_components, n_init : int
+        K and the number of mixtures R.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    penalty : Penalty
+
+    Returns
+    -------
+    Mixtures
     """
     weights = torch.ones_like(x[:, 0]) if weights is None else weights
-    wanted = max(_SEED_ROWS, 100 * n_components)
-    if len(x) > wanted:
-        chosen = torch.randperm(len(x), device=x.device)[:wanted]
+    n_seed_rows = max(_SEED_ROWS, 100 * n_components)
+    if len(x) > n_seed_rows:
+        chosen = torch.randperm(len(x), device=x.device)[:n_seed_rows]
         x, weights = x[chosen], weights[chosen]
-    several = n_components > 1 and 1 < x.shape[1] <= MOST_PRODUCTS
-    units = [widths(x, weights) ** power for power in (0, 1, 2)] if several else [1]
+    several_units = n_components > 1 and 1 < x.shape[1] <= MAX_PRODUCT_COLUMNS
+    units = [widths(x, weights) ** power for power in (0, 1, 2)] if several_units else [1]
     labels = torch.cat(
-        [lloyd(x / u, weights, plus_plus(x / u, weights, n_components, n_init)) for u in units]
+        [
+            lloyd(x / u, weights, kmeans_plus_plus(x / u, weights, n_components, n_init))
+            for u in units
+        ]
     )
     full = covariance_type in ("full", "tied")
     height = n_features(x.shape[1], full)
@@ -181,14 +205,14 @@ def start(
         features = None if wide else quadratic_features(rows, full)
         sums += _weighted_sums(hard.flatten(0, 1), rows, features)
     sums = sums.view(len(labels), n_components, height)
-    found = maximize(sums, x.shape[1], covariance_type, penalty)
+    mixtures = maximize(sums, x.shape[1], covariance_type, penalty)
     if len(labels) == n_init:
-        return found
-    return found[expect(x, weights, found)[1].topk(n_init).indices]
+        return mixtures
+    return mixtures[expect(x, weights, mixtures)[1].topk(n_init).indices]
 
 
 def _weighted_sums(r: Tensor, x: Tensor, features: Tensor | None) -> Tensor:
-    """Sums of the rows' features (M, F), weighted by each of ``r`` (M, n)."""
+    """Sums of the rows' features, weighted by each row of ``r`` (M, n): shape (M, F)."""
     if features is not None:
         return r @ features.T
     i, j = torch.triu_indices(x.shape[1], x.shape[1], device=x.device)
@@ -197,7 +221,7 @@ def _weighted_sums(r: Tensor, x: Tensor, features: Tensor | None) -> Tensor:
 
 
 def maximize(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) -> Mixtures:
-    """The likeliest mixtures given the sums of responsibilities times features, (R, K, F)."""
+    """Most likely mixtures given the sums of responsibilities times features, (R, K, F)."""
     count = sums[..., :1] + 10 * torch.finfo(sums.dtype).eps
     weight = count / count.sum(1, keepdim=True)
     loc = sums[..., 1 : n_dims + 1] / count
@@ -209,43 +233,50 @@ def maximize(sums: Tensor, n_dims: int, covariance_type: str, penalty: Penalty) 
         if covariance_type == "spherical":
             variance = variance.mean(-1, keepdim=True).expand_as(variance)
         share = penalty.rows / (count + penalty.rows)
-        variance = (1 - share) * variance + share * _imagined(
+        variance = (1 - share) * variance + share * _prior_variance(
             variance, count, weight, penalty, spread
         )
         return Mixtures(log_weights, loc, (variance + penalty.floor).sqrt())
     if covariance_type == "tied":
         within = symmetric(second.sum(1) / count.sum(1), n_dims) - (weight * loc).mT @ loc
         total = count.sum(1, keepdim=True)
-        scale = _factor(within[:, None], total, torch.ones_like(total), penalty, spread)
+        scale = _penalized_cholesky(
+            within[:, None], total, torch.ones_like(total), penalty, spread
+        )
         return Mixtures(log_weights, loc, scale.repeat(1, loc.shape[1], 1, 1))
     covariance = symmetric(second / count, n_dims) - loc[..., None] * loc[..., None, :]
-    return Mixtures(log_weights, loc, _factor(covariance, count, weight, penalty, spread))
+    return Mixtures(
+        log_weights, loc, _penalized_cholesky(covariance, count, weight, penalty, spread)
+    )
 
 
-def _imagined(
+def _prior_variance(
     variance: Tensor, count: Tensor, weight: Tensor, penalty: Penalty, spread: float
 ) -> Tensor:
-    """Variances (R, K, D) of the rows that are imagined for components of these variances, with so
-    many rows and shares of all rows, (R, K, 1), where ``spread`` is a K-th of the volume."""
+    """Variances (R, K, D) of the imaginary rows of components with the given variances.
+
+    ``count`` and ``weight`` are each component's number and share of rows, (R, K, 1), and
+    ``spread`` is the variance of a K-th of the volume of the data.
+    """
     share = penalty.rows / (count + penalty.rows)
     shared = ((1 - share) * variance + share * spread).clamp_min(_TINY).log()
     return (1 - share) * variance + share * (weight * shared).sum(1, keepdim=True).exp()
 
 
-def _factor(
+def _penalized_cholesky(
     covariance: Tensor, count: Tensor, weight: Tensor, penalty: Penalty, spread: float
 ) -> Tensor:
-    """Cholesky factors of penalized covariances."""
+    """Cholesky factors of the penalized covariances."""
     floor = penalty.floor
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     variance = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0)
-    imagined = torch.diag_embed(_imagined(variance, count, weight, penalty, spread))
+    prior = torch.diag_embed(_prior_variance(variance, count, weight, penalty, spread))
     share = (penalty.rows / (count + penalty.rows))[..., None]
-    covariance = (1 - share) * covariance + share * imagined
+    covariance = (1 - share) * covariance + share * prior
     factor, failed = torch.linalg.cholesky_ex(covariance + floor * eye)
     if not failed.any():
         return factor
-    # Rounding pushed an eigenvalue below minus the floor.
+    # The decomposition fails if rounding makes an eigenvalue smaller than minus the floor.
     values, vectors = torch.linalg.eigh(covariance)
     values = torch.maximum(values, 1e-12 * values[..., -1:]).clamp_min(0) + floor
     return torch.linalg.cholesky((vectors * values[..., None, :]) @ vectors.mT)
@@ -280,8 +311,35 @@ def fit(
     penalty: Penalty,
     deadline: float = math.inf,
 ) -> Fitted:
-    """Run EM (Dempster, Laird and Rubin 1977) on each restart until it gains less than ``tol``, or
-    until :func:`densekit.clock.now` has reached ``deadline``; one iteration is made in any case."""
+    """Run EM on each restart until it gains less than ``tol``.
+
+    The run ends early when :func:`densekit.clock.now` reaches ``deadline``, but not before one
+    iteration.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, D)
+    weights : Tensor of shape (n,) or None
+    mixtures : Mixtures
+        Initial mixtures, which are changed in place.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    tol : float
+        Smallest gain of the mean log-likelihood per iteration, in nats.
+    max_iter : int
+    penalty : Penalty
+    deadline : float
+        Time in seconds.
+
+    Returns
+    -------
+    Fitted
+        The best restart.
+
+    References
+    ----------
+    A. P. Dempster, N. M. Laird and D. B. Rubin. Maximum Likelihood from Incomplete Data via the EM
+    Algorithm. JRSS B, 1977. https://doi.org/10.1111/j.2517-6161.1977.tb01600.x
+    """
     n_init = len(mixtures.loc)
     bound = x.new_full((n_init,), -torch.inf)
     n_iter = torch.zeros(n_init, dtype=torch.long, device=x.device)
@@ -291,7 +349,7 @@ def fit(
         if not len(active):
             break
         sums, loglik = expect(x, weights, mixtures[active])
-        mixtures.put(active, maximize(sums, x.shape[1], covariance_type, penalty))
+        mixtures.replace(active, maximize(sums, x.shape[1], covariance_type, penalty))
         converged[active] = (loglik - bound[active]).abs() < tol
         bound[active] = loglik
         n_iter[active] += 1

@@ -1,4 +1,4 @@
-"""Multivariate normal."""
+"""Multivariate normal distribution."""
 
 from typing import Annotated, ClassVar
 
@@ -16,35 +16,45 @@ from densekit.transforms.shrinkage import shrunken
 
 
 class Gaussian(DensityEstimator):
-    r"""One normal with a full covariance, shrunk toward independent columns.
+    r"""Multivariate normal distribution with a shrunken full covariance.
 
     .. math::  p(z) = N(z; \mu, \Sigma), \qquad \Sigma = (1 - s) S + s I
 
-    over events z (n, D), whose columns are standardized: S is their sample covariance (divided by
-    n), I the covariance of independent columns with the variances of the data. Scores are exact;
-    with integer or discrete columns, which are dequantized, a lower bound.
+    z are events of shape (n, D) with standardized columns, and S is their sample covariance
+    (divided by n). Shrinkage moves S toward the covariance I of independent columns and leaves the
+    variances as they are. Scores are exact on continuous columns. Integers, categories and pixels
+    are dequantized, and their score is a lower bound.
 
     Parameters
     ----------
     shrinkage : float or "auto"
-        s, between 0 and 1. ``"auto"`` maximizes the likelihood of rows left out in 5 folds, which
-        needs only the folds' moments (Friedman 1989 chose it so; Ledoit and Wolf 2004 aim at
-        squared error instead). With 0 it is the maximum likelihood estimate; where that is
-        singular, variances below 1e-10 of a column's own are raised to it.
+        s, between 0 and 1. ``"auto"`` maximizes the likelihood of held-out rows in 5-fold
+        cross-validation, for which the moments of the folds suffice (Friedman; Ledoit and Wolf
+        minimize a squared error instead). 0 is the maximum likelihood estimate; if it is singular,
+        variances below 1e-10 of a column's variance are raised to that.
 
     Attributes
     ----------
-    mean_ : ndarray, shape (D,)
-        In the units of X, an entry for each column that varies. Where the support of a column is
-        bounded, they are those of b(x) in :class:`~densekit.codecs.TableCodec` (log x of a positive
-        one); of an integer k, those of k + u with u uniform on [0, 1); of a datetime, seconds since
-        1970. Columns of levels, the indicators of atoms (which have an entry before the value) and
-        pixels have no units: there the entry is that of the event, standardized.
-    covariance_ : ndarray, shape (D, D)
-        In the same units.
-    event_mean_, event_covariance_ : ndarray, shape (D,) and (D, D)
-        Of the events z, which the model is made of: set these to change it.
+    mean_ : ndarray of shape (D,)
+        Mean in the units of X, with one entry per column that varies. For a column with a bounded
+        support it is the mean of b(x) in :class:`~densekit.codecs.TableCodec` (of log x if x is
+        positive), for an integer k that of k + u with u uniform on [0, 1), and for a datetime it
+        is in seconds since 1970. Categories, indicators of atoms (whose entry precedes the value)
+        and pixels have no units: their entries are those of the standardized event.
+    covariance_ : ndarray of shape (D, D)
+        Covariance in the same units.
+    event_mean_, event_covariance_ : ndarray of shape (D,) and (D, D)
+        Mean and covariance of the events z. These define the model; set them to change it.
     shrinkage_ : float
+        The shrinkage s.
+
+    References
+    ----------
+    J. H. Friedman. Regularized Discriminant Analysis. JASA 1989.
+    https://doi.org/10.1080/01621459.1989.10478752
+
+    O. Ledoit and M. Wolf. A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices.
+    Journal of Multivariate Analysis, 2004. https://doi.org/10.1016/S0047-259X(03)00096-4
 
     Examples
     --------
@@ -72,9 +82,11 @@ class Gaussian(DensityEstimator):
 
     def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
         x, weights = distinct(events.double(), weights)
-        places = torch.randperm(len(x), device=x.device)
-        given = None if weights is None else weights[places]
-        mean, (values, vectors), self.shrinkage_ = shrunken(x[places], self.shrinkage, given)
+        permutation = torch.randperm(len(x), device=x.device)
+        permuted_weights = None if weights is None else weights[permutation]
+        mean, (values, vectors), self.shrinkage_ = shrunken(
+            x[permutation], self.shrinkage, permuted_weights
+        )
         self.event_mean_ = mean.cpu().numpy()
         self.event_covariance_ = ((vectors * values) @ vectors.T).cpu().numpy()
 
@@ -88,7 +100,7 @@ class Gaussian(DensityEstimator):
 
     @property
     def mean_(self) -> np.ndarray:
-        """The mean in the units of X, (D,)."""
+        """Mean in the units of X, of shape (D,)."""
         check_is_fitted(self)
         location, scale = location_and_scale(self.schema_)
         mean: np.ndarray = location + scale * self.event_mean_
@@ -96,7 +108,7 @@ class Gaussian(DensityEstimator):
 
     @property
     def covariance_(self) -> np.ndarray:
-        """The covariance in the units of X, (D, D)."""
+        """Covariance in the units of X, of shape (D, D)."""
         check_is_fitted(self)
         scale = location_and_scale(self.schema_)[1]
         return covariance_in_units(self.event_covariance_, scale)

@@ -1,4 +1,4 @@
-"""Kernel density."""
+"""Kernel density estimation."""
 
 import math
 from typing import Annotated, Any, ClassVar
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densekit.base import Capabilities, DensityEstimator
 from densekit.classical.bandwidth import (
-    Held,
+    LeaveOneOut,
     cross_validated,
     cross_validated_full,
     drawn_in,
@@ -20,40 +20,38 @@ from densekit.classical.rows import distinct
 from densekit.distributions.kernel import KernelDistribution
 from densekit.params import Interval, OneOf
 
-_PAIRS, _LEFT_OUT = 20_000_000, 100
-"""Pairs of rows whose distances ``"auto"`` takes at a time, and rows that it leaves out at least."""
+_MAX_PAIRS, _MIN_LEFT_OUT = 20_000_000, 100
+"""Number of pairs of rows that ``"auto"`` evaluates, and the smallest number of rows it leaves out."""
 
 
 class KernelDensity(DensityEstimator):
-    r"""One kernel around every row.
+    r"""Kernel density estimate with one kernel at every training row.
 
     .. math::  p(z) = \frac{1}{W h^D} \sum_{i=1}^n w_i\, K\Bigl(\frac{z - z_i}{h}\Bigr), \qquad
                W = \sum_{i=1}^n w_i, \qquad
                K(u) \propto e^{-|u|^2/2},\; (1 - |u|^2)_+ \text{ or } 1[|u| < 1]
 
-    over events z (n, D), whose columns are standardized (Rosenblatt 1956; Parzen 1962), with weights
-    w of the rows, one unless ``fit`` is given a ``sample_weight``. Scores are exact, and -inf where a
-    compact kernel does not reach; with integer or discrete columns, which are dequantized, a lower
-    bound. A score costs one exponential per row learned from, in blocks that stay in cache, so that
-    memory does not grow.
+    z are events of shape (n, D) with standardized columns, and w are the weights of the rows
+    (``sample_weight`` of ``fit``, one by default). Scores are exact on continuous columns, and
+    -inf outside the reach of a compact kernel. Integers, categories and pixels are dequantized,
+    and their score is a lower bound. A score evaluates the kernel once per training row, in blocks
+    that fit into the cache, so that memory does not grow with the number of rows.
 
     Parameters
     ----------
     kernel : {"gaussian", "epanechnikov", "tophat"}
-        K.
+        The kernel K.
     bandwidth : float or {"auto", "scott", "silverman", "cv"}
-        h, in units of each column's standard deviation: rescaling a column changes nothing. It
-        is the standard deviation of the Gaussian kernel and the radius of the other two, as in
-        scikit-learn on standardized columns. The rules of Scott (1992) and Silverman (1986) give
-        the kernel's standard deviation, so that a compact kernel gets a radius that suits it;
-        their n is W.
-        ``"cv"`` maximizes the exact leave-one-out likelihood, at a cost quadratic in the rows;
-        where every row has a duplicate that has no maximum, and a two-hundredth of Scott's
-        bandwidth is about the least that is tried.
-        ``"auto"`` does as ``"cv"`` does, but for two things: a row is left out with all rows that
-        are equal to it, and of more than 4,000 rows only some are left out in turn, at random: so many
-        that there are twenty million pairs, and 100 at least.
-
+        h, in standard deviations of each column, so that rescaling a column changes nothing. As in
+        scikit-learn on standardized columns, it is the standard deviation of the Gaussian kernel
+        and the radius of the other two. ``"scott"`` and ``"silverman"`` are rules for the standard
+        deviation of the kernel, with n = W; a compact kernel gets the radius of that standard
+        deviation. ``"cv"`` maximizes the exact leave-one-out likelihood; the cost is quadratic in
+        the number of rows. If every row has a duplicate this likelihood has no maximum, and the
+        search ends near 1/200 of Scott's bandwidth. ``"auto"`` does the same with two changes: a
+        row is left out together with all rows equal to it, and if there are more than 4,000 rows
+        only a random subset of them is left out in turn, as many as give twenty million pairs but
+        at least 100.
     covariance : {"auto", "diag", "full"}
         Shape of the kernels. ``"diag"``: the same bandwidth along each column, in its standard
         deviations. ``"full"``, Gaussian kernels only: kernels of covariance :math:`h^2 C` around
@@ -66,25 +64,35 @@ class KernelDensity(DensityEstimator):
     Attributes
     ----------
     bandwidth_ : float
+        The bandwidth h.
     covariance_ : {"diag", "full"}
-    scale_tril_ : ndarray, shape (D, D), or None
-        Cholesky factor of C, where the covariance is full.
-    mean_event_ : ndarray, shape (D,), or None
-        m, where the covariance is full.
-    points_ : ndarray, shape (n, D)
-        The events learned from.
-    point_weights_ : ndarray, shape (n,), or None
-        w, None where all are one.
+        Shape of the kernels.
+    scale_tril_ : ndarray of shape (D, D) or None
+        Cholesky factor of C if the covariance is full.
+    mean_event_ : ndarray of shape (D,) or None
+        m if the covariance is full.
+    points_ : ndarray of shape (n, D)
+        The training events.
+    point_weights_ : ndarray of shape (n,) or None
+        Their weights w; None if all are one.
 
     Raises
     ------
     ValueError
-        ``covariance="full"`` with a compact kernel or a bandwidth above one.
+        If ``covariance="full"`` is combined with a compact kernel or a bandwidth above one.
 
     References
     ----------
-    M. West, Approximating Posterior Distributions by Mixtures (1993),
-    https://doi.org/10.1111/j.2517-6161.1993.tb01911.x
+    M. Rosenblatt. Remarks on Some Nonparametric Estimates of a Density Function. Annals of
+    Mathematical Statistics, 1956. https://doi.org/10.1214/aoms/1177728190
+
+    E. Parzen. On Estimation of a Probability Density Function and Mode. Annals of Mathematical
+    Statistics, 1962. https://doi.org/10.1214/aoms/1177704472
+
+    D. W. Scott. Multivariate Density Estimation. Wiley 1992. https://doi.org/10.1002/9780470316849
+
+    M. West. Approximating Posterior Distributions by Mixtures. Journal of the Royal Statistical Society
+    B, 1993. https://doi.org/10.1111/j.2517-6161.1993.tb01911.x
 
     Examples
     --------
@@ -153,7 +161,7 @@ class KernelDensity(DensityEstimator):
         if not isinstance(self.bandwidth, str):
             return float(self.bandwidth)
         if self.bandwidth == "cv":
-            return cross_validated(Held(points, weights), n, self.kernel)
+            return cross_validated(LeaveOneOut(points, weights), n, self.kernel)
         found = rule_of_thumb(self.bandwidth, n, points.shape[1], self.kernel)
         return min(found, 1.0) if self.covariance_ == "full" else found
 
@@ -161,8 +169,8 @@ class KernelDensity(DensityEstimator):
         """Set the bandwidth, and whether the covariance is full, by rows that are held out."""
         best = -math.inf
         if self.covariance != "full":
-            m = max(_LEFT_OUT, _PAIRS // len(points))
-            held = Held(points, weights, order[:m].sort().values, whole=True)
+            m = max(_MIN_LEFT_OUT, _MAX_PAIRS // len(points))
+            held = LeaveOneOut(points, weights, order[:m].sort().values, whole=True)
             self.bandwidth_ = cross_validated(held, n, self.kernel)
             best = float(held.log_likelihood(self.bandwidth_, 1, self.kernel)[0])
         if self.covariance != "diag" and self.kernel == "gaussian":

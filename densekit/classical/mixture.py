@@ -1,4 +1,4 @@
-"""Gaussian mixture."""
+"""Gaussian mixture model."""
 
 import math
 import warnings
@@ -22,64 +22,81 @@ from densekit.distributions.mixture import NormalMixture
 from densekit.params import Interval, OneOf
 from densekit.runtime import padded
 
-_ITERATIONS, _UNENDING = 200, 10**9
-"""Iterations of a restart where no budget is given, and where only the clock ends them."""
-_ROWS = 16_384
-"""Rows whose components are scored at a time."""
+_DEFAULT_ITERATIONS, _UNLIMITED = 200, 10**9
+"""Iterations of a restart without a budget, and with ``max_time`` only."""
+_BATCH_ROWS = 16_384
+"""Number of rows that ``predict_proba`` scores at a time."""
 
 
 class GaussianMixture(DensityEstimator):
-    r"""A mixture of normals, learned by expectation-maximization.
+    r"""Gaussian mixture model fitted by expectation-maximization (EM).
 
     .. math::  p(z) = \sum_{k=1}^K w_k\, N(z; \mu_k, \Sigma_k)
 
-    over events z (n, D). Scores are exact; with integer or discrete columns, which are
-    dequantized, a lower bound. All restarts run as one tensor program, an iteration of which is
-    two matrix products over quadratic features of the rows (Dempster, Laird and Rubin 1977).
+    z are events of shape (n, D). Scores are exact on continuous columns. Integers, categories and
+    pixels are dequantized, and their score is a lower bound. All restarts run as one tensor
+    program, in which an iteration of EM is two matrix products over quadratic features of the
+    rows.
 
     Parameters
     ----------
     n_components : int or "auto"
-        K. ``"auto"`` doubles K from 1 for as long as that raises the likelihood of a fifth of the
-        rows (of at most 20,000) that are held out, by more than its standard error; it stops at 64
-        or where a component would have fewer rows than twice its free parameters per column.
+        K. ``"auto"`` doubles K from 1 as long as this raises the likelihood of held-out rows (a
+        fifth of at most 20,000) by more than its standard error. It stops at 64, or when a
+        component would have fewer rows than twice its free parameters per column.
     covariance_type : {"full", "tied", "diag", "spherical"}
-        A covariance of its own for each component, one for all, variances, or one variance each.
+        Each component has its own covariance, all share one, or each has its own variances or a
+        single variance.
     n_init : int
-        Restarts from different k-means++ centers; the likeliest is kept.
+        Number of restarts from different k-means++ centers; the most likely result is kept.
     tol : float
-        A restart ends when an iteration adds less than this to its mean log-likelihood, in nats.
+        A restart ends when an iteration raises its mean log-likelihood by less than this, in nats.
     max_iter : int, optional
-        Iterations of a restart at most; None takes 200, unless ``max_time`` is given.
+        Largest number of iterations of a restart. None is 200, or no limit if ``max_time`` is
+        given.
     max_time : float, optional
-        Seconds of wall clock since ``fit`` was called after which no further iteration begins; half
-        of them may go into choosing K.
+        Seconds of wall clock after the call of ``fit`` until which iterations may begin. At most
+        half of them are used to choose K.
     covariance_floor : float
-        Added to the variances, in units of the columns' own variances, as scikit-learn's
+        Added to the variances, in units of the columns' variances, like scikit-learn's
         ``reg_covar``: no component can collapse onto a row.
     prior_rows : float or "auto"
-        Each covariance is averaged with that of so many imagined rows, whose columns are independent.
-        Their variances are the component's own, averaged with one row of the components' geometric
-        mean (in the manner of Fraley and Raftery 2007, who take the spread of all rows; that blurs
-        components that are small). It keeps components with few rows from scoring new rows absurdly
-        low; 0 is maximum likelihood. ``"auto"`` takes what makes held-out rows likeliest: all rows in
-        turn where there are 1,000 at most, else a fifth of at most 20,000.
+        Number of prior rows. Each covariance is averaged with that of this many imaginary rows
+        with independent columns, whose variances are those of the component, averaged with one row
+        of the components' geometric mean. (Fraley and Raftery use the variances of all rows, which
+        blurs small components.) Prior rows keep a component of few rows from giving new rows
+        extremely low scores. 0 is maximum likelihood. ``"auto"`` maximizes the likelihood of
+        held-out rows: in cross-validation for up to 1,000 rows, otherwise a fifth of at most
+        20,000.
 
     Attributes
     ----------
-    weights_ : ndarray, shape (K,)
-    means_ : ndarray, shape (K, D)
-        In the units of X, an entry for each column that varies; what an entry is where a column is
-        bounded or has masses is as for `Gaussian`.
-    covariances_ : ndarray, shape (K, D, D), (D, D), (K, D) or (K, D)
-        By ``covariance_type``, in the same units. A spherical component has the same variance in
-        all columns of the standardized events, and in the units of X one for each column.
+    weights_ : ndarray of shape (K,)
+        Weights w.
+    means_ : ndarray of shape (K, D)
+        Means in the units of X, with one entry per column that varies; `Gaussian` describes the
+        entries of columns that are bounded or discrete.
+    covariances_ : ndarray of shape (K, D, D), (D, D), (K, D) or (K, D)
+        Covariances in the same units, by ``covariance_type``. A spherical component has the same
+        variance in all columns of the standardized events, but one variance per column in the
+        units of X.
     event_means_, event_covariances_ : ndarray
-        Of the events z, which the model is made of; ``event_covariances_`` of spherical components
-        has the shape (K,).
+        Means and covariances of the events z, which define the model. The ``event_covariances_``
+        of spherical components have shape (K,).
     n_components_, prior_rows_ : int, float
+        The number of components and of prior rows.
     n_iter_, converged_, lower_bound_ : int, bool, float
-        Of the restart that was kept; the last is the mean log-likelihood of the events.
+        Number of iterations of the best restart, whether it converged, and its mean log-likelihood
+        of the events.
+
+    References
+    ----------
+    A. P. Dempster, N. M. Laird and D. B. Rubin. Maximum Likelihood from Incomplete Data via the EM
+    Algorithm. JRSS B, 1977. https://doi.org/10.1111/j.2517-6161.1977.tb01600.x
+
+    C. Fraley and A. E. Raftery. Bayesian Regularization for Normal Mixture Estimation and
+    Model-Based Clustering. Journal of Classification, 2007.
+    https://doi.org/10.1007/s00357-007-0004-5
 
     Examples
     --------
@@ -114,7 +131,7 @@ class GaussianMixture(DensityEstimator):
     }
 
     def _fit(self, events: Tensor, context: Tensor | None, weights: Tensor | None = None) -> None:
-        begun = clock.now() - clock.current().elapsed()
+        start_time = clock.now() - clock.current().elapsed()
         seconds = math.inf if self.max_time is None else self.max_time
         n = max(len(events), 0 if weights is None else int(weights.sum()))
         x, weights = distinct(events.double(), weights)
@@ -124,24 +141,24 @@ class GaussianMixture(DensityEstimator):
                 f"n_components={n_components} is more than the {n} rows of X; "
                 'lower it or use n_components="auto"'
             )
-        chooses = self.prior_rows == "auto"
+        auto_rows = self.prior_rows == "auto"
         settings = Settings(
             1 if auto else int(n_components),
             self.covariance_type,
             self.n_init,
             self.tol,
-            self._most_iterations(),
-            em.Penalty(self.covariance_floor, 1.0 if chooses else float(self.prior_rows)),
-            begun + seconds / 2,
+            self._max_iterations(),
+            em.Penalty(self.covariance_floor, 1.0 if auto_rows else float(self.prior_rows)),
+            start_time + seconds / 2,
         )
-        if auto or chooses:
-            settings = choose(x, weights, settings, auto, chooses)
-        best = replace(settings, deadline=begun + seconds).run(x, weights)
+        if auto or auto_rows:
+            settings = choose(x, weights, settings, auto, auto_rows)
+        best = replace(settings, deadline=start_time + seconds).run(x, weights)
         if not best.converged and self.max_iter is None and self.max_time is None:
             warnings.warn(
-                f"EM had not converged when its default budget of {_ITERATIONS} iterations ended: the "
+                f"EM did not converge in its default budget of {_DEFAULT_ITERATIONS} iterations: the "
                 f"last one raised the mean log-likelihood by more than tol={self.tol:g}. Raise max_iter "
-                "or tol, or give the seconds it may take as max_time",
+                "or tol, or set max_time in seconds",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -157,14 +174,14 @@ class GaussianMixture(DensityEstimator):
             best.converged,
         )
 
-    def _most_iterations(self) -> int:
+    def _max_iterations(self) -> int:
         if self.max_iter is not None:
             return self.max_iter
-        return _ITERATIONS if self.max_time is None else _UNENDING
+        return _DEFAULT_ITERATIONS if self.max_time is None else _UNLIMITED
 
     @property
     def means_(self) -> np.ndarray:
-        """The components' means in the units of X, (K, D)."""
+        """Means of the components in the units of X, of shape (K, D)."""
         check_is_fitted(self)
         location, scale = location_and_scale(self.schema_)
         means: np.ndarray = location + scale * self.event_means_
@@ -172,7 +189,7 @@ class GaussianMixture(DensityEstimator):
 
     @property
     def covariances_(self) -> np.ndarray:
-        """The components' covariances in the units of X, of the shape of ``covariance_type``."""
+        """Covariances of the components in the units of X, with the shape of ``covariance_type``."""
         check_is_fitted(self)
         scale = location_and_scale(self.schema_)[1]
         if self._as_fitted().covariance_type in ("full", "tied"):
@@ -181,24 +198,33 @@ class GaussianMixture(DensityEstimator):
         return variances
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        r"""The probability of each component given each row, (n, K).
+        r"""Probability of each component given each row.
 
         .. math::  p(k \mid x) = \frac{w_k\, p(x \mid k)}{\sum_j w_j\, p(x \mid j)}
 
-        Where columns have masses, :math:`p(x \mid k)` is the bound that scores are made of.
+        With discrete columns, :math:`p(x \mid k)` is a lower bound, as in scores.
+
+        Parameters
+        ----------
+        X : like X of ``fit``
+            n rows.
+
+        Returns
+        -------
+        ndarray of shape (n, K)
 
         Raises
         ------
         ValueError
-            A row is outside the support, such as one with an unseen category: it has density zero
-            under each component.
+            If a row is outside the support, for example one with an unseen category: its density
+            is zero under every component.
         """
         self._check_fitted()
         X, _ = self._check_rows(codecs.for_scoring(X), None, reset=False)
-        found = []
+        probabilities = []
         with torch.no_grad():
-            for start in range(0, codecs.n_rows(X), _ROWS):
-                piece = codecs.take(X, start, min(start + _ROWS, codecs.n_rows(X)))
+            for start in range(0, codecs.n_rows(X), _BATCH_ROWS):
+                piece = codecs.take(X, start, min(start + _BATCH_ROWS, codecs.n_rows(X)))
                 typed, ladj = self.codec_.encode(piece)
                 events = self._events(typed)
                 outside = ~torch.isfinite(ladj) | ~within_reach(events).all(1).cpu()
@@ -206,24 +232,67 @@ class GaussianMixture(DensityEstimator):
                     row = start + int(outside.nonzero()[0])
                     raise ValueError(
                         f"row {row} of X is outside the support of this {type(self).__name__}: its "
-                        "density is zero under every component; leave it out"
+                        "density is zero under every component; remove it"
                     )
                 n = len(events)
-                found.append(self._log_joint(padded(events))[:n].softmax(1).cpu())
-        return torch.cat(found).numpy()
+                probabilities.append(self._log_joint(padded(events))[:n].softmax(1).cpu())
+        return torch.cat(probabilities).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest component of each row, (n,): see :meth:`predict_proba`."""
+        """Most probable component of each row.
+
+        Parameters
+        ----------
+        X : like X of ``fit``
+            n rows.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Indices of components.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`predict_proba`.
+        """
         return self.predict_proba(X).argmax(1)
 
     def bic(self, X: Any) -> float:
-        """Bayesian information criterion on X, :math:`m \\log n - 2 \\sum_i \\log p(x_i)` with m free
-        parameters: the lower, the better. Of a bound where ``density_kind_`` says so."""
+        r"""Bayesian information criterion on X; lower is better.
+
+        .. math::  m \log n - 2 \sum_i \log p(x_i)
+
+        with m free parameters. It uses the lower bound if ``density_kind_`` is ``"lower_bound"``.
+
+        Parameters
+        ----------
+        X : like X of ``fit``
+            n rows.
+
+        Returns
+        -------
+        float
+        """
         n = codecs.n_rows(codecs.for_scoring(X))
         return -2 * n * self.score(X) + self._n_parameters() * math.log(n)
 
     def aic(self, X: Any) -> float:
-        """Akaike information criterion on X, :math:`2 m - 2 \\sum_i \\log p(x_i)`: see :meth:`bic`."""
+        r"""Akaike information criterion on X; lower is better.
+
+        .. math::  2 m - 2 \sum_i \log p(x_i)
+
+        with m free parameters. It uses the lower bound if ``density_kind_`` is ``"lower_bound"``.
+
+        Parameters
+        ----------
+        X : like X of ``fit``
+            n rows.
+
+        Returns
+        -------
+        float
+        """
         n = codecs.n_rows(codecs.for_scoring(X))
         return -2 * n * self.score(X) + 2 * self._n_parameters()
 
@@ -234,16 +303,16 @@ class GaussianMixture(DensityEstimator):
         return free[self._as_fitted().covariance_type] + k * d + k - 1
 
     def _log_joint(self, events: Tensor) -> Tensor:
-        """log w_k + log p(x, k) of typed events, up to what all k share, (n, K)."""
+        """log w_k + log p(x | k) of typed events, (n, K), up to a term that all k share."""
         mixture: NormalMixture = self._as_fitted()._distribution(None)
         if not self.schema_.quantized.any():
             return mixture.log_joint(events)
         parts = []
         for k in range(len(mixture.weights)):
-            one = NormalMixture(
+            component = NormalMixture(
                 torch.ones_like(mixture.weights[:1]), mixture.loc[[k]], mixture.scale[[k]]
             )
-            bound = Dequantized(one, self.schema_, self.dequantization_draws)
+            bound = Dequantized(component, self.schema_, self.dequantization_draws)
             parts.append(bound.log_prob(events) + mixture.weights[k].log())
         return torch.stack(parts, 1)
 

@@ -1,4 +1,4 @@
-"""Rows and their weights in an order of their own, so that repeated rows and weights are one thing."""
+"""Distinct rows with weights, in an order that depends on their values only."""
 
 import numpy as np
 import torch
@@ -6,21 +6,23 @@ from torch import Tensor
 
 
 def distinct(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """The distinct rows of ``x``, and how much each of them weighs.
+    """Merge equal rows and sum their weights.
 
-    Their order depends on their values alone, and up to rounding only: a fit that draws and cuts
-    these rows does the same on rows in another order, on repeated rows, and on weighted ones.
+    The order of the result depends on the values of the rows only (up to rounding). A fit that
+    samples or splits the result therefore gives the same for reordered rows, and for repeated rows
+    and integer weights.
 
     Parameters
     ----------
-    x : Tensor, shape (n, D)
-    weights : Tensor, shape (n,), optional
-        Ones unless given.
+    x : Tensor of shape (n, D)
+    weights : Tensor of shape (n,), optional
+        Weights of the rows; ones by default.
 
     Returns
     -------
-    x : Tensor, shape (m, D)
-    weights : Tensor, shape (m,), or None where all are one
+    x : Tensor of shape (m, D)
+    weights : Tensor of shape (m,) or None
+        None if all weights are one.
 
     Examples
     --------
@@ -28,8 +30,8 @@ def distinct(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor |
     (tensor([[1.],
             [2.]]), tensor([1., 2.], dtype=torch.float64))
     """
-    # Rows are sorted by one projection, which is monotone in a single column. It is summed column by
-    # column: a matrix product may round equal rows differently.
+    # Rows are sorted by a projection with positive coefficients. It is summed column by column, because
+    # a matrix product may round equal rows differently.
     direction = np.abs(np.random.default_rng(0).normal(size=x.shape[1])).tolist()
     key = x.new_zeros(len(x), dtype=torch.float64)
     for column, slope in zip(x.T, direction, strict=True):
@@ -45,13 +47,13 @@ def distinct(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor |
     if weights is None and bool(first.all()):
         return x, None
     weights = torch.ones_like(key) if weights is None else weights.double()[order]
-    which = first.cumsum(0) - 1
-    total = torch.zeros_like(key[first]).index_add_(0, which, weights)
+    index_of_row = first.cumsum(0) - 1
+    total = torch.zeros_like(key[first]).index_add_(0, index_of_row, weights)
     return x[first], None if bool((total == 1).all()) else total
 
 
 def mean_and_error(values: Tensor, weights: Tensor | None) -> tuple[float, float]:
-    """The mean of values (n,), and its standard error, a weight standing for so many rows."""
+    """Weighted mean of values (n,) and its standard error; a weight counts as so many rows."""
     weights = torch.ones_like(values) if weights is None else weights
     total = weights.sum()
     mean = (weights * values).sum() / total

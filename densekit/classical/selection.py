@@ -1,4 +1,4 @@
-"""How many components a mixture has and how many rows it imagines, by held-out likelihood."""
+"""Choice of a mixture's number of components and prior rows by held-out likelihood."""
 
 from dataclasses import dataclass, replace
 
@@ -10,17 +10,17 @@ from densekit.classical import em
 from densekit.classical.rows import mean_and_error
 from densekit.distributions.mixture import NormalMixture
 
-MOST_COMPONENTS = 64
-_ROWS, _CROSSED = 20_000, 1_000
-"""Rows that are looked at, and rows up to which each is held out once."""
+MAX_COMPONENTS = 64
+_MAX_ROWS, _MAX_CROSS_VALIDATED = 20_000, 1_000
+"""Number of rows used, and number of rows up to which all folds are held out in turn."""
 _FOLDS = 5
-_STEP, _LEAST, _MOST = 10**0.5, 0.01, 1e4
-"""By how much imagined rows are multiplied at a time, and between which ends."""
+_STEP, _MIN_PRIOR_ROWS, _MAX_PRIOR_ROWS = 10**0.5, 0.01, 1e4
+"""Factor between consecutive numbers of prior rows that are tried, and their range."""
 
 
 @dataclass
 class Settings:
-    """How mixtures are fitted: number of components, EM's limits, and the penalty."""
+    """Settings of a mixture fit: number of components, limits of EM, and the penalty."""
 
     n_components: int
     covariance_type: str
@@ -31,13 +31,13 @@ class Settings:
     deadline: float
 
     def run(self, x: Tensor, weights: Tensor | None) -> em.Fitted:
-        """A mixture for rows (n, D) of weights (n,)."""
+        """Fit a mixture to rows (n, D) with weights (n,)."""
         n_init = self.n_init if self.n_components > 1 else 1
         start = em.start(x, weights, self.n_components, n_init, self.covariance_type, self.penalty)
-        return self.go_on(x, weights, start)
+        return self.fit_from(x, weights, start)
 
-    def go_on(self, x: Tensor, weights: Tensor | None, start: em.Mixtures) -> em.Fitted:
-        """The same from given mixtures."""
+    def fit_from(self, x: Tensor, weights: Tensor | None, start: em.Mixtures) -> em.Fitted:
+        """Fit mixtures to rows, starting from given ones."""
         limits = (self.tol, self.max_iter, self.penalty, self.deadline)
         return em.fit(x, weights, start, self.covariance_type, *limits)
 
@@ -48,7 +48,10 @@ Part = tuple[Tensor, Tensor | None]
 
 @dataclass
 class Trial:
-    """What settings come to: the held-out rows' scores under mixtures of the others."""
+    """Held-out scores of settings.
+
+    ``mixtures`` are fitted to the other folds, and ``scores`` are those of all held-out rows.
+    """
 
     settings: Settings
     mixtures: list[em.Mixtures]
@@ -58,35 +61,47 @@ class Trial:
     def of(
         cls, settings: Settings, folds: list[tuple[Part, Part]], starts: "Trial | None" = None
     ) -> "Trial":
-        """Fit on each fold's rest, from the mixtures of another trial if one is given."""
+        """Fit to each fold's training rows, starting from the mixtures of another trial if one is
+        given.
+        """
         mixtures, scores = [], []
-        for i, (rest, (held_out, _)) in enumerate(folds):
+        for i, (training, (held_out, _)) in enumerate(folds):
             if starts is None:
-                found = settings.run(*rest)
+                result = settings.run(*training)
             else:
                 start = em.Mixtures(*(v[None].clone() for v in vars(starts.mixtures[i]).values()))
-                found = settings.go_on(*rest, start)
-            mixture = found.mixture
-            law = NormalMixture(mixture.log_weights.exp(), mixture.loc, mixture.scale)
+                result = settings.fit_from(*training, start)
+            mixture = result.mixture
+            distribution = NormalMixture(mixture.log_weights.exp(), mixture.loc, mixture.scale)
             mixtures.append(mixture)
-            scores.append(law.log_prob(held_out))
+            scores.append(distribution.log_prob(held_out))
         return cls(settings, mixtures, torch.cat(scores))
 
 
 def choose(
     x: Tensor, weights: Tensor | None, settings: Settings, components: bool, rows: bool
 ) -> Settings:
-    """The settings with the number of ``components``, the imagined ``rows``, or both chosen.
+    """Choose the number of components, the number of prior rows, or both.
 
-    The number of components is doubled from 1 for as long as that raises the likelihood of held-out
-    rows by more than its standard error. Imagined rows are multiplied or divided for as long as it
-    rises at all, each time from the mixtures there are.
+    The number of components is doubled from 1 as long as this raises the likelihood of held-out
+    rows by more than its standard error. The number of prior rows is multiplied or divided by a
+    constant as long as this raises the likelihood at all; each fit starts from the mixtures of the
+    one before.
 
     Parameters
     ----------
-    x : Tensor, shape (n, D)
+    x : Tensor of shape (n, D)
         Distinct rows.
-    weights : Tensor, shape (n,), optional
+    weights : Tensor of shape (n,), optional
+        Their weights.
+    settings : Settings
+        Settings with initial values of what is chosen.
+    components, rows : bool
+        Whether to choose the number of components, and of prior rows.
+
+    Returns
+    -------
+    Settings
     """
     folds = _folds(x, weights)
     held_out = torch.cat([_weights(*part) for _, part in folds])
@@ -94,11 +109,11 @@ def choose(
         return replace(settings, n_components=1) if components else settings
     if not components:
         return _with_rows(settings, folds, held_out, rows).settings
-    rest = min(float(_weights(*part).sum()) for part, _ in folds)
+    n_training = min(float(_weights(*part).sum()) for part, _ in folds)
     per_column = x.shape[1] + 1 if settings.covariance_type == "full" else 2
     best, n_components = None, 1
-    while n_components <= min(MOST_COMPONENTS, rest / (2 * per_column)) or n_components == 1:
-        # One doubling that does not help may precede one that does; two hardly ever do.
+    while n_components <= min(MAX_COMPONENTS, n_training / (2 * per_column)) or n_components == 1:
+        # A doubling that does not help is sometimes followed by one that does, two hardly ever are.
         if best and n_components > 4 * best.settings.n_components:
             break
         if best and clock.now() >= settings.deadline:
@@ -119,11 +134,13 @@ def _weights(x: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _folds(x: Tensor, weights: Tensor | None) -> list[tuple[Part, Part]]:
-    """Pairs of rows to fit and rows held out: each fifth of few rows, or one fifth of many."""
-    order = torch.randperm(len(x), device=x.device)[:_ROWS]
+    """Pairs of training and held-out rows: one for each fold if there are few rows, else a single
+    one.
+    """
+    order = torch.randperm(len(x), device=x.device)[:_MAX_ROWS]
     parts = list(order.tensor_split(_FOLDS))
     folds = []
-    for i in range(_FOLDS if len(order) <= _CROSSED else 1):
+    for i in range(_FOLDS if len(order) <= _MAX_CROSS_VALIDATED else 1):
         places = torch.cat(parts[:i] + parts[i + 1 :]), parts[i]
         rest, held_out = ((x[p], None if weights is None else weights[p]) for p in places)
         folds.append((rest, held_out))
@@ -133,7 +150,7 @@ def _folds(x: Tensor, weights: Tensor | None) -> list[tuple[Part, Part]]:
 def _with_rows(
     settings: Settings, folds: list[tuple[Part, Part]], held_out: Tensor, rows: bool
 ) -> Trial:
-    """The trial of the best number of imagined rows, or of the one there is."""
+    """The trial with the best number of prior rows, or with the given one unless ``rows``."""
 
     def mean(trial: Trial) -> float:
         return mean_and_error(trial.scores, held_out)[0]
@@ -142,15 +159,17 @@ def _with_rows(
     if not rows:
         return best
     for factor in (_STEP, 1 / _STEP):
-        moved, now = False, best
+        improved, current = False, best
         while clock.now() < settings.deadline:
-            penalty = replace(now.settings.penalty, rows=now.settings.penalty.rows * factor)
-            if not _LEAST < penalty.rows < _MOST:
+            penalty = replace(
+                current.settings.penalty, rows=current.settings.penalty.rows * factor
+            )
+            if not _MIN_PRIOR_ROWS < penalty.rows < _MAX_PRIOR_ROWS:
                 break
-            now = Trial.of(replace(now.settings, penalty=penalty), folds, now)
-            if not mean(now) > mean(best):
+            current = Trial.of(replace(current.settings, penalty=penalty), folds, current)
+            if not mean(current) > mean(best):
                 break
-            best, moved = now, True
-        if moved:
+            best, improved = current, True
+        if improved:
             break
     return best

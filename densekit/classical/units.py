@@ -1,4 +1,4 @@
-"""Moments of events in the units of the columns that they stand for."""
+"""Conversion of moments of events to the units of the columns."""
 
 import numpy as np
 
@@ -8,12 +8,21 @@ from densekit.codecs.support import SECONDS
 
 
 def location_and_scale(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
-    """Per entry of a relaxed event z what makes ``location + scale * z`` its value in the column's own
-    units, each (D,): 0 and 1 for codes, indicators and pixels, which have none.
+    """Location and scale that convert a relaxed event z to the units of its columns.
 
-    A column x whose support is the real line comes back as x itself, one with a bounded support as
-    b(x) (:class:`densekit.codecs.TableCodec`), an integer k as k + u with u uniform on [0, 1), and a
-    datetime in seconds since 1970.
+    ``location + scale * z`` is the value x of a column whose support is the real line, b(x) for a
+    bounded support (:class:`densekit.codecs.TableCodec`), k + u with u uniform on [0, 1) for an
+    integer k, and seconds since 1970 for a datetime. Codes, indicators and pixels have no units
+    and are not converted.
+
+    Parameters
+    ----------
+    schema : Schema
+
+    Returns
+    -------
+    location, scale : ndarray of shape (D,)
+        0 and 1 for entries without units.
     """
     location, scale = np.zeros(schema.n_dims), np.ones(schema.n_dims)
     if schema.modality != "table":
@@ -21,13 +30,13 @@ def location_and_scale(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
     for column, places in zip(schema.varying, schema.places, strict=True):
         if column.levels:
             continue
-        place, tick = places[-1], SECONDS.get(column.unit, 1.0)
-        straight = column.support[0] == "real" or step_of(column)
-        location[place] = column.loc + (column.origin * tick if straight else 0.0)
+        place, seconds_per_unit = places[-1], SECONDS.get(column.unit, 1.0)
+        has_origin = column.support[0] == "real" or step_of(column)
+        location[place] = column.loc + (column.origin * seconds_per_unit if has_origin else 0.0)
         scale[place] = column.scale
     return location, scale
 
 
 def covariance_in_units(covariance: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """A covariance (..., D, D) of entries, with each entry on its own scale (D,)."""
+    """Convert a covariance (..., D, D) of events by the scales (D,) of their entries."""
     return covariance * scale[:, None] * scale

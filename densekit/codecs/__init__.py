@@ -3,19 +3,12 @@
 from densekit.codecs.base import Codec
 from densekit.codecs.description import Description
 from densekit.codecs.findings import ColumnWarning
-from densekit.codecs.frames import (
-    for_scoring,
-    is_frame,
-    modality_of,
-    n_rows,
-    shape_in_words,
-    take,
-)
 from densekit.codecs.image import ImageCodec
 from densekit.codecs.measure import ColumnMeasure, Measure
 from densekit.codecs.schema import Column, Schema
 from densekit.codecs.table import TableCodec, describe
 from densekit.codecs.text import TextCodec
+from densekit.containers import for_scoring, is_frame, modality_of, n_rows, shape_in_words, take
 
 __all__ = [
     "Codec",

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.columns import has_density, shorten
-from densekit.codecs.frames import check_unicode, n_rows, select, take
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
 from densekit.codecs.unreadable import wrong_sort
+from densekit.containers import check_unicode, n_rows, select, take
 
 
 class ContextCodec:

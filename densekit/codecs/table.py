@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.codecs import frames
+from densekit import containers
 from densekit.codecs.base import Codec
 from densekit.codecs.columns import (
     constant_values,
@@ -23,13 +23,12 @@ from densekit.codecs.columns import (
 from densekit.codecs.derived import check_derived, derive, derived_values
 from densekit.codecs.description import Description, with_labels
 from densekit.codecs.findings import ColumnWarning, warn_of_findings
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.labels import by_label
 from densekit.codecs.layout import schema_of
 from densekit.codecs.learner import Learner
 from densekit.codecs.learning import KnownLearner, learner
-from densekit.codecs.ondisk import RowsInPieces
 from densekit.codecs.schema import Column, Modality
+from densekit.containers import RawColumn, RowsInPieces
 
 
 class TableCodec(Codec):
@@ -157,7 +156,7 @@ class TableCodec(Codec):
         Raises
         ------
         TypeError, ValueError
-            X is not a table of readable columns (see ``densekit.codecs.frames.read``), an option names
+            X is not a table of readable columns (see ``densekit.containers.read``), an option names
             no column or does not fit it, or every column is constant.
 
         Warns
@@ -196,16 +195,18 @@ class TableCodec(Codec):
         """What is known of the columns, apart from locations and scales."""
         return with_labels(self.schema.columns, self.labels)
 
-    def _pieces(self, X: Any, weights: np.ndarray | None) -> Iterator[tuple[frames.Frame, Any]]:
+    def _pieces(
+        self, X: Any, weights: np.ndarray | None
+    ) -> Iterator[tuple[containers.Frame, Any]]:
         parts = X.pieces() if isinstance(X, RowsInPieces) else [X]
         start = 0
         for part in parts:
-            frame = frames.read(part, self.missing)
+            frame = containers.read(part, self.missing)
             stop = start + len(frame.columns[0])
             yield frame, None if weights is None else weights[start:stop]
             start = stop
 
-    def _learners(self, frame: frames.Frame, labels: list[Any]) -> list[Learner]:
+    def _learners(self, frame: containers.Frame, labels: list[Any]) -> list[Learner]:
         prefix = "x" if frame.container == "numpy" else ""
         if self.columns is not None:
             others = ("support", "kinds", "step", "derived")
@@ -247,7 +248,7 @@ class TableCodec(Codec):
     def _check_learned(self, X: Any, columns: tuple[Column, ...]) -> None:
         if not any(c.in_event for c in columns):
             raise ValueError(
-                f"Every column of X is constant ({len(columns)} column(s), {frames.n_rows(X)} "
+                f"Every column of X is constant ({len(columns)} column(s), {containers.n_rows(X)} "
                 "row(s)): there is nothing to learn; pass at least two rows that differ."
             )
         support = self.support
@@ -286,7 +287,7 @@ class TableCodec(Codec):
             z = X.astype(np.float64)
             ladj = np.zeros(len(z))
         else:
-            raws = self._match(frames.read(X, self.missing))
+            raws = self._match(containers.read(X, self.missing))
             z, ladj = self._columns(raws)
         loc, scale = np.zeros(z.shape[1]), np.ones(z.shape[1])
         for column, places in zip(self.schema.varying, self.schema.places, strict=True):
@@ -315,7 +316,7 @@ class TableCodec(Codec):
             and bool(np.isfinite(X).all())
         )
 
-    def _match(self, frame: frames.Frame) -> list[RawColumn]:
+    def _match(self, frame: containers.Frame) -> list[RawColumn]:
         """The columns in the order of ``fit``."""
         seen = [c.label for c in frame.columns]
         if frame.container == "numpy" or self.container == "numpy":
@@ -405,7 +406,9 @@ class TableCodec(Codec):
             if column.kind == "derived":
                 values[label] = decode_column(column, codes[column.parent])
         in_order = [values[label] for label in self.labels]
-        return frames.build(self.container, self.dtype, self.labels, self.schema.columns, in_order)
+        return containers.build(
+            self.container, self.dtype, self.labels, self.schema.columns, in_order
+        )
 
     # -------------------------------------------------------------------------------- conditions
 

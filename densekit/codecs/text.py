@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.base import Codec
-from densekit.codecs.frames import container_of
 from densekit.codecs.schema import Modality, Schema
-from densekit.codecs.unreadable import reject_unreadable
+from densekit.containers import container_of, reject_unreadable
 
 PADDING, END, UNKNOWN = 0, 1, 2
 """Ids with a meaning of their own; symbols begin at 3."""

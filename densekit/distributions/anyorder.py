@@ -1,4 +1,4 @@
-"""Columns in any order: a network that reads whichever are known, as a Pyro distribution."""
+"""Autoregressive densities in any order of the columns, from a network that reads any known columns."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,61 +19,63 @@ from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.observed import ObservedNet
 from densekit.transforms.columns import to_columns
 
-_FEW, _MANY, _FEWEST = 4, 16, 256
-"""Candidates for a draw under conditions, where they are worth it and else, and how many there are at
-least."""
+_FEW_CANDIDATES, _MANY_CANDIDATES, _MIN_CANDIDATES = 4, 16, 256
+"""Candidates per sample under conditions: at first, if their effective sample size is too small, and the
+smallest total number."""
 _ALL = 1 - 1e-6
-"""Share of the draws that candidates are worth where all weights are equal, rounding aside."""
-_PER_ROW = 16
-"""Candidates for the missing cells of one row."""
+"""Relative effective sample size from which all weights count as equal."""
+_CANDIDATES_PER_ROW = 16
+"""Number of candidates for the missing cells of a row."""
 
 
 class AnyOrder(MonteCarloDistribution):
-    r"""The mean of S products of conditional laws, each in an order of its own.
+    r"""The average of S autoregressive densities, each with its own order of the columns.
 
     .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_{d} p(x_{o_s(d)} \mid x_{o_s(1)}, \dots,
               x_{o_s(d-1)})
 
-    A cell that is missing (NaN) is integrated out, and with columns G that are given the score is
-    :math:`\log p(x) - \log p(x_G)`: :mod:`densekit.distributions.marginal` says how. With
-    ``method="network"`` both are what the network says of the other cells, each in the given order,
-    from those that are known: one pass a column, and a density, but another one than the marginal of
-    p, as far as the network's conditional laws contradict each other.
+    Missing cells (NaN) are integrated out. With given columns G the score is :math:`\log p(x) -
+    \log p(x_G)`. :mod:`densekit.distributions.marginal` describes the computation. With
+    ``method="network"`` both cases use the network's conditional densities of the other cells, in
+    the given order and given the known cells. This takes one pass per column and is a density, but
+    it differs from the marginal of p as far as the network's conditional densities are
+    inconsistent.
 
     Parameters
     ----------
     net : ObservedNet
-        Parameters of each column from those that are known.
+        Network that computes parameters of each column from the known columns.
     laws : SpikedLaws
-        What these mean.
-    orders : int tensor (S, D)
+        The column distributions with these parameters.
+    orders : int tensor of shape (S, D)
     given : sequence of int
-        G.
+        The given columns G.
     conditions : mapping from column to object with ``values``, ``low``, ``high``, ``atoms``
-        Draws have one of the values (of a column with atoms pairs of indicator and value), or lie
-        between the ends or on one of the atoms.
+        Samples have one of the values (for a column with atoms, pairs of indicator and value), or
+        are between the ends or on one of the atoms.
     method : {"marginal", "network"}
-        Which law is scored and drawn from where cells are missing, or columns given or under
-        conditions.
+        The density that is scored and sampled with missing cells, given columns or conditions.
     draws : int
-        K: draws behind a score that is neither a product nor a sum nor an integral of one number.
+        K, number of draws of a score that is neither a product nor a sum nor a one-dimensional
+        integral.
 
     Attributes
     ----------
     effective_sample_size : float
-        Of all draws under conditions so far. Candidates have the conditions' values, then come
-        restricted columns, each drawn from its own law given those before, restricted, and then the
-        others, in one of the orders. A draw is chosen by weight among four candidates, or sixteen
-        where those are worth less than one a draw: this is (sum w)^2 / sum w^2 over the candidates,
-        and draws are as good as exact where it is many times their number.
+        Total effective sample size, (sum w)^2 / sum w^2 over candidates, of all samples under
+        conditions so far. A candidate has the values of the conditions; then restricted columns
+        are sampled, each from its own restricted distribution given those before, and then the
+        other columns in one of the orders. Each sample is chosen by weight among four candidates,
+        or sixteen if these are worth less than one per sample. Samples are practically exact if
+        this size is many times their number.
     log_probability : float
-        Log of the mean weight of all candidates so far: of the mass of what the conditions ask for, a
-        density over the numbers that are fixed.
+        Logarithm of the mean weight of all candidates so far: of the probability of the
+        conditions, a density for floats with a fixed value.
 
     Notes
     -----
-    Event shape (D,), batch shape (). Draws are in float64 where they are made under conditions, so that
-    integers are told apart.
+    Event shape (D,), batch shape (). Samples under conditions are in float64, which distinguishes
+    large integers.
 
     Examples
     --------
@@ -122,40 +124,44 @@ class AnyOrder(MonteCarloDistribution):
     # Scores.
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-density of values (..., D) and its standard error; a row without any cell has 0."""
+        """Log-density of values (..., D) and its standard error; a row without known cells scores 0."""
         return self.scores(value)[:2]
 
     def scores(self, value: Tensor) -> Scores:
-        """The same with effective sample sizes, and which scores are exact."""
+        """Scores with standard errors, effective sample sizes and which of them are exact."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         x = to_columns(value.expand(*shape, value.shape[-1]))
         present = self.laws.present(x)
         x = torch.where(x.isnan(), 0.0, x)
         if self.method == "network":
-            found = self._network(x, present)
+            scores = self._network(x, present)
         else:
-            found = self._marginal(x, present)
+            scores = self._marginal(x, present)
         if self.given and self.method != "network":
-            shown = torch.zeros_like(present)
-            shown[self.given] = present[self.given]
-            found = _difference(found, self._marginal(x, shown))
-        return Scores(*(None if v is None else v.reshape(shape) for v in found))  # type: ignore[arg-type]
+            visible = torch.zeros_like(present)
+            visible[self.given] = present[self.given]
+            scores = _difference(scores, self._marginal(x, visible))
+        return Scores(*(None if v is None else v.reshape(shape) for v in scores))  # type: ignore[arg-type]
 
     def _network(self, x: Tensor, present: Tensor) -> Scores:
-        """What the network says of the cells that are there, from the given columns and those before
-        in each order. It is the marginal where nothing that is missing comes before what is there."""
+        """The network's conditional density of the known cells, given the given columns and those
+        before in each order.
+
+        It equals the marginal if no missing cell precedes a known one.
+        """
         hidden = torch.zeros_like(present[0])
         logp = []
         for one in self._orders:
             rest = [d for d in one.order if d not in self.given]
-            begun = OneOrder(self.net, self.laws, [*self.given, *rest])
-            logp.append(begun.chain(x, present, len(self.given)))
+            given_first = OneOrder(self.net, self.laws, [*self.given, *rest])
+            logp.append(given_first.chain(x, present, len(self.given)))
             first = set(one.order[: len(self.given)])
             hidden |= one.hidden(present).any(0) | (first != set(self.given))
         score = torch.stack(logp).logsumexp(0) - math.log(len(logp))
         return Scores(score, *_no_errors(score), ~hidden)
 
     def _marginal(self, x: Tensor, present: Tensor) -> Scores:
+        """Scores by marginal densities."""
         if present.all():
             logp = torch.stack([one.chain(x, present) for one in self._orders])
             score = logp.logsumexp(0) - math.log(len(logp))
@@ -174,7 +180,7 @@ class AnyOrder(MonteCarloDistribution):
         sampled = torch.stack([p.sampled for p in parts])
         rows = sampled.any(0).nonzero()[:, 0]
         if len(rows):
-            # Draw k of a row has the mean over the orders, of which some need none.
+            # Weight k of a row is the mean over orders; an order without sampling contributes its value.
             weights = value[:, None, rows].repeat(1, self.draws, 1)
             for s, part in enumerate(parts):
                 weights[s][:, sampled[s, rows]] = part.weights
@@ -184,7 +190,7 @@ class AnyOrder(MonteCarloDistribution):
         return Scores(score, std, size, ~sampled.any(0) & (std < TOLERANCE))
 
     def _bank(self, device: torch.device) -> Tensor:
-        """The noise (S, K, D, 3) behind all scores, in [0, 1): a stratum of each entry to each draw."""
+        """The noise (S, K, D, 3) in [0, 1) of all scores; each entry is stratified over the draws."""
         generator = torch.Generator().manual_seed(0)
         shape = (len(self.orders), self.draws, self.laws.n_dims, 3)
         strata = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(1)
@@ -192,14 +198,14 @@ class AnyOrder(MonteCarloDistribution):
         return ((strata + jitter) / self.draws).to(device)
 
     def exact_without_draws(self, present: Tensor) -> bool:
-        """Whether the marginals of all rows are products and sums, by which cells (D, n) they have."""
-        return all(bool(one.free(present).all()) for one in self._orders)
+        """Whether the marginals of all rows with these known cells (D, n) are products and sums."""
+        return all(bool(one.exact_for_any_value(present).all()) for one in self._orders)
 
     # Draws.
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, D): each in one of the orders, at random."""
+        r"""Samples (\*sample_shape, \*batch_shape, D), each in a random one of the orders."""
         shape = torch.Size(sample_shape) + self.batch_shape
         n, like = shape.numel(), self.net.net.last
         if not n:
@@ -209,21 +215,26 @@ class AnyOrder(MonteCarloDistribution):
             x = x[:, torch.randperm(n, device=x.device)].to(like.dtype)
             self._count(torch.zeros(n), n)
             return x.t().reshape(*shape, self.laws.n_entries)
-        several = sum(not _is_one(c) for c in self.conditions.values())
+        several = sum(not _is_single_value(c) for c in self.conditions.values())
         if self.method == "network":
-            first = _MANY * n if several > 1 else n
+            first = _MANY_CANDIDATES * n if several > 1 else n
         else:
-            first = _FEW * n
-        found = list(self._candidates(max(first, _FEWEST)))
-        w = torch.cat([c[1] for c in found])
-        if _ALL * n > effective_sample_size(w) and first < _MANY * n and self.method == "marginal":
-            found += self._candidates((_MANY - _FEW) * n)
-            w = torch.cat([c[1] for c in found])
-        self._count(w, n, torch.cat([c[2] for c in found]))
-        x = torch.cat([c[0] for c in found], 1)[:, _choose(w, n)]
+            first = _FEW_CANDIDATES * n
+        candidates = list(self._candidates(max(first, _MIN_CANDIDATES)))
+        w = torch.cat([c[1] for c in candidates])
+        if (
+            _ALL * n > effective_sample_size(w)
+            and first < _MANY_CANDIDATES * n
+            and self.method == "marginal"
+        ):
+            candidates += self._candidates((_MANY_CANDIDATES - _FEW_CANDIDATES) * n)
+            w = torch.cat([c[1] for c in candidates])
+        self._count(w, n, torch.cat([c[2] for c in candidates]))
+        x = torch.cat([c[0] for c in candidates], 1)[:, _resample(w, n)]
         return x.t().reshape(*shape, self.laws.n_entries)
 
     def _count(self, w: Tensor, n: int, of_conditions: Tensor | None = None) -> None:
+        """Add the weights of candidates to the effective sample size and the mean weight."""
         size = float(effective_sample_size(w))
         self.effective_sample_size += len(w) if size > _ALL * len(w) else size
         total = w if of_conditions is None else of_conditions
@@ -231,21 +242,25 @@ class AnyOrder(MonteCarloDistribution):
 
     @property
     def log_probability(self) -> float:
+        """Logarithm of the mean weight of all candidates so far."""
         sums, counts = zip(*self._weights, strict=True)
         return float(torch.tensor(sums).double().logsumexp(0)) - math.log(sum(counts))
 
     @torch.no_grad()
     def improbable(self, seen: Any, bound: float) -> str | tuple[int, str]:
-        """Why draws under the conditions so far are of next to nothing, where they are: in words, or a
-        column and words. ``seen``, (2, D) or None, are the least and greatest values of each; ``bound``
-        is a log-probability."""
+        """Explain why samples under the conditions so far have next to no probability, if so.
+
+        ``seen``, (2, D) or None, are the smallest and largest training values of each column, and
+        ``bound`` is a log-probability. Returns an explanation, a column with an explanation, or an
+        empty string.
+        """
         like = self.net.net.last
         x = like.new_zeros(self.laws.n_entries, 1, dtype=torch.float64)
         fixed = torch.zeros(self.laws.n_dims, 1, dtype=torch.bool, device=like.device)
         for d, condition in self.conditions.items():
             if seen is not None and _is_beyond(condition, *seen[:, d]):
-                return d, "is beyond all values that fit saw"
-            if _is_one(condition):
+                return d, "is outside the range of the values in fit"
+            if _is_single_value(condition):
                 x[self.laws.entries[d], 0] = x.new_tensor(condition.values[0])
                 fixed[d] = True
         for d in self.conditions:
@@ -259,14 +274,15 @@ class AnyOrder(MonteCarloDistribution):
             AnyOrder(self.net, self.laws, self.orders, method=self.method).log_prob(event)
         )
         if rest < bound and not fixed[list(self.conditions)].all():
-            return f"intervals and lists come together with a log-probability of {rest:.1f}"
+            return f"the intervals and lists together have a log-probability of {rest:.1f}"
         return ""
 
     def _candidates(self, m: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Events (E, k), log-weights (k,) by which one is chosen, and those whose mean is the mass of
-        the conditions, of m candidates in all."""
-        which = torch.randint(len(self.orders), (m,), device=self.net.net.last.device)
-        counts = which.bincount(minlength=len(self.orders)).tolist()
+        """Yield m candidates in all: events (E, k), log-weights (k,) for choosing one, and
+        log-weights whose mean is the probability of the conditions.
+        """
+        order_of_candidate = torch.randint(len(self.orders), (m,), device=self.net.net.last.device)
+        counts = order_of_candidate.bincount(minlength=len(self.orders)).tolist()
         for one, k in zip(self._orders, counts, strict=True):
             while k:
                 part = min(k, one.at_once)
@@ -278,34 +294,37 @@ class AnyOrder(MonteCarloDistribution):
         x = like.new_zeros(self.laws.n_entries, n, dtype=torch.float64)
         present = torch.zeros(self.laws.n_dims, n, dtype=torch.bool, device=like.device)
         for d, condition in self.conditions.items():
-            if _is_one(condition):
+            if _is_single_value(condition):
                 value = x.new_tensor(condition.values[0])
                 x[self.laws.entries[d]] = value[..., None].expand(*value.shape, n)
                 present[d] = True
         fixed = present.clone()
         mass = x.new_zeros(n)
         params = [like.new_zeros(self.laws.n_params, n)] * self.laws.n_dims
-        several = [d for d in one.order if d in self.conditions and not fixed[d, 0]]
-        for d in several:
+        restricted = [d for d in one.order if d in self.conditions and not fixed[d, 0]]
+        for d in restricted:
             params[d] = one.params(x, present, d)
-            log_mass, found = self._restricted(d, params[d])
-            x[self.laws.entries[d]] = found.double()
+            log_mass, values = self._restricted(d, params[d])
+            x[self.laws.entries[d]] = values.double()
             present[d], mass = True, mass + log_mass.double()
         x, logp, _, after = one.propose(x, present, ~present, self._draw)
         if self.method == "network":
             return x, mass, mass + one.chain(x, fixed)
         if not self.conditions:
             return x, mass, mass
-        of_several = self.laws.log_prob(torch.stack(params, 1), x.to(like.dtype))[several].sum(0)
-        logw = logp - after - of_several.double() + mass
+        log_q_restricted = self.laws.log_prob(torch.stack(params, 1), x.to(like.dtype))[
+            restricted
+        ].sum(0)
+        logw = logp - after - log_q_restricted.double() + mass
         return x, logw, logw
 
     def _draw(self, d: int, params: Tensor) -> Tensor:
-        """A draw, of numbers and integers in float64."""
+        """A sample of column d, in float64 for floats and integers."""
         wide = not self.laws.cardinality[d]
         return self.laws.sample(d, params.double() if wide else params)
 
     def _restricted(self, d: int, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of the condition on column d, and a sample under it."""
         condition = self.conditions[d]
         if not condition.values:
             params = params.double()
@@ -315,14 +334,17 @@ class AnyOrder(MonteCarloDistribution):
 
     @torch.no_grad()
     def complete(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Events (n, D) with a draw, given the others, in the place of each missing cell (NaN), in
-        float64; and the effective sample size (n,) of the 16 candidates among which each row's draw is
-        chosen, or one where there is one."""
+        """Fill the missing cells (NaN) of events (n, D) with samples given the known cells, in
+        float64.
+
+        Also returns the effective sample size (n,) of the 16 candidates from which each row's
+        sample is chosen, or 1 if there is a single candidate.
+        """
         x = to_columns(value.double())
         present = self.laws.present(x)
         x = torch.where(x.isnan(), 0.0, x)
         out, size = x.clone(), x.new_ones(x.shape[1])
-        k = 1 if self.method == "network" else _PER_ROW
+        k = 1 if self.method == "network" else _CANDIDATES_PER_ROW
         rows = (~present).any(0).nonzero()[:, 0]
         for part in rows.split(max(1, self._orders[0].at_once // k)):
             if len(part):
@@ -333,12 +355,12 @@ class AnyOrder(MonteCarloDistribution):
         n = x.shape[1]
         x, present = x.repeat_interleave(k, 1), present.repeat_interleave(k, 1)
         logw = x.new_empty(n * k)
-        which = torch.randint(len(self.orders), (n * k,), device=x.device)
+        order_of_row = torch.randint(len(self.orders), (n * k,), device=x.device)
         for s, one in enumerate(self._orders):
-            rows = (which == s).nonzero()[:, 0]
+            rows = (order_of_row == s).nonzero()[:, 0]
             if len(rows):
-                there = present[:, rows]
-                x[:, rows], logp, _, after = one.propose(x[:, rows], there, ~there, self._draw)
+                known = present[:, rows]
+                x[:, rows], logp, _, after = one.propose(x[:, rows], known, ~known, self._draw)
                 logw[rows] = logp - after
         w = logw.view(n, k).t()
         chosen = torch.multinomial(w.softmax(0).t(), 1)[:, 0]
@@ -350,7 +372,9 @@ def _no_errors(score: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _difference(whole: Scores, given: Scores) -> Scores:
-    """log p(x) - log p(x_G): errors as if they were independent, the smaller effective sample size."""
+    """log p(x) - log p(x_G), with errors as if they were independent and the smaller effective sample
+    size.
+    """
     assert whole.exact is not None
     assert given.exact is not None
     std = torch.hypot(whole.std.double(), given.std.double())
@@ -360,8 +384,10 @@ def _difference(whole: Scores, given: Scores) -> Scores:
     )
 
 
-def _choose(logw: Tensor, n: int) -> Tensor:
-    """n of the candidates, each as often as its weight says to within one, in random order."""
+def _resample(logw: Tensor, n: int) -> Tensor:
+    """Systematic resampling: n indices of candidates in random order, each as often as its weight
+    says to within one.
+    """
     ends = logw.double().softmax(0).cumsum(0)
     steps = torch.arange(n, device=ends.device, dtype=ends.dtype)
     places = (steps + torch.rand((), device=ends.device, dtype=ends.dtype)) / n * ends[-1]
@@ -370,17 +396,19 @@ def _choose(logw: Tensor, n: int) -> Tensor:
 
 
 def _is_beyond(condition: Any, low: float, high: float) -> bool:
-    """Whether no value of a column of numbers between ``low`` and ``high`` is asked for."""
-    values = [v if isinstance(v, float) else v[1] for v in condition.values if _is_off(v)]
+    """Whether a condition allows no value between ``low`` and ``high`` in a column of floats or
+    integers.
+    """
+    values = [v if isinstance(v, float) else v[1] for v in condition.values if _is_not_atom(v)]
     if condition.atoms or len(values) < len(condition.values):
         return False
     first, last = (min(values), max(values)) if values else (condition.low, condition.high)
     return bool(first > high or last < low)
 
 
-def _is_off(value: Any) -> bool:
+def _is_not_atom(value: Any) -> bool:
     return isinstance(value, float) or value[0] == 0
 
 
-def _is_one(condition: Any) -> bool:
+def _is_single_value(condition: Any) -> bool:
     return len(condition.values) == 1

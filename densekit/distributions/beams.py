@@ -1,4 +1,4 @@
-"""Beam search: the likeliest strings of a next-token model, or nearly."""
+"""Beam search for the most probable strings of a next-token model."""
 
 import torch
 from torch import Tensor
@@ -14,29 +14,33 @@ def beam_search(
     n_beams: int,
     never: tuple[int, ...] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Strings found by keeping the ``n_beams`` likeliest beginnings at every step, best first.
+    """Search for the most probable strings by keeping the ``n_beams`` best partial strings at every
+    step.
 
-    Strings that have ended stay among the beams, and the search ends when all have. Log-masses are
-    compared as they are, without a reward for length. As many beams as there are strings of less than
-    full length find the best for certain; one beam takes the likeliest token each time.
+    Finished strings stay among the beams, and the search ends when all are finished.
+    Log-probabilities are compared without a correction for length. With as many beams as there are
+    strings of less than full length the result is the exact optimum; one beam is greedy search.
 
     Parameters
     ----------
     model : NextToken
     given : Tensor
-        What comes before, (n, P), as :class:`~densekit.distributions.sequence.NextToken` takes it.
+        The tokens before each string, (n, P), as in
+        :class:`~densekit.distributions.sequence.NextToken`.
     max_length : int
-        Tokens that a string may have; END is certain behind them.
+        Largest number of tokens of a string; after these END is certain.
     n_beams : int
+        Number of partial strings.
     never : tuple of int
-        Ids that no string may have. What mass they have is no other token's.
+        Ids that no string may contain. Their probability is not given to other tokens.
 
     Returns
     -------
     tokens : Tensor
-        Ids (n, n_beams, max_length + 1), closed by END and padded.
+        Ids (n, n_beams, max_length + 1), closed by END and padded, best first.
     log_prob : Tensor
-        Their log-masses, (n, n_beams); -inf, and tokens without a meaning, where strings are fewer.
+        Their log-probabilities (n, n_beams). It is -inf, with meaningless tokens, where fewer
+        strings exist.
 
     Examples
     --------
@@ -50,7 +54,7 @@ def beam_search(
     row = torch.arange(n, device=given.device)[:, None]
     tokens = given.new_zeros(n, b, max_length + 1)
     logits, state = model.start(given)
-    # At first all beams are the same, the empty beginning: one of them counts.
+    # All beams start with the empty string; only the first of them counts.
     total = logits.new_full((n, b), -torch.inf)
     total[:, 0] = 0
     of_beam = row.expand(n, b).flatten()
@@ -59,9 +63,10 @@ def beam_search(
     for t in range(max_length):
         logp = logits.log_softmax(-1)
         logp[:, list(never)] = -torch.inf
-        stay = torch.full_like(logp, -torch.inf)
-        stay[:, PADDING] = 0  # a string that has ended goes on with padding, at no cost
-        logp = torch.where(alive.flatten()[:, None], logp, stay).view(n, b, -1)
+        padded = torch.full_like(logp, -torch.inf)
+        # A finished string continues with padding, which has log-probability zero.
+        padded[:, PADDING] = 0
+        logp = torch.where(alive.flatten()[:, None], logp, padded).view(n, b, -1)
         total, best = (total[..., None] + logp).flatten(1).topk(b)
         beam, token = best // logp.shape[2], best % logp.shape[2]
         tokens, alive = tokens[row, beam], alive[row, beam] & (token > END)

@@ -1,4 +1,4 @@
-"""Columns one after another: a masked network and the laws of its columns as a Pyro distribution."""
+"""A masked autoregressive network and its column distributions as a Pyro distribution."""
 
 import math
 from collections.abc import Sequence
@@ -14,27 +14,28 @@ from densekit.transforms.columns import to_columns
 
 
 class Chain(TorchDistribution):
-    r"""The mean of S products of conditional laws, each in its own order of the columns.
+    r"""The average of S autoregressive densities, each with its own order of the columns.
 
     .. math:: p(x) = \frac{1}{S} \sum_{s=1}^S \prod_d
               p(x_{o_s(d)} \mid x_{o_s(1)}, \dots, x_{o_s(d-1)}, c)
 
-    Each product is one pass of the network, and normalized; so is their mean.
+    Each product is one pass of the network and is normalized; so is the average.
 
     Parameters
     ----------
     net : ManyMasks
-        Numbers for each column from the columns before it, under S masks.
+        Network that computes parameters of each column from the columns before it, under S masks.
     laws : ColumnLaws
-        What these numbers mean.
+        The column distributions with these parameters.
     context : Tensor, optional
         c, (\*batch_shape, C).
     masks : sequence of int, optional
-        Take these masks only.
+        Use only these masks.
 
     Notes
     -----
-    Event shape (E,), that of the laws; batch shape that of the context without its last axis, else ().
+    Event shape (E,), that of the laws. The batch shape is that of the context without its last
+    axis, or ().
 
     Examples
     --------
@@ -73,39 +74,41 @@ class Chain(TorchDistribution):
         return to_columns(self.context.expand(*batch_shape, self.context.shape[-1]))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of values (..., D), whose leading shape broadcasts with the batch shape."""
+        """Log-density of values (..., D); their leading shape broadcasts with the batch shape."""
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         x = to_columns(value.expand(*shape, value.shape[-1]))
-        read, context = self.laws.read_all(x), self._context(shape)
-        logp = [self.laws.log_prob(self.net(read, context, mask), x).sum(0) for mask in self.masks]
+        inputs, context = self.laws.read_all(x), self._context(shape)
+        logp = [
+            self.laws.log_prob(self.net(inputs, context, mask), x).sum(0) for mask in self.masks
+        ]
         if len(logp) == 1:
             return logp[0].reshape(shape)
         return (torch.stack(logp).logsumexp(0) - math.log(len(logp))).reshape(shape)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, D): each in one of the orders, at random."""
+        r"""Samples (\*sample_shape, \*batch_shape, D), each in a random one of the orders."""
         shape = torch.Size(sample_shape) + self.batch_shape
         n, context = shape.numel(), self._context(shape)
         orders = self.net.orders
-        like = self.net.net.last
-        x = like.new_empty(self.laws.n_entries, n)
-        which = torch.randint(len(self.masks), (n,), device=orders.device)
+        weight = self.net.net.last
+        x = weight.new_empty(self.laws.n_entries, n)
+        mask_of_row = torch.randint(len(self.masks), (n,), device=orders.device)
         for k, mask in enumerate(self.masks):
-            mine = (which == k).nonzero()[:, 0]
-            if len(mine):
-                given = None if context is None else context[:, mine]
-                x[:, mine] = self._draw(len(mine), given, mask)
+            rows = (mask_of_row == k).nonzero()[:, 0]
+            if len(rows):
+                given = None if context is None else context[:, rows]
+                x[:, rows] = self._draw(len(rows), given, mask)
         return x.t().reshape(*shape, self.laws.n_entries)
 
     def _draw(self, n: int, context: Tensor | None, mask: int) -> Tensor:
-        """Events (E, n) under one mask."""
+        """Sample events (E, n) under one mask."""
         laws = self.laws
         x = self.net.net.last.new_empty(laws.n_entries, n)
 
         def step(d: int, params: Tensor) -> Tensor:
             x[laws.entries[d]] = laws.sample(d, params)
-            return x[0]  # What the network reads comes of the event.
+            return x[0]  # This value is not used: the network reads the event itself.
 
         self.net.solve(step, n, context, lambda d, _: laws.read(d, x), mask)
         return x

@@ -1,4 +1,4 @@
-"""A density of noisy data whose draws have the noise taken off."""
+"""A density of noisy data whose samples are denoised."""
 
 from typing import Any, ClassVar
 
@@ -10,20 +10,25 @@ from densekit.distributions.montecarlo import MonteCarloDistribution
 
 
 class Denoised(MonteCarloDistribution):
-    r"""Draws y of a law of data plus Gaussian noise, each moved to what it was probably made of.
+    r"""Samples y of a density of noisy data, each replaced by the expected clean value.
 
     .. math:: \hat x = y + \sigma^2\, \nabla_y \log p(y) = E[x \mid y] \quad
               \text{where } y = x + \sigma \epsilon
 
-    Robbins (1956) and Miyasawa (1961), called Tweedie's formula. ``log_prob`` stays that of the
-    noisy law p, which is not the law of these draws: theirs is not known.
+    This is Tweedie's formula. ``log_prob`` remains that of the noisy density p. The density of the
+    denoised samples differs from it and is unknown.
 
     Parameters
     ----------
     noisy : TorchDistribution
-        p, whose score is differentiable in the value.
+        p, with a ``log_prob`` that is differentiable in the value.
     noise_std : float
-        The :math:`\sigma` in it.
+        The standard deviation :math:`\sigma` of the noise.
+
+    References
+    ----------
+    B. Efron. Tweedie's Formula and Selection Bias. JASA 2011.
+    https://doi.org/10.1198/jasa.2011.tm11181
 
     Examples
     --------
@@ -42,7 +47,7 @@ class Denoised(MonteCarloDistribution):
 
     @property
     def support(self) -> Any:
-        """That of the noisy law."""
+        """The support of the noisy density."""
         return self.noisy.support
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Denoised":
@@ -50,15 +55,15 @@ class Denoised(MonteCarloDistribution):
         return Denoised(self.noisy.expand(batch_shape), self.noise_std)
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-density of the noisy law; how far it is from that of the draws nobody knows: NaN."""
+        """Log-density of the noisy distribution. Its error as a score of the samples is unknown: NaN."""
         logp = self.noisy.log_prob(value)
         return logp, torch.full_like(logp, torch.nan)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draws of the noisy law, with the noise that is to be expected in each taken off."""
+        """Samples of the noisy distribution with the expected noise removed."""
         with torch.no_grad():
             y = self.noisy.sample(sample_shape)
         with torch.enable_grad():
             y = y.requires_grad_()
-            (slope,) = torch.autograd.grad(self.noisy.log_prob(y).sum(), y)
-        return y.detach() + self.noise_std**2 * slope
+            (gradient,) = torch.autograd.grad(self.noisy.log_prob(y).sum(), y)
+        return y.detach() + self.noise_std**2 * gradient

@@ -1,25 +1,28 @@
-r"""A distribution known by its scores under noise, sampled by Langevin dynamics, scored by an ODE.
+r"""Diffusions given by their scores, sampled by Langevin dynamics and scored by an ODE.
 
-With :math:`p_\sigma` the density of x plus noise :math:`N(0, \sigma^2 I)`, and its score
-:math:`s(x, \sigma) = \nabla_x \log p_\sigma(x)`, the ordinary differential equation
+Let :math:`p_\sigma` be the density of x plus noise :math:`N(0, \sigma^2 I)`, with the score
+:math:`s(x, \sigma) = \nabla_x \log p_\sigma(x)`. The ordinary differential equation
 
 .. math:: \frac{dx}{d\sigma} = -\sigma\, s(x, \sigma)
 
-carries :math:`p_\sigma` to every other level. In :math:`y = x / \sqrt{1 + \sigma^2}` and
-:math:`t = \log \sigma` it is
+transports :math:`p_\sigma` to every other level. In terms of :math:`y = x / \sqrt{1 + \sigma^2}`
+and :math:`t = \log \sigma` it is
 
 .. math:: \frac{dy}{dt} = v(y, t) = -\frac{\sigma^2}{\sqrt{1 + \sigma^2}}
-          \Big( s(x, \sigma) + \frac{x}{1 + \sigma^2} \Big),
+          \Big( s(x, \sigma) + \frac{x}{1 + \sigma^2} \Big).
 
-which stands still for white Gaussian data, and the change of variables gives the log-density
+The velocity v is zero for white Gaussian data. The change of variables gives the log-density
 
 .. math:: \log p_{\sigma_{\min}}(x) = \log N(y_T; 0, I)
           + \int \mathrm{tr} \frac{\partial v}{\partial y}\, dt - \frac{D}{2} \log(1 + \sigma_{\min}^2).
 
 References
 ----------
-Song & Ermon 2019, "Generative modeling by estimating gradients of the data distribution".
-Song et al. 2021, "Score-based generative modeling through stochastic differential equations".
+Y. Song and S. Ermon. Generative Modeling by Estimating Gradients of the Data Distribution. NeurIPS
+2019. https://arxiv.org/abs/1907.05600
+
+Y. Song et al. Score-Based Generative Modeling through Stochastic Differential Equations. ICLR
+2021. https://arxiv.org/abs/2011.13456
 """
 
 import math
@@ -36,29 +39,29 @@ from densekit.transforms.whitening import Whitening
 
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-_ROWS = 1 << 13
-"""Rows times tangents that the network sees at once when scoring."""
+_MAX_NETWORK_ROWS = 1 << 13
+"""Largest number of rows times tangents that the network evaluates at once when scoring."""
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Noise levels, and how densely the way between them is gone.
+    r"""Noise levels, and the steps of the samplers and the solver.
 
     Parameters
     ----------
     sigma_min, sigma_max : float
-        The least and the greatest level. Data should be about white, of variance one.
+        Smallest and largest noise level, for data that are approximately white with variance one.
     n_levels, n_langevin_steps, step_size
-        Annealed Langevin dynamics: geometric levels, steps at each, and their size eta in
-        :math:`x \\leftarrow x + \\eta \\sigma^2 s + \\sqrt{2 \\eta}\\, \\sigma\\, \\epsilon`.
+        Annealed Langevin dynamics: number of geometric levels, steps per level, and the step size
+        eta in :math:`x \leftarrow x + \eta \sigma^2 s + \sqrt{2 \eta}\, \sigma\, \epsilon`.
     predictor : bool
-        Whether a fall from one level to the next first removes noise by the reverse of the
-        diffusion, so that Langevin dynamics has to correct only (Song et al. 2021); without it each
-        level has to unlearn the spread of the one above, which takes many times the steps.
+        Take a step of the reverse diffusion to each next level, so that Langevin dynamics only
+        correct it (Song et al. 2021). Without it each level has to remove the additional noise of
+        the level before, which takes many times the steps.
     n_ode_steps : int
-        Steps of the ODE, equal in log sigma; even.
+        Number of ODE steps, equal in log sigma; even.
     sampler : {"langevin", "ode"}
-        How ``sample`` draws.
+        Algorithm of ``sample``.
     """
 
     sigma_min: float = 0.01
@@ -72,37 +75,37 @@ class NoiseSchedule:
 
 
 class Diffusion(MonteCarloDistribution):
-    r"""The distribution whose scores under noise are given.
+    r"""The distribution with given scores under noise.
 
-    ``log_prob`` follows the ODE by the classical Runge-Kutta rule on a fixed grid in log sigma and
-    sums the trace over the grid by the trapezoid rule. Fixed, and not adaptive: an adaptive solver
-    chooses its steps for the worst row of a batch, so a row's score would depend on its company.
-    The trace is :math:`D / k \sum_i q_i^\top (\partial v / \partial y) q_i` over k orthonormal
-    probes :math:`q_i`: unbiased for a random frame (Hutchinson 1989), exact when k = D.
+    ``log_prob`` solves the ODE by the classical Runge-Kutta method on a fixed grid in log sigma
+    and integrates the trace by the trapezoidal rule. An adaptive solver would choose its steps for
+    the worst row of a batch, and a row's score would depend on the other rows. The trace is
+    :math:`D / k \sum_i q_i^\top (\partial v / \partial y) q_i` with k orthonormal probes
+    :math:`q_i`, which is unbiased for random probes (Hutchinson 1989) and exact for k = D.
 
-    Its standard error has two parts. The probes' is that of k draws without replacement from the D
-    directions of a frame, :math:`D\, s_q \sqrt{(1 - k / D) / k}`, zero at k = D. The grid's is a
-    third of what leaving out every other node changes (Richardson): the Runge-Kutta path is of
-    fourth order and its error below the trapezoid rule's, which is of second. What the error does
-    not know is how far the given scores are from true ones.
+    The standard error has two parts. That of the probes is the error of k draws without
+    replacement from the D directions of a basis, :math:`D\, s_q \sqrt{(1 - k / D) / k}`, zero for
+    k = D. That of the grid is a third of the change when every other node is left out
+    (Richardson), because the Runge-Kutta method has order four and its error is smaller than that
+    of the trapezoidal rule. The standard error does not include the error of the given scores.
 
     Parameters
     ----------
     score : callable
-        (x (n, \*event_shape), sigma (1,), context (n, n_context) or None) to scores like x. Rows must
-        not see each other.
-    probes : Tensor
-        (k, D), orthonormal rows, k at most D; shared by all rows and all calls.
+        From x (n, \*event_shape), sigma (1,) and context (n, n_context) or None to scores like x.
+        Rows must be independent of each other.
+    probes : Tensor of shape (k, D)
+        Orthonormal rows, k at most D, shared by all rows and all calls.
     event_shape : torch.Size
     schedule : NoiseSchedule
     context : Tensor, optional
         (\*batch_shape, n_context).
     frame : Whitening, optional
-        Events are moved by it to the coordinates in which noise is added and scores are known.
+        Whitening of events, to the coordinates of the noise and the scores.
 
     Examples
     --------
-    Of a Gaussian the score is known: -x / (1 + sigma^2). The density is that of x plus noise.
+    The score of a Gaussian is -x / (1 + sigma^2). The density is that of x plus noise.
 
     >>> d = Diffusion(lambda x, sigma, _: -x / (1 + sigma**2), torch.eye(2), torch.Size([2]))
     >>> logp, error = d.log_prob_and_error(torch.zeros(2))
@@ -134,7 +137,7 @@ class Diffusion(MonteCarloDistribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Diffusion":
-        """The same distribution with a larger batch shape."""
+        """The distribution with its batch shape expanded."""
         batch_shape, context = torch.Size(batch_shape), self.context
         if context is not None:
             context = context.expand(*batch_shape, context.shape[-1])
@@ -151,12 +154,12 @@ class Diffusion(MonteCarloDistribution):
     # Scores.
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-density at the least noise level and its standard error, as the class describes."""
+        """Log-density at the smallest noise level, and its standard error."""
         lead = value.shape[: value.ndim - len(self.event_shape)]
         shape = torch.broadcast_shapes(lead, self.batch_shape)
         rows = value.expand(*shape, *self.event_shape).reshape(-1, *self.event_shape)
         context = self._contexts(shape)
-        step = max(1, _ROWS // (1 + len(self.probes)))
+        step = max(1, _MAX_NETWORK_ROWS // (1 + len(self.probes)))
         parts = [
             self._integrate(rows[i : i + step], None if context is None else context[i : i + step])
             for i in range(0, len(rows), step)
@@ -167,21 +170,21 @@ class Diffusion(MonteCarloDistribution):
         return logp, error
 
     def _integrate(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        plan, d, k = self.schedule, self.probes.shape[1], len(self.probes)
+        schedule, d, k = self.schedule, self.probes.shape[1], len(self.probes)
         inside = x.isfinite().flatten(1).all(1)
         x = torch.where(inside.reshape(-1, *(1,) * (x.ndim - 1)), x, 0.0)
-        t, h = _grid(plan, x)
+        t, h = _grid(schedule, x)
         x = x if self.frame is None else self.frame(x)
-        y = x / math.sqrt(1 + plan.sigma_min**2)
+        y = x / math.sqrt(1 + schedule.sigma_min**2)
         slope, trace = self._velocity_and_traces(y, t[0], context)
         traces = [trace]
-        for i in range(plan.n_ode_steps):
+        for i in range(schedule.n_ode_steps):
             y = self._step(y, t[i], h, context, slope)
             slope, trace = self._velocity_and_traces(y, t[i + 1], context)
             traces.append(trace)
         fine, coarse = _trapezoid(traces, h), _trapezoid(traces[::2], 2 * h)
         logp = -0.5 * y.square().flatten(1).sum(1) + d * fine.mean(1)
-        logp = logp - 0.5 * d * (math.log(2 * math.pi) + math.log1p(plan.sigma_min**2))
+        logp = logp - 0.5 * d * (math.log(2 * math.pi) + math.log1p(schedule.sigma_min**2))
         logp = logp if self.frame is None else logp + self.frame.log_det
         error = d / 3 * (fine - coarse).mean(1).abs()
         if k < d:
@@ -196,7 +199,7 @@ class Diffusion(MonteCarloDistribution):
     def _velocity_and_traces(
         self, y: Tensor, t: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """v (n, \\*event_shape) and q' (dv/dy) q for each probe, (n, k)."""
+        r"""The velocity v (n, \*event_shape) and q' (dv/dy) q for each probe, (n, k)."""
 
         def along(q: Tensor) -> tuple[Tensor, Tensor]:
             v, change = torch.func.jvp(  # type: ignore[misc]
@@ -205,7 +208,7 @@ class Diffusion(MonteCarloDistribution):
             return v, (change * q).flatten(1).sum(1)
 
         probes = self.probes.reshape(-1, *self.event_shape)
-        # The values do not depend on the probe, so vmap computes them once.
+        # The velocity does not depend on the probe, so vmap computes it once.
         both = torch.func.vmap(along, out_dims=(None, 1))(probes)  # type: ignore[arg-type]
         v, traces = both
         return v, traces
@@ -213,7 +216,7 @@ class Diffusion(MonteCarloDistribution):
     def _step(
         self, y: Tensor, t: Tensor, h: Tensor, context: Tensor | None, slope: Tensor | None = None
     ) -> Tensor:
-        """One step of the classical Runge-Kutta rule; ``slope`` is the velocity here, if known."""
+        """One step of the classical Runge-Kutta method; ``slope`` is the velocity at y, if known."""
         a = self._velocity(y, t, context) if slope is None else slope
         b = self._velocity(y + h / 2 * a, t + h / 2, context)
         c = self._velocity(y + h / 2 * b, t + h / 2, context)
@@ -224,13 +227,13 @@ class Diffusion(MonteCarloDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape)."""
+        r"""Samples (\*sample_shape, \*batch_shape, \*event_shape)."""
         shape = torch.Size([*sample_shape, *self.batch_shape])
         context = self._contexts(shape)
         noise = torch.randn(
             shape.numel(), *self.event_shape, dtype=self.probes.dtype, device=self.probes.device
         )
-        draw = self._langevin if self.schedule.sampler == "langevin" else self._follow_back
+        draw = self._langevin if self.schedule.sampler == "langevin" else self._solve_backward
         x = draw(noise, context)
         x = x if self.frame is None else self.frame.inverse(x)
         return x.reshape(*shape, *self.event_shape)
@@ -250,23 +253,23 @@ class Diffusion(MonteCarloDistribution):
         for above, sigma in zip([None, *levels], levels, strict=False):
             if above is not None and plan.predictor:
                 fall = above**2 - sigma**2
-                # Of the variances fall and fall (sigma / above)^2, right for data much wider and much
-                # narrower than the noise (Ho et al. 2020), the geometric mean.
+                # Ho et al. (2020) give two variances of this step: fall for data much wider than the
+                # noise, fall (sigma / above)^2 for data much narrower. This is their geometric mean.
                 x = move(x, above, fall, fall * sigma / above)
             drift = plan.step_size * sigma**2
             for _ in range(plan.n_langevin_steps):
                 x = move(x, sigma, drift, 2 * drift)
         return x + sigma**2 * self.score(x, sigma.reshape(1), context)
 
-    def _follow_back(self, y: Tensor, context: Tensor | None) -> Tensor:
-        """The ODE from the greatest level to the least."""
+    def _solve_backward(self, y: Tensor, context: Tensor | None) -> Tensor:
+        """Solve the ODE from the largest noise level to the smallest."""
         t, h = _grid(self.schedule, y)
         for i in range(self.schedule.n_ode_steps, 0, -1):
             y = self._step(y, t[i], -h, context)
         return math.sqrt(1 + self.schedule.sigma_min**2) * y
 
     def _contexts(self, shape: torch.Size) -> Tensor | None:
-        """One context for each row of a batch of that shape, (n, n_context)."""
+        """One context per row of a flattened batch of this shape, (n, n_context)."""
         if self.context is None:
             return None
         width = self.context.shape[-1]
@@ -274,7 +277,7 @@ class Diffusion(MonteCarloDistribution):
 
 
 def _grid(plan: NoiseSchedule, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Values of log sigma, from the least, and the step between them."""
+    """Nodes of log sigma in ascending order, and their distance."""
     ends = math.log(plan.sigma_min), math.log(plan.sigma_max)
     t = torch.linspace(*ends, plan.n_ode_steps + 1, dtype=like.dtype, device=like.device)
     return t, (t[-1] - t[0]) / plan.n_ode_steps

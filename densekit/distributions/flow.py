@@ -1,4 +1,4 @@
-"""A flow as a distribution: normal noise through an invertible transform."""
+"""Normalizing flows as distributions: normal noise through an invertible transform."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from densekit.transforms.whitening import Whitening
 
 
 class FlowDistribution(TorchDistribution):
-    r"""The law of x = T(z) for a normal z, standard unless a frame is given.
+    r"""The distribution of x = T(z) for normal z.
 
     .. math:: \log p(x) = \log N(T^{-1}(x); m, C) + \log|\det dT^{-1}/dx|
 
-    The same as ``TransformedDistribution(MultivariateNormal(m, C), [T])`` without its cache and
-    validation. Scores and samples are differentiable, in the value and in the weights.
+    It equals ``TransformedDistribution(MultivariateNormal(m, C), [T])`` without Pyro's cache and
+    validation. Scores and samples are differentiable in the value and in the weights.
 
     Parameters
     ----------
@@ -27,15 +27,16 @@ class FlowDistribution(TorchDistribution):
     context : Tensor, optional
         (\*batch_shape, C).
     like : Tensor, optional
-        Gives dtype and device; the transform's first parameter where not given.
+        Determines dtype and device; the first parameter of the transform by default.
     event_shape : sequence of int, optional
-        Shape of an event of D numbers, of an image for example; (D,) where not given.
+        Shape of an event of D numbers, for example of an image; (D,) by default.
     frame : Whitening, optional
-        Where z is standard normal: its mean is m, its covariance C.
+        Whitening of z, which holds its mean m and covariance C; standard normal by default.
 
     Notes
     -----
-    Event shape (D,) or ``event_shape``; batch shape that of the context without its last axis, else ().
+    Event shape (D,) or ``event_shape``. The batch shape is that of the context without its last
+    axis, or ().
 
     Examples
     --------
@@ -82,11 +83,11 @@ class FlowDistribution(TorchDistribution):
         return to_columns(self.context.expand(*batch_shape, self.context.shape[-1]))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape), differentiable in the weights."""
+        r"""Samples (\*sample_shape, \*batch_shape, \*event_shape), differentiable in the weights."""
         return self.rsample_and_log_prob(sample_shape)[0]
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
-        """Draws and their log-density, from one pass; both are differentiable in the weights."""
+        """Samples and their log-densities from one pass, both differentiable in the weights."""
         shape = torch.Size(sample_shape) + self.batch_shape
         z = torch.randn(
             shape.numel(),
@@ -95,18 +96,19 @@ class FlowDistribution(TorchDistribution):
             device=self._like.device,
         ).t()
         x, ladj = self.transform.to_data(self._colored(z), self._context(shape))
-        logp = _standard(z, self._log_det - ladj)
+        logp = _standard_normal_log_prob(z, self._log_det - ladj)
         return to_rows(x, shape).reshape(shape + self.event_shape), logp.reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of values (..., \\*event_shape), whose leading shape broadcasts with the batch
-        shape."""
+        r"""Log-density of values (..., \*event_shape); their leading shape broadcasts with the batch
+        shape.
+        """
         lead = value.shape[: value.ndim - len(self.event_shape)]
         shape = torch.broadcast_shapes(lead, self.batch_shape)
         rows = value.reshape(*lead, self.transform.n_features)
         x = to_columns(rows.expand(*shape, rows.shape[-1]))
         z, ladj = self.transform.to_noise(x, self._context(shape))
-        return _standard(self._white(z), ladj + self._log_det).reshape(shape)
+        return _standard_normal_log_prob(self._white(z), ladj + self._log_det).reshape(shape)
 
     @property
     def _log_det(self) -> Tensor | float:
@@ -119,21 +121,21 @@ class FlowDistribution(TorchDistribution):
         return z if self.frame is None else self.frame.columns_inverse(z)
 
 
-def _standard(z: Tensor, ladj: Tensor) -> Tensor:
+def _standard_normal_log_prob(z: Tensor, ladj: Tensor) -> Tensor:
     """log N(z; 0, I) + log|dz/dx|, (N,), of noise (D, N)."""
     norm = 0.5 * math.log(2 * math.pi) * len(z)
     return torch.sub(ladj, (z * z).sum(0), alpha=0.5).sub(norm)
 
 
 class FlowModule(nn.Module):
-    """A network that is a flow: called with the context, (n, C) or None, it gives its distribution.
+    """A module whose call with a context (n, C) or None returns a :class:`FlowDistribution`.
 
     Parameters
     ----------
     transform : ColumnTransform
         Noise to data, usually a :class:`~densekit.transforms.columns.Stack`.
     event_shape : sequence of int, optional
-        Shape of an event; (D,) where not given.
+        Shape of an event; (D,) by default.
     """
 
     frame: Whitening | None
@@ -154,24 +156,27 @@ class FlowModule(nn.Module):
         fixed: Sequence[int] = (),
         weights: Tensor | None = None,
     ) -> None:
-        """Give z the mean and the shrunken covariance of what the transform makes of rows (n, D).
+        """Give z the mean and the shrunken covariance of the transformed rows (n, D).
 
-        A transform that begins as the identity or as a rotation then begins as the Gaussian of the
-        rows. Columns ``fixed`` of z stay standard normal."""
-        given = None if context is None else to_columns(context)
-        z = to_rows(self.transform.to_noise(to_columns(rows), given)[0], rows.shape[:-1])
+        A flow whose transform is initially the identity or a rotation then starts as the Gaussian
+        of the rows. The columns ``fixed`` of z stay standard normal.
+        """
+        columns_of_context = None if context is None else to_columns(context)
+        z = to_rows(
+            self.transform.to_noise(to_columns(rows), columns_of_context)[0], rows.shape[:-1]
+        )
         self.frame = Whitening(self.transform.n_features).to(rows)
         self.frame.fit(z, fixed, weights)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
-        """Event shape (D,) or ``event_shape``, batch shape () or (n,)."""
+        """Return the distribution: event shape (D,) or ``event_shape``, batch shape () or (n,)."""
         return FlowDistribution(
             self.transform, context, event_shape=self.event_shape, frame=self.frame
         )
 
 
 def _expect_frame(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
-    """Weights that were learned from a start have a frame; others, of older files or of images, none."""
+    """Create the whitening of z if the loaded state has one; older files and images have none."""
     if isinstance(module, FlowModule) and f"{prefix}frame.loc" in state and module.frame is None:
         like = next(module.parameters())
         module.frame = Whitening(module.transform.n_features).to(like)

@@ -1,4 +1,4 @@
-"""Distributions that can be drawn from and not scored: noise through a network."""
+"""Implicit distributions, which can be sampled but have no computable density."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,18 +10,18 @@ from torch.distributions import constraints
 
 
 class Implicit(TorchDistribution):
-    r"""The distribution of :math:`x = G(z)`, z standard normal, for any map G.
+    r"""The distribution of :math:`x = G(z)` for standard normal z and any map G.
 
     Parameters
     ----------
     generator : callable
-        G: z (..., \*batch_shape, L) to x (..., \*batch_shape, \*event_shape).
-    like : Tensor
-        (L,), whose width, dtype and device z has.
+        G, from z (..., \*batch_shape, L) to x (..., \*batch_shape, \*event_shape).
+    like : Tensor of shape (L,)
+        Determines the width, dtype and device of z.
     event_shape : torch.Size
         Shape of x.
     batch_shape : torch.Size
-        () or that of the context on which the generator is conditioned.
+        () or the batch shape of the context on which the generator is conditioned.
 
     Examples
     --------
@@ -45,21 +45,23 @@ class Implicit(TorchDistribution):
 
     @property
     def support(self) -> Any:
-        """Real numbers: what else G reaches is not known."""
+        """Real numbers, since the range of G is unknown."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Implicit":
-        """The same distribution with a larger batch shape."""
+        """The distribution with its batch shape expanded."""
         return Implicit(self.generator, self.like, self.event_shape, torch.Size(batch_shape))
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, \\*event_shape), differentiable in G."""
+        r"""Samples (\*sample_shape, \*batch_shape, \*event_shape), differentiable in the parameters of
+        G.
+        """
         shape = (*sample_shape, *self.batch_shape, *self.like.shape)
         z = torch.randn(shape, dtype=self.like.dtype, device=self.like.device)
         return self.generator(z)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """There is none.
+        """Not available.
 
         Raises
         ------
@@ -67,6 +69,6 @@ class Implicit(TorchDistribution):
             Always.
         """
         raise NotImplementedError(
-            "noise pushed through a network has no density that can be computed: compare draws "
-            "instead (densekit.metrics), or fit a model that scores (densekit.capabilities tells)"
+            "the output of a generator network has no computable density: compare samples instead "
+            "(densekit.metrics), or fit a model with scores (see densekit.capabilities)"
         )

@@ -1,4 +1,4 @@
-"""Kernel densities: a mixture of one kernel around every point, scored tile by tile."""
+"""Kernel density estimates as distributions, scored in tiles that fit into the cache."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,16 +12,16 @@ KERNELS = ("gaussian", "epanechnikov", "tophat")
 
 
 def tile_shape(device: torch.device) -> tuple[int, int]:
-    """Rows and columns of a tile: what a core's second-level cache holds, or what fills a GPU."""
+    """Number of rows and columns of a tile: what fits into a core's level-2 cache, or fills a GPU."""
     return (64, 2048) if device.type == "cpu" else (2048, 8192)
 
 
-_FAR_PAIRS = 2**22
-"""Pairs whose distances are taken at a time."""
+_MAX_FAR_PAIRS = 2**22
+"""Largest number of pairs whose distances are computed at once."""
 
 
 def log_normalizer(kernel: str, n_dims: int) -> float:
-    """Minus the log of the integral over the whole space of the kernel of bandwidth one."""
+    """Minus the logarithm of the integral of the kernel with bandwidth one."""
     if kernel == "gaussian":
         return -0.5 * n_dims * math.log(2 * math.pi)
     log_ball = 0.5 * n_dims * math.log(math.pi) - math.lgamma(0.5 * n_dims + 1)
@@ -29,15 +29,17 @@ def log_normalizer(kernel: str, n_dims: int) -> float:
 
 
 class Tiles:
-    """The table ``-|x - y|^2 / 2`` of two sets of points, tile by tile in one piece of memory.
+    r"""The matrix ``-|x - y|^2 / 2`` of two sets of points, computed tile by tile in one block of
+    memory.
 
-    One matrix product per tile, :math:`[x, 1, -|x|^2/2] \\cdot [y, -|y|^2/2, 1]`, gives the whole
-    exponent. Where points lie so far out that it would cancel, differences are taken instead.
+    One matrix product per tile, :math:`[x, 1, -|x|^2/2] \cdot [y, -|y|^2/2, 1]`, gives all
+    entries. Where points are so far from the origin that it would cancel, distances are computed
+    from differences instead.
 
     Parameters
     ----------
-    points : Tensor, shape (n, D)
-        The columns of the table.
+    points : Tensor of shape (n, D)
+        The points y, one per column of the matrix.
     """
 
     def __init__(self, points: Tensor):
@@ -50,18 +52,18 @@ class Tiles:
         self.cancels = torch.finfo(points.dtype).eps * furthest > tolerance
 
     def left(self, rows: Tensor, shift: Tensor | None = None) -> Tensor:
-        """The rows' factor, (m, D + 2); ``shift`` (m,) is added to the exponents of its row."""
+        """The left factor (m, D + 2) of the rows; ``shift`` (m,) is added to the entries of each row."""
         half = -0.5 * rows.square().sum(1)
         half = half if shift is None else half + shift
         return torch.cat([rows, torch.ones_like(half)[:, None], half[:, None]], 1)
 
     def differences(self, rows: Tensor, points: Tensor) -> Tensor:
-        """The exponents without cancellation, (m, n): several times slower."""
+        """The entries (m, n) without cancellation, which takes several times as long."""
         distance = torch.cdist(rows, points, compute_mode="donot_use_mm_for_euclid_dist")
         return distance.square().mul(-0.5)
 
     def dense(self, rows: Tensor) -> Tensor:
-        """The whole table at once, (m, n): for a few rows whose gradient is wanted."""
+        """The whole matrix (m, n), for rows whose gradient is needed."""
         if self.cancels:
             return self.differences(rows, self.points)
         return self.left(rows) @ self._right.T
@@ -69,23 +71,23 @@ class Tiles:
     def walk(
         self, rows: Tensor, shift: Tensor | None = None
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Yield (rows, columns, exponents); the exponents are overwritten by the next tile."""
+        """Yield (rows, columns, entries) of each tile. The next tile overwrites the entries."""
         height, width = tile_shape(rows.device)
         left = self.left(rows, shift)
         memory = rows.new_empty(height * width)
         for top in range(0, len(rows), height):
-            high = slice(top, min(top + height, len(rows)))
+            rows_of_tile = slice(top, min(top + height, len(rows)))
             for start in range(0, len(self.points), width):
-                wide = slice(start, min(start + width, len(self.points)))
-                shape = (high.stop - top, wide.stop - start)
+                columns_of_tile = slice(start, min(start + width, len(self.points)))
+                shape = (rows_of_tile.stop - top, columns_of_tile.stop - start)
                 tile = memory[: shape[0] * shape[1]].view(shape)
                 if self.cancels:
-                    tile.copy_(self.differences(rows[high], self.points[wide]))
+                    tile.copy_(self.differences(rows[rows_of_tile], self.points[columns_of_tile]))
                     if shift is not None:
-                        tile += shift[high, None]
+                        tile += shift[rows_of_tile, None]
                 else:
-                    torch.mm(left[high], self._right[wide].T, out=tile)
-                yield high, wide, tile
+                    torch.mm(left[rows_of_tile], self._right[columns_of_tile].T, out=tile)
+                yield rows_of_tile, columns_of_tile, tile
 
 
 def _sum(tile: Tensor, weights: Tensor | None) -> Tensor:
@@ -109,8 +111,10 @@ KERNEL_SUMS: dict[str, Callable[..., Tensor]] = {
     "epanechnikov": _parabola,
     "tophat": _count,
 }
-"""From a tile of ``-u^2 / 2``, which may be overwritten, and weights of its columns, which may be None,
-to its rows' sums of the kernel."""
+"""Functions that map a tile of ``-u^2 / 2`` to the sums of the kernel over its columns.
+
+They may overwrite the tile. A second argument weights the columns; None weights them equally.
+"""
 
 
 class KernelDistribution(TorchDistribution):
@@ -120,22 +124,27 @@ class KernelDistribution(TorchDistribution):
                W = \sum_{i=1}^n w_i, \qquad
                K(u) \propto e^{-|u|^2/2},\; (1 - |u|^2)_+ \text{ or } 1[|u| < 1]
 
-    Scores cost one matrix product and one exponential per pair, in tiles that stay in cache:
-    memory does not grow with the number of rows or points. Rows that need gradients take the same
-    sums through autograd, with n numbers per row. Rows whose sum underflows are summed again
-    relative to their nearest point, so Gaussian tails are right as far out as they are finite.
+    A score costs one matrix product and one exponential per pair, in tiles that fit into the
+    cache, so that memory does not grow with the number of rows or points. Rows with gradients use
+    autograd and n numbers per row. Rows whose sum underflows are summed again relative to their
+    nearest point, so that Gaussian tails are correct wherever they are finite.
 
     Parameters
     ----------
-    points : Tensor, shape (n, D)
+    points : Tensor of shape (n, D)
     bandwidth : float
         h: the standard deviation of the Gaussian kernel, the radius of the other two.
     kernel : {"gaussian", "epanechnikov", "tophat"}
-    weights : Tensor, shape (n,), optional
-        w, positive; all points weigh the same unless given.
-    scale_tril : Tensor, shape (D, D), optional
-        L, lower triangular: the points are those of L^-1 x, so that a Gaussian kernel has the covariance
-        :math:`h^2 L L^T`. The identity unless given.
+    weights : Tensor of shape (n,), optional
+        Positive weights w; equal by default.
+    scale_tril : Tensor of shape (D, D), optional
+        Lower triangular factor L: the points are those of L^-1 x, so that a Gaussian kernel has the
+        covariance :math:`h^2 L L^T`. The identity by default.
+
+    Raises
+    ------
+    ValueError
+        If an argument has the wrong shape or value.
 
     Examples
     --------
@@ -165,7 +174,7 @@ class KernelDistribution(TorchDistribution):
             raise ValueError(f"bandwidth={bandwidth!r}: must be greater than 0")
         if weights is not None and (weights.shape != points.shape[:1] or not (weights > 0).all()):
             raise ValueError(
-                f"weights: must be {len(points)} positive numbers, one a point, got shape "
+                f"weights: must be {len(points)} positive numbers, one per point, got shape "
                 f"{tuple(weights.shape)}"
             )
         self.points, self.bandwidth, self.kernel = points, float(bandwidth), kernel
@@ -181,7 +190,7 @@ class KernelDistribution(TorchDistribution):
         super().__init__(Size(), Size((n_dims,)), validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density, (\\*sample_shape,); -inf beyond the reach of a compact kernel."""
+        r"""Log-density (\*sample_shape,); -inf outside the reach of a compact kernel."""
         rows = value.to(self.points.dtype).reshape(-1, self.event_shape[0])
         if self.scale_tril is not None:
             rows = torch.linalg.solve_triangular(self.scale_tril, rows.T, upper=False).T
@@ -194,7 +203,7 @@ class KernelDistribution(TorchDistribution):
         return self._log_sum(self._tiles.dense(rows))
 
     def _log_sum(self, exponents: Tensor) -> Tensor:
-        """The log of each row's sum of the kernel, from the whole table ``-u^2 / 2``."""
+        """Logarithm of each row's sum of the kernel, from the whole matrix ``-u^2 / 2``."""
         if self.kernel == "gaussian":
             logs = exponents if self.weights is None else exponents + self.weights.log()
             return logs.logsumexp(1)
@@ -206,13 +215,13 @@ class KernelDistribution(TorchDistribution):
     def _blocked(self, rows: Tensor) -> Tensor:
         total = self._sum(rows)
         log_sum = total.log()
-        # Far from the origin the product of a tile has lost its digits, and near the smallest float a
-        # Gaussian sum has: there distances are taken, and sums relative to the nearest point.
+        # Far from the origin the matrix product loses precision, and near the smallest float a Gaussian
+        # sum does. Such rows are computed from differences and relative to their nearest point.
         info = torch.finfo(rows.dtype)
         far = info.eps * 0.5 * rows.square().sum(1) > self._tiles.tolerance
         if self.kernel == "gaussian":
             far |= ~(total >= info.tiny * 1e20)
-        for index in far.nonzero()[:, 0].split(max(1, _FAR_PAIRS // len(self.points))):
+        for index in far.nonzero()[:, 0].split(max(1, _MAX_FAR_PAIRS // len(self.points))):
             log_sum[index] = self._log_sum(
                 self._tiles.differences(rows[index], self._tiles.points)
             )
@@ -221,18 +230,21 @@ class KernelDistribution(TorchDistribution):
     def _sum(self, rows: Tensor) -> Tensor:
         total = rows.new_zeros(len(rows))
         reduce = KERNEL_SUMS[self.kernel]
-        for high, wide, tile in self._tiles.walk(rows):
-            total[high] += reduce(tile, None if self.weights is None else self.weights[wide])
+        for rows_of_tile, columns_of_tile, tile in self._tiles.walk(rows):
+            total[rows_of_tile] += reduce(
+                tile, None if self.weights is None else self.weights[columns_of_tile]
+            )
         return total
 
     def sample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
-        """Rows (\\*sample_shape, D): a point drawn at random, moved by a draw from the kernel."""
+        r"""Samples (\*sample_shape, D): a random point plus a draw from the kernel."""
         with torch.no_grad():
             shape = self._extended_shape(Size(sample_shape))
-            index = self._draw(shape[:-1])
+            index = self._sample_indices(shape[:-1])
             noise = torch.randn(shape, dtype=self.points.dtype, device=self.points.device)
             if self.kernel != "gaussian" and self.event_shape[0]:
-                # Any direction; |u|^2 is Beta(D/2, 1) in a ball, Beta(D/2, 2) under a parabola.
+                # The direction is uniform, and |u|^2 is Beta(D/2, 1) in a ball and Beta(D/2, 2) under
+                # the Epanechnikov kernel.
                 half = noise.new_tensor(0.5 * self.event_shape[0])
                 tail = noise.new_tensor(2.0 if self.kernel == "epanechnikov" else 1.0)
                 square = torch.distributions.Beta(half, tail).sample(shape[:-1])
@@ -240,11 +252,11 @@ class KernelDistribution(TorchDistribution):
             rows = self.points[index] + self.bandwidth * noise
             return rows if self.scale_tril is None else rows @ self.scale_tril.T
 
-    def _draw(self, shape: Size) -> Tensor:
-        """Places of points, drawn by their weights."""
+    def _sample_indices(self, shape: Size) -> Tensor:
+        """Indices of points, drawn with probabilities proportional to the weights."""
         if self.weights is None:
             return torch.randint(len(self.points), shape, device=self.points.device)
-        # By their sums: torch.multinomial takes 2^24 points at most.
+        # Cumulative sums are used because torch.multinomial is limited to 2^24 points.
         sums = self.weights.double().cumsum(0)
         place = torch.rand(shape, dtype=torch.float64, device=sums.device) * sums[-1]
         return torch.searchsorted(sums, place, right=True).clamp_max(len(sums) - 1)

@@ -1,4 +1,4 @@
-"""The logistic distribution, where a difference of its distribution function is a mass."""
+"""Probabilities of intervals under the logistic distribution."""
 
 import torch
 from torch import Tensor
@@ -6,20 +6,24 @@ from torch.nn.functional import logsigmoid
 
 
 def log_mass_between(a: Tensor, b: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    r"""Log-mass of a standard logistic between two ends.
+    r"""Log-probability of an interval (a, b) under the standard logistic distribution.
 
     .. math:: \log(F(b) - F(a)) = \log F(b) + \log F(-a) + \log(1 - e^{a - b})
 
-    which is no difference of nearly equal numbers, however far out or near each other the ends are.
+    The right-hand side has no cancellation, neither far out nor for short intervals.
 
     Parameters
     ----------
     a, b : Tensor
-        Ends.
+        Ends of the interval.
     gap : Tensor
-        b - a, as the caller knows it without having subtracted.
+        b - a, computed by the caller without subtraction.
     first, last : Tensor of bool
-        Where a is minus infinity, and where b is infinity, whatever they say.
+        Where the interval extends to minus infinity and to infinity, whatever ``a`` and ``b`` are.
+
+    Returns
+    -------
+    Tensor
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Mixtures of normals: every component scored by one matrix product over quadratic features."""
+"""Mixtures of normals, scored by one matrix product over quadratic features."""
 
 import math
 from collections.abc import Iterator
@@ -10,31 +10,34 @@ from torch import Size, Tensor
 
 _LOG_2PI = math.log(2 * math.pi)
 _QUADRATIC_ERROR = 1e-7
-"""Nats that the quadratic form may lose to cancellation before the triangular form is taken."""
-MOST_PRODUCTS = 64
-"""Columns beyond which products of columns would fill the memory faster than they save work."""
+"""Largest error of the quadratic form in nats; beyond it the triangular form is used."""
+MAX_PRODUCT_COLUMNS = 64
+"""Number of columns up to which products of columns are faster; beyond it they need too much memory."""
 
 
 def block_length(width: int, device: torch.device) -> int:
-    """Rows per block when each needs ``width`` numbers: a core's cache, or a piece of a GPU."""
+    """Number of rows per block if each needs ``width`` numbers: what fits into a core's cache or a
+    part of a GPU.
+    """
     entries, least = (2**18, 64) if device.type == "cpu" else (2**26, 4096)
     return max(least, entries // max(1, width) // 64 * 64)
 
 
 def n_features(n_dims: int, full: bool) -> int:
-    """Height of :func:`quadratic_features`."""
+    """Number of rows of :func:`quadratic_features`."""
     return 1 + n_dims + (n_dims * (n_dims + 1) // 2 if full else n_dims)
 
 
 def is_wide(n_dims: int, full: bool) -> bool:
-    """Whether rows have too many columns for :func:`quadratic_features` to pay."""
-    return full and n_dims > MOST_PRODUCTS
+    """Whether rows have too many columns for :func:`quadratic_features`."""
+    return full and n_dims > MAX_PRODUCT_COLUMNS
 
 
 def quadratic_features(x: Tensor, full: bool, out: Tensor | None = None) -> Tensor:
-    """One, x, and its squares or (``full``) its products :math:`x_i x_j, i \\le j`: (F, n).
+    r"""One, x, and the squares of x, or with ``full`` the products :math:`x_i x_j, i \le j`: (F, n).
 
-    Rows of ``x`` (n, D) become columns, so that element-wise work runs along them.
+    Rows of ``x`` (n, D) become columns, so that elementwise operations run along contiguous
+    memory.
     """
     n, n_dims = x.shape
     if out is None:
@@ -53,7 +56,7 @@ def quadratic_features(x: Tensor, full: bool, out: Tensor | None = None) -> Tens
 
 
 def symmetric(packed: Tensor, n_dims: int) -> Tensor:
-    """The products' sums (..., D (D + 1) / 2) as matrices (..., D, D)."""
+    """Symmetric matrices (..., D, D) from their upper triangles (..., D (D + 1) / 2)."""
     i, j = torch.triu_indices(n_dims, n_dims, device=packed.device)
     out = packed.new_empty(*packed.shape[:-1], n_dims, n_dims)
     out[..., i, j] = packed
@@ -62,19 +65,20 @@ def symmetric(packed: Tensor, n_dims: int) -> Tensor:
 
 
 class NormalScores:
-    """The log-densities, weights included, of many normals at once.
+    r"""Log-densities of many normals at once, weights included.
 
-    .. math::  \\log w_k N(x; \\mu_k, L_k L_k^T) = c_k \\cdot \\phi(x)
-               = a_k - \\tfrac12 |L_k^{-1} x - L_k^{-1} \\mu_k|^2
+    .. math::  \log w_k N(x; \mu_k, L_k L_k^T) = c_k \cdot \phi(x)
+               = a_k - \tfrac12 |L_k^{-1} x - L_k^{-1} \mu_k|^2
 
-    The first is one product with the quadratic features. To cancellation
-    it loses about :math:`\\epsilon |x|^2 / \\lambda_{\\min}`; the second serves where that shows.
+    The first form is one matrix product with the quadratic features. It loses about
+    :math:`\epsilon |x|^2 / \lambda_{\min}` to cancellation; the second form is used where that
+    matters.
 
     Parameters
     ----------
-    log_weights : Tensor, shape (K,)
-    loc : Tensor, shape (K, D)
-    scale : Tensor, shape (K, D) or (K, D, D)
+    log_weights : Tensor of shape (K,)
+    loc : Tensor of shape (K, D)
+    scale : Tensor of shape (K, D) or (K, D, D)
         Standard deviations, or lower triangular factors of the covariances.
     """
 
@@ -84,7 +88,7 @@ class NormalScores:
         self.wide = is_wide(n_dims, self.full)
         if self.full:
             eye = torch.eye(n_dims, dtype=loc.dtype, device=loc.device)
-            # Row after row, for one product with all components.
+            # Contiguous, so that one product serves all components.
             self.whiten = torch.linalg.solve_triangular(scale, eye, upper=False).contiguous()
             log_det = scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
             self.white_loc = (self.whiten @ loc[..., None])[..., 0]
@@ -95,10 +99,10 @@ class NormalScores:
         if not self.wide:
             self.coefficients = self._coefficients()
         # The sum of the precision's eigenvalues bounds the largest of them.
-        self._sharpest = self.whiten.square().flatten(1).sum(1).max()
+        self._max_precision = self.whiten.square().flatten(1).sum(1).max()
 
     def _coefficients(self) -> Tensor:
-        """What the quadratic form multiplies the features with, (K, F)."""
+        """Coefficients of the features in the quadratic form, (K, F)."""
         norm = self.constant - 0.5 * self.white_loc.square().sum(-1)
         if not self.full:
             linear, square = self.white_loc * self.whiten, -0.5 * self.whiten.square()
@@ -110,15 +114,15 @@ class NormalScores:
         return torch.cat([norm[:, None], linear, square], 1)
 
     def cancels(self, x: Tensor) -> bool:
-        """Whether rows ``x`` (n, D) lie too far out for the quadratic form."""
+        """Whether rows ``x`` (n, D) are too far from the origin for the quadratic form."""
         if not x.numel():
             return False
-        error = torch.finfo(x.dtype).eps * x.square().sum(1).max() * self._sharpest
+        error = torch.finfo(x.dtype).eps * x.square().sum(1).max() * self._max_precision
         tolerance = _QUADRATIC_ERROR if x.dtype == torch.float64 else 1e3 * _QUADRATIC_ERROR
         return not bool(error < tolerance)
 
     def triangular(self, x: Tensor) -> Tensor:
-        """(K, n) by the second form, at any distance."""
+        """Scores (K, n) by the second form, which is precise everywhere."""
         if not self.full:
             z = self.whiten[..., None] * x.T - self.white_loc[..., None]
         else:
@@ -128,12 +132,15 @@ class NormalScores:
         return self.constant[:, None] - 0.5 * z.square().sum(1)
 
     def quadratic(self, features: Tensor) -> Tensor:
-        """(K, n) by the first form, from the features (F, n)."""
+        """Scores (K, n) by the first form, from the features (F, n)."""
         return self.coefficients @ features
 
     def blocks(self, x: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        """Yield (slice of the rows, their scores (K, n) by the form that is right there, their
-        features (F, n)); the next block overwrites the features, wide rows have None."""
+        """Yield (slice of the rows, scores (K, n), features (F, n)) of each block.
+
+        The scores use the form that is precise for the block. The next block overwrites the
+        features, which are None for wide rows.
+        """
         k, n_dims = self.loc.shape
         if self.wide:
             start, length = 0, max(512, block_length(2 * k * n_dims, x.device))
@@ -161,16 +168,21 @@ class NormalScores:
 class NormalMixture(TorchDistribution):
     r"""A mixture of normals over vectors, :math:`p(x) = \sum_k w_k N(x; \mu_k, \Sigma_k)`.
 
-    Scores of rows without gradients are taken in blocks that stay in cache, so that memory does
-    not grow with their number; with gradients, through autograd.
+    Rows without gradients are scored in blocks that fit into the cache, so that memory does not
+    grow with their number. Rows with gradients use autograd.
 
     Parameters
     ----------
-    weights : Tensor, shape (K,)
+    weights : Tensor of shape (K,)
         Positive; they are normalized.
-    loc : Tensor, shape (K, D)
-    scale : Tensor, shape (K, D) or (K, D, D)
+    loc : Tensor of shape (K, D)
+    scale : Tensor of shape (K, D) or (K, D, D)
         Standard deviations, or lower triangular factors of the covariances.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match.
 
     Examples
     --------
@@ -200,11 +212,11 @@ class NormalMixture(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mixture's mean, (D,)."""
+        """Mean of the mixture, (D,)."""
         return self.weights @ self.loc
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density, (\\*sample_shape,)."""
+        r"""Log-density, (\*sample_shape,)."""
         x = value.to(self.loc.dtype).reshape(-1, self.event_shape[0])
         if value.requires_grad and torch.is_grad_enabled():
             logp = self._scores.triangular(x).logsumexp(0)
@@ -215,7 +227,7 @@ class NormalMixture(TorchDistribution):
         return logp.reshape(value.shape[:-1])
 
     def log_joint(self, value: Tensor) -> Tensor:
-        """:math:`\\log w_k + \\log N(x; \\mu_k, \\Sigma_k)` of each component, (\\*sample_shape, K)."""
+        r""":math:`\log w_k + \log N(x; \mu_k, \Sigma_k)` for each component, (\*sample_shape, K)."""
         x = value.to(self.loc.dtype).reshape(-1, self.event_shape[0])
         joint = x.new_empty(len(x), len(self.weights))
         for piece, scores, _ in self._scores.blocks(x):
@@ -223,19 +235,19 @@ class NormalMixture(TorchDistribution):
         return joint.reshape(*value.shape[:-1], len(self.weights))
 
     def sample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
-        """Rows (\\*sample_shape, D)."""
+        r"""Samples (\*sample_shape, D)."""
         with torch.no_grad():
             shape = self._extended_shape(Size(sample_shape))
             x = torch.randn(
                 shape[:-1].numel(), shape[-1], dtype=self.loc.dtype, device=self.loc.device
             )
-            # torch.multinomial draws at least one.
-            which = torch.multinomial(self.weights, max(1, len(x)), replacement=True)[: len(x)]
-            # One component at a time: a factor gathered for every row would fill the memory.
+            # torch.multinomial cannot draw zero samples.
+            component = torch.multinomial(self.weights, max(1, len(x)), replacement=True)[: len(x)]
+            # Components are processed one by one, because a matrix per row would need too much memory.
             for k in range(len(self.weights)):
-                mine = (which == k).nonzero()[:, 0]
+                rows = (component == k).nonzero()[:, 0]
                 scaled = (
-                    x[mine] @ self.scale[k].T if self._scores.full else x[mine] * self.scale[k]
+                    x[rows] @ self.scale[k].T if self._scores.full else x[rows] * self.scale[k]
                 )
-                x[mine] = self.loc[k] + scaled
+                x[rows] = self.loc[k] + scaled
             return x.reshape(shape)

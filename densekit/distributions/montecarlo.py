@@ -1,4 +1,4 @@
-"""Distributions whose log_prob is a bound or an estimate from a fixed number of draws."""
+"""Distributions whose ``log_prob`` is a bound or an estimate from a fixed number of draws."""
 
 import contextlib
 import hashlib
@@ -15,20 +15,21 @@ from densekit.runtime import seeded
 
 
 class Scores(NamedTuple):
-    """Scores of events and what is known of their errors, all of the shape that ``log_prob`` has."""
+    """Scores of events and their errors, each of the shape of ``log_prob``."""
 
     score: Tensor
     std: Tensor
     """Standard error in nats; 0 where exact."""
     effective_sample_size: Tensor
-    """:func:`effective_sample_size` of the draws behind each score; NaN where there are none, or it is
-    not known."""
+    """:func:`effective_sample_size` of the draws of each score; NaN if there are none or it is
+    unknown.
+    """
     exact: Tensor | None
-    """Which scores are exact, where that differs from event to event."""
+    """Which scores are exact, or None if this is the same for all events."""
 
 
 def scores_of(dist: TorchDistribution, value: Tensor) -> Scores:
-    """The scores that any distribution gives."""
+    """Scores of any distribution; those without Monte Carlo have the standard error zero."""
     if isinstance(dist, MonteCarloDistribution):
         return dist.scores(value)
     logp = dist.log_prob(value)
@@ -36,15 +37,15 @@ def scores_of(dist: TorchDistribution, value: Tensor) -> Scores:
 
 
 class MonteCarloDistribution(TorchDistribution, ABC):
-    """A distribution that scores by Monte Carlo and says how far off it may be.
+    """A distribution with Monte Carlo scores and their standard errors.
 
-    The draws behind a score come from one bank of noise that all rows share and that is fixed when
-    the module is built, so that a row's score depends neither on its batch nor on the call.
+    The draws of a score come from one bank of noise, which all rows share and which is fixed when
+    the module is built. Hence a row's score depends neither on its batch nor on the call.
     """
 
     @abstractmethod
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and its standard error, both of the shape that ``log_prob`` has, in nats."""
+        """Scores and their standard errors in nats, each of the shape of ``log_prob``."""
 
     def scores(self, value: Tensor) -> Scores:
         """Scores, standard errors and effective sample sizes."""
@@ -52,20 +53,34 @@ class MonteCarloDistribution(TorchDistribution, ABC):
         return Scores(logp, std, torch.full_like(logp, torch.nan), None)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The score alone."""
+        """Scores without their errors."""
         return self.log_prob_and_error(value)[0]
 
 
-def grown(bank: Tensor, n: int, draw: Callable[[int], Tensor]) -> Tensor:
-    """The first n entries of a bank of noise; what it lacks is drawn by ``draw``, given how many, under
-    a seed that is a function of the bank: copies of a model have the same bank of any size.
+def resized(bank: Tensor, n: int, draw: Callable[[int], Tensor]) -> Tensor:
+    r"""Resize a bank of noise to n entries, keeping the first ones.
+
+    Missing entries are drawn by ``draw``, which takes their number, with a seed that depends on
+    the bank only. Copies of a model therefore have the same bank of every size.
+
+    Parameters
+    ----------
+    bank : Tensor of shape (K, \*)
+    n : int
+    draw : callable
+
+    Returns
+    -------
+    Tensor of shape (n, \*)
 
     Examples
     --------
     >>> bank = torch.zeros(2, 3)
-    >>> more = grown(bank, 4, lambda k: torch.rand(k, 3))
-    >>> torch.equal(more, grown(bank, 4, lambda k: torch.rand(k, 3))), grown(bank, 1, torch.rand).shape
-    (True, torch.Size([1, 3]))
+    >>> more = resized(bank, 4, lambda k: torch.rand(k, 3))
+    >>> torch.equal(more, resized(bank, 4, lambda k: torch.rand(k, 3)))
+    True
+    >>> resized(bank, 1, torch.rand).shape
+    torch.Size([1, 3])
     """
     if n <= len(bank):
         return bank[:n]
@@ -76,22 +91,37 @@ def grown(bank: Tensor, n: int, draw: Callable[[int], Tensor]) -> Tensor:
 
 @contextlib.contextmanager
 def drawn_from(bank: Tensor) -> Iterator[None]:
-    """Draw from a seed that is a function of a tensor, within a ``with`` block."""
-    held = hashlib.sha256(bank.cpu().contiguous().numpy().tobytes()).digest()
-    with seeded(int.from_bytes(held[:4], "big")):
+    """Context manager that seeds the generator by the values of a tensor."""
+    digest = hashlib.sha256(bank.cpu().contiguous().numpy().tobytes()).digest()
+    with seeded(int.from_bytes(digest[:4], "big")):
         yield
 
 
 def log_mean_exp(logw: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The log of the mean of K weights, over the first axis, and its standard error.
+    r"""Logarithm of the mean of K weights over the first axis, and its standard error.
 
-    The error is the jackknife's: with :math:`\theta_{(i)}` the estimate without weight i,
+    The standard error is that of the jackknife. With :math:`\theta_{(i)}` the estimate without
+    weight i,
 
     .. math:: s^2 = \frac{K - 1}{K} \sum_i (\theta_{(i)} - \bar\theta)^2
 
-    For weights that are about equal that is the delta method's :math:`s_w / (\sqrt K \bar w)`; where
-    one weight outdoes all others, of which the delta method would say one nat whatever the gap, it is
-    the gap to the second: so much hangs on one draw.
+    For weights of similar size it equals the error of the delta method, :math:`s_w / (\sqrt K \bar
+    w)`. If one weight dominates, it is the gap to the second largest, because the estimate depends
+    on that single draw; the delta method would report one nat for any gap.
+
+    Parameters
+    ----------
+    logw : Tensor of shape (K, \*)
+        Logarithms of the weights.
+
+    Returns
+    -------
+    value, error : Tensor of shape (\*)
+
+    References
+    ----------
+    B. Efron and C. Stein. The Jackknife Estimate of Variance. Annals of Statistics, 1981.
+    https://doi.org/10.1214/aos/1176345462
 
     Examples
     --------
@@ -105,7 +135,7 @@ def log_mean_exp(logw: Tensor) -> tuple[Tensor, Tensor]:
         return total, torch.full_like(total, torch.inf)
     share = (logw - torch.where(total.isfinite(), total, 0)).exp()
     without = total + torch.log1p(-share.clamp(max=0.5))
-    # The largest may be all there is: what is left without it is summed anew.
+    # Without the largest weight the difference would cancel, so the other weights are summed directly.
     top = logw.argmax(0, keepdim=True)
     rest = torch.logsumexp(logw.scatter(0, top, -torch.inf), 0)
     without = without.scatter(0, top, rest[None])
@@ -114,8 +144,7 @@ def log_mean_exp(logw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def effective_sample_size(logw: Tensor) -> Tensor:
-    r"""How many equal weights K unequal ones over the first axis are worth,
-    :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
+    r"""Effective sample size of K weights over the first axis, :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A continuous flow whose divergence is estimated: a density with a standard error."""
+"""Continuous flows with an estimated divergence, whose density has a standard error."""
 
 import math
 from typing import Any
@@ -14,27 +14,29 @@ from densekit.transforms.whitening import Whitening
 
 
 class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
-    r"""The law of x = T(z) for standard normal z, T a continuous flow with probes for its divergence.
+    r"""A continuous flow x = T(z) of normal z whose divergence is estimated from random probes.
 
     .. math:: \log p(x) \approx \log N(z; 0, I) + \frac1k \sum_{i=1}^k \ell_i(x), \qquad
               \ell_i = \int_0^1 e_i^\top \frac{\partial v}{\partial y} e_i\, dt + \dots
 
-    (:meth:`~densekit.transforms.ode.ContinuousTransform.estimates`). The place z does not depend on
-    the probes. The mean is unbiased over probes of random signs, and its standard error is
-    :math:`s_\ell / \sqrt k`. All rows share the probes, so that a row scores the same in any company
-    and errors of rows are not independent: the error does not shrink when scores are averaged.
+    (:meth:`~densekit.transforms.ode.ContinuousTransform.estimates`). The noise z does not depend
+    on the probes. The mean is unbiased over probes of random signs, with standard error
+    :math:`s_\ell / \sqrt k`. All rows share the probes. Hence a row's score does not depend on its
+    batch, but the errors of rows are dependent, and averaging scores does not reduce them.
 
-    In training mode there is no bank: the divergence is exact where the network has it in closed
-    form, else of one probe for each row, drawn anew, and the error is zero.
+    In training mode the stored probes are not used: the divergence is exact if the network has a
+    closed form, otherwise it uses one new probe per row. The error is then reported as zero.
 
     Parameters
     ----------
     transform : ContinuousTransform
         T, noise to data.
-    probes : Tensor
-        (D, k), entries +1 and -1, k at least 2.
+    probes : Tensor of shape (D, k)
+        Entries +1 and -1, k at least 2.
     context : Tensor, optional
         (\*batch_shape, C).
+    frame : Whitening, optional
+        Whitening of z; without it z is standard normal.
 
     Examples
     --------
@@ -64,7 +66,7 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
         return new
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws (\\*sample_shape, \\*batch_shape, D), without the trace that nobody asked for."""
+        r"""Samples (\*sample_shape, \*batch_shape, D), computed without the divergence."""
         shape = torch.Size(sample_shape) + self.batch_shape
         z = torch.randn(
             self.transform.n_features,
@@ -72,7 +74,7 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
             dtype=self._like.dtype,
             device=self._like.device,
         )
-        return to_rows(self.transform.place(self._colored(z), self._context(shape)), shape)
+        return to_rows(self.transform.data_of(self._colored(z), self._context(shape)), shape)
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Estimates of the log-density of values (..., D), and their standard errors."""
@@ -95,14 +97,14 @@ class HutchinsonFlow(MonteCarloDistribution, FlowDistribution):
 
 
 class HutchinsonModule(FlowModule):
-    """A network that is a :class:`HutchinsonFlow`, with a bank of probes drawn when it is built.
+    """A module whose call returns a :class:`HutchinsonFlow`; it draws the probes when it is built.
 
     Parameters
     ----------
     transform : ContinuousTransform
         Noise to data.
     n_probes : int
-        k.
+        Number of probes k.
     """
 
     transform: ContinuousTransform
@@ -113,10 +115,10 @@ class HutchinsonModule(FlowModule):
         self.register_buffer("probes", random_signs(transform.n_features, n_probes))
 
     def forward(self, context: Tensor | None = None) -> HutchinsonFlow:
-        """Event shape (D,), batch shape () or (n,)."""
+        """Return the distribution: event shape (D,), batch shape () or (n,)."""
         return HutchinsonFlow(self.transform, self.probes, context, self.frame)
 
 
 def random_signs(*shape: int) -> Tensor:
-    """+1 and -1 with equal chances."""
+    """Tensor of independent signs, +1 or -1 with equal probability."""
     return 2.0 * torch.randint(2, shape) - 1

@@ -1,15 +1,17 @@
-r"""Laws of columns some of whose values have a mass of their own, and laws restricted to a set.
+r"""Distributions of columns with atoms and spikes, and their restrictions to sets.
 
 .. math::
-    P(x = v_k) &= \pi_k, \qquad p(x) = \pi_0\, f(x) \text{ elsewhere}           && \text{numbers} \\
+    P(x = v_k) &= \pi_k, \qquad p(x) = \pi_0\, f(x) \text{ elsewhere}           && \text{floats} \\
     P(t) &= \sum_k \pi_k [t = v_k] + \pi_{K+1} \frac{n_t}{n} + \pi_0\, F(t)      && \text{integers}
 
-("spike and slab"): f is the mixture of :mod:`densekit.distributions.columnwise`, F its masses, v the
-atoms and spikes. The law of numbers is one over Lebesgue measure and a counting measure on the atoms.
-Atoms are told by their indicator in the event, spikes, which are integers, by their value. Of n rows of
-integers :math:`n_t` had the value t: weights and prices come again without any being common. While
-the law is learned a row counts for nothing at its own value, :math:`(n_t - 1) / (n - 1)`, or what was
-seen once would seem certain to come again.
+This is a spike-and-slab distribution: f is the mixture of
+:mod:`densekit.distributions.columnwise`, F are its probabilities of integers, and v are the atoms
+and spikes. For floats it is a density with respect to Lebesgue measure plus counting measure on
+the atoms. An event marks atoms by an indicator; spikes are integers and are recognized by their
+value. The second term of integers is the empirical distribution: :math:`n_t` of n training rows
+had the value t, since values such as prices recur without any being frequent. In training a row is
+not counted at its own value, which gives :math:`(n_t - 1) / (n - 1)`; otherwise values seen once
+would seem certain to recur.
 """
 
 import math
@@ -25,32 +27,34 @@ from torch.nn.functional import logsigmoid
 from densekit.distributions.columnwise import ColumnLaws, _draw
 from densekit.distributions.logistic import log_mass_between
 
-_IN_ORDER = 8
-"""More spikes than these are read with their values."""
+_MAX_MASKED_SPIKES = 8
+"""Up to this number of spikes the network reads a spike's value as 0; with more it reads the value."""
 
 
 class SpikedLaws(ColumnLaws):
-    """Column laws with atoms and spikes, which can be restricted to an interval or to some values.
+    """Column distributions with atoms and spikes, which can be restricted to an interval or to some
+    values.
 
     Parameters
     ----------
     spikes : mapping from column to (K,)
-        Integers with a mass of their own, as they are in an event; compared in 32 bits.
+        Integers with a probability of their own, in the units of events; compared in 32 bits.
     seen : mapping from column to (values (V,), rows (V,)), optional
-        Integers that fit saw, as they are in an event, in order, and how many rows had each.
+        Integers of the training rows in ascending order, in the units of events, and the number of
+        rows with each.
     atoms : mapping from column to (K,), optional
-        Where the atoms of numbers and integers would lie in an event, were they none. An event has
-        two entries of such a column: the indicator, 0 or the number k of an atom, and the value,
-        which is 0 on the atoms.
+        Values of the atoms of floats and integers, in the units of events. An event has two
+        entries for such a column: the indicator, 0 or the number k of an atom, and the value,
+        which is 0 on atoms.
     **laws
-        As of :class:`~densekit.distributions.columnwise.ColumnLaws`; restrictions of numbers and
-        integers need logistic components.
+        Arguments of :class:`~densekit.distributions.columnwise.ColumnLaws`. Restrictions of floats
+        and integers require logistic components.
 
     Notes
     -----
-    A network reads a column with K atoms and spikes as 1 + K numbers: the value, and which of them it
-    is. The value of one of 8 or fewer is read as 0; that of more is not, since they are in an order.
-    Samples are last: parameters (P, D, N), events (E, N).
+    The network reads a column with K atoms and spikes as 1 + K numbers: the value and an indicator
+    of each. With at most 8 of them, the value of an atom or spike is read as 0. Samples are on the
+    last axis: parameters (P, D, N), events (E, N).
 
     Examples
     --------
@@ -95,7 +99,7 @@ class SpikedLaws(ColumnLaws):
         self.n_entries = first
 
     def _value(self, d: int, x: Tensor) -> Tensor:
-        """Values (N,) of column d of events (E, N): of atoms of integers their own."""
+        """Values (N,) of column d of events (E, N); atoms of integers have their own value."""
         value = x[self._values[d]]
         if d not in self.n_atoms or d in self.numbers:
             return value
@@ -103,7 +107,7 @@ class SpikedLaws(ColumnLaws):
         indicator = x[self._values[d] - 1].long()
         return torch.where(indicator > 0, places[(indicator - 1).clamp_min(0)], value)
 
-    def _hits(self, d: int, x: Tensor) -> Tensor:
+    def _is_spike(self, d: int, x: Tensor) -> Tensor:
         """Which atom or spike each event (E, N) has in column d: (K, N)."""
         places, k = self.get_buffer(f"spikes{d}"), self.n_atoms.get(d, 0)
         value = x[self._values[d]]
@@ -114,15 +118,19 @@ class SpikedLaws(ColumnLaws):
         of_spikes = (places[k:].float()[:, None] == value.float()) & (indicator == 0)
         return torch.cat([of_atoms, of_spikes])
 
-    def _shares(self, d: int, params: Tensor) -> Tensor:
-        """Logarithms (1 + K, n) of the masses of slab and spikes, and of the values seen where there
-        are any, from parameters (P, n)."""
+    def _component_log_probs(self, d: int, params: Tensor) -> Tensor:
+        """Log-probabilities (1 + K, n) of the slab and the spikes, and of the empirical term if there
+        is one, from parameters (P, n).
+        """
         first, n = 3 * self.n_components, len(self.get_buffer(f"spikes{d}"))
         return params[first : first + 1 + n + (d in self.seen)].log_softmax(0)
 
     def _log_seen(self, d: int, x: Tensor, left_out: bool) -> Tensor:
-        """Logarithm of the share of the rows that have each value (n,), the value's own row left out
-        or not; very low where none has."""
+        """Logarithm of the fraction of training rows with each value (n,), very small if there are
+        none.
+
+        With ``left_out`` one row is left out at each value.
+        """
         values, rows = self.get_buffer(f"seen{d}"), self.get_buffer(f"rows{d}")
         half, own = 0.5 * self.step[self.bins.index(d), 0], int(left_out)
         at = torch.searchsorted(values, (x - half).to(values.dtype)).clamp_max(len(values) - 1)
@@ -131,11 +139,11 @@ class SpikedLaws(ColumnLaws):
         return torch.where(count > 0, share, 1e-30).log().to(x.dtype)
 
     def read(self, d: int, x: Tensor) -> Tensor:
-        """Column d of events (E, N) as the network reads it, (reads[d], N)."""
+        """The inputs of the network for column d of events (E, N), (reads[d], N)."""
         if d not in self.spiked:
             return super().read(d, x)
-        hits, value = self._hits(d, x), self._value(d, x)
-        value = value if len(hits) > _IN_ORDER else torch.where(hits.any(0), 0.0, value)
+        hits, value = self._is_spike(d, x), self._value(d, x)
+        value = value if len(hits) > _MAX_MASKED_SPIKES else torch.where(hits.any(0), 0.0, value)
         return torch.cat([value[None], hits.to(x.dtype)])
 
     def present(self, x: Tensor) -> Tensor:
@@ -143,8 +151,11 @@ class SpikedLaws(ColumnLaws):
         return ~(x[self._values] if self.n_atoms else x).isnan()
 
     def log_prob(self, params: Tensor, x: Tensor, left_out: bool = False) -> Tensor:
-        """Log-mass or density of each column, (D, N), of events (E, N); with ``left_out``, of rows that
-        fit saw, each by what the others have."""
+        """Log-probability or log-density (D, N) of each column of events (E, N).
+
+        With ``left_out``, events are training rows, each of which is left out of the empirical
+        term.
+        """
         values = x
         if self.n_atoms:
             values = torch.stack([self._value(d, x) for d in range(self.n_dims)])
@@ -153,7 +164,7 @@ class SpikedLaws(ColumnLaws):
             return slab
         rows = list(slab)
         for d in self.spiked:
-            hits, shares = self._hits(d, x), self._shares(d, params[:, d])
+            hits, shares = self._is_spike(d, x), self._component_log_probs(d, params[:, d])
             rest = shares[0] + rows[d]
             if d in self.seen:
                 rest = torch.logaddexp(rest, shares[-1] + self._log_seen(d, values[d], left_out))
@@ -167,12 +178,14 @@ class SpikedLaws(ColumnLaws):
 
     @torch.no_grad()
     def sample(self, d: int, params: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event. They
-        are a function of ``uniform``, (3, n) in [0, 1), where it is given."""
+        """Samples of column d from its parameters (P, n), as the ``entries[d]`` of an event.
+
+        If ``uniform``, (3, n) in [0, 1), is given, they are a function of it.
+        """
         x = self._sample(d, params, uniform)
         if d not in self.spiked:
             return x
-        return self._or_spikes(d, self._shares(d, params), x, uniform=uniform)
+        return self._or_spikes(d, self._component_log_probs(d, params), x, uniform=uniform)
 
     def _or_spikes(
         self,
@@ -182,39 +195,48 @@ class SpikedLaws(ColumnLaws):
         seen: slice = slice(None),
         uniform: Tensor | None = None,
     ) -> Tensor:
-        """In the place of x one of the atoms and spikes, or of the values seen, of which only a part
-        may be: with these logits (1 + K, n) of x and the spikes, and then of the values."""
-        which = _draw(logits, None if uniform is None else uniform[2])
-        places = x.new_tensor(self.spiked[d])  # not the buffer's, which are rounded
+        """Replace x by an atom, a spike or a value of the empirical term, with the given
+        probabilities.
+
+        ``logits`` (1 + K, n) are those of x and of the spikes, followed by that of the empirical
+        term, which is restricted to the part ``seen`` of its values.
+        """
+        component = _draw(logits, None if uniform is None else uniform[2])
+        places = x.new_tensor(self.spiked[d])  # The values of the buffer are rounded.
         if d in self.seen and len(self.get_buffer(f"rows{d}")[seen]):
             values, rows = self.get_buffer(f"seen{d}")[seen], self.get_buffer(f"rows{d}")[seen]
             if uniform is None:
                 at = torch.multinomial(rows, len(x), replacement=True)
             else:
-                # What the slab made of it is not used where a value seen is drawn.
+                # uniform[1] is free here: the slab's draw is not used where a training value is drawn.
                 ends = rows.double().cumsum(0)
                 at = torch.searchsorted(ends, uniform[1].double() * ends[-1], right=True)
             drawn = values[at.clamp_max(len(values) - 1)].to(x.dtype)
-            x = torch.where(which > len(places), drawn, x)
-            which = which.masked_fill(which > len(places), 0)
+            x = torch.where(component > len(places), drawn, x)
+            component = component.masked_fill(component > len(places), 0)
         if not len(places):
             return x
         if d in self.bins:
-            # The spike's own integer, rounded elsewhere, is the spike all the same.
+            # A draw of the slab that equals a spike up to rounding is the spike.
             near = (x - places[:, None]).abs() < 0.5 * self.widths[d]
-            which = torch.where((which == 0) & near.any(0), 1 + near.float().argmax(0), which)
+            component = torch.where(
+                (component == 0) & near.any(0), 1 + near.float().argmax(0), component
+            )
         k = self.n_atoms.get(d, 0)
-        x = torch.where(which > k, places[(which - 1).clamp_min(0)], x)
+        x = torch.where(component > k, places[(component - 1).clamp_min(0)], x)
         if not k:
             return x
-        indicator = which.masked_fill(which > k, 0)
+        indicator = component.masked_fill(component > k, 0)
         return torch.stack([indicator.to(x.dtype), torch.where(indicator > 0, 0.0, x)])
 
     @torch.no_grad()
     def among(self, d: int, params: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Log of the mass (of one number: density) that column d has on these values (V,), or (2, V)
-        with their indicators first, (n,), and a draw from them for ``entries[d]``, from parameters
-        (P, n)."""
+        """Restrict column d to some values.
+
+        ``values`` are (V,), or (2, V) with indicators first, and ``params`` (P, n). Returns the
+        logarithm of their total probability (for a float, density), (n,), and a sample among them
+        for ``entries[d]``.
+        """
         P, n = params.shape
         if d in self.binary:
             logp = logsigmoid(torch.stack([-params[0], params[0]]))[values.long()]
@@ -235,9 +257,12 @@ class SpikedLaws(ColumnLaws):
     def between(
         self, d: int, params: Tensor, low: float, high: float, atoms: Collection[int] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Log of the mass that column d, a number or integer, has from ``low`` to ``high``, both
-        included, and on these of its atoms, by their numbers from 1 on: (n,); and a draw from there
-        for ``entries[d]``, from parameters (P, n)."""
+        """Restrict column d, a float or integer, to the closed interval from ``low`` to ``high`` and
+        to some atoms.
+
+        ``atoms`` are numbers of atoms, starting at 1, and ``params`` (P, n). Returns the logarithm
+        of the probability, (n,), and a sample for ``entries[d]``.
+        """
         step = self.widths[d]
         logw, loc, scale = self.mixture(params.double())
         a, b = (low - loc) / scale, (high + step - loc) / scale
@@ -246,7 +271,7 @@ class SpikedLaws(ColumnLaws):
         a, b, loc, scale = (t.gather(0, which)[0] for t in (a, b, loc, scale))
         x = loc + scale * _truncated_logistic(a, b)
         if step:
-            # Steps from an end: the quotient of a value far from 0 would be rounded.
+            # Steps are counted from an end, because the quotient of a large value would be rounded.
             start = low if math.isfinite(low) else high if math.isfinite(high) else 0.0
             x = start + ((x - start) / step).floor() * step
         x, mass = x.clamp(low, high), masses.logsumexp(0)
@@ -254,11 +279,11 @@ class SpikedLaws(ColumnLaws):
             place = self.bins.index(d)
             x = x.clamp(self.bin_low[place, 0], self.bin_high[place, 0])
         if d in self.spiked:
-            # By the values themselves: those of the buffer are rounded.
+            # The exact values are compared, because those of the buffer are rounded.
             k = self.n_atoms.get(d, 0)
             inside = [j in atoms for j in range(1, k + 1)]
             inside += [low <= v <= high for v in self.spiked[d][k:]]
-            logits, part = self._shares(d, params.double()), slice(None)
+            logits, part = self._component_log_probs(d, params.double()), slice(None)
             more = [mass, *(logits.new_tensor(0.0 if i else -math.inf) for i in inside)]
             if d in self.seen:
                 values, rows = self.get_buffer(f"seen{d}"), self.get_buffer(f"rows{d}").double()
@@ -270,20 +295,23 @@ class SpikedLaws(ColumnLaws):
         return mass.to(params.dtype), x.to(params.dtype)
 
     def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (D, N) of events (E, N), and which of them are there and no atoms."""
-        off = self.present(x)
+        """Values (D, N) of events (E, N), and which of them are neither missing nor atoms."""
+        not_atom = self.present(x)
         for d in self.n_atoms:
-            off[d] &= x[self._values[d] - 1] == 0
-        return x[self._values], off
+            not_atom[d] &= x[self._values[d] - 1] == 0
+        return x[self._values], not_atom
 
     def entry_mask(self, columns: Tensor) -> Tensor:
-        """Entries (E, N) of these columns (D, N)."""
+        """The entries (E, N) of a mask of columns (D, N)."""
         sizes = [2 if d in self.n_atoms else 1 for d in range(self.n_dims)]
         return columns.repeat_interleave(torch.tensor(sizes, device=columns.device), 0)
 
     def range_of(self, d: int, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest value (n,) of column d, integers, whose components lie between
-        ``low`` and ``high``, (M, n): spikes and values seen are inside."""
+        """Smallest and largest value (n,) of column d of integers.
+
+        ``low`` and ``high``, (M, n), bound the values of its components; spikes and training
+        values are included.
+        """
         first, last = low.min(0).values, high.max(0).values
         special = list(self.spiked.get(d, []))[self.n_atoms.get(d, 0) :]
         if d in self.seen:
@@ -295,7 +323,7 @@ class SpikedLaws(ColumnLaws):
         return first.clamp(*ends), last.clamp(*ends)
 
     def on_atom(self, d: int, values: Tensor) -> Tensor:
-        """Which of these values of a column of integers are those of an atom."""
+        """Which of these values of a column of integers are atoms."""
         out = torch.zeros_like(values, dtype=torch.bool)
         for place in self.spiked.get(d, [])[: self.n_atoms.get(d, 0)]:
             out = out | ((values - place).abs() < 0.5 * self.widths[d])
@@ -303,8 +331,11 @@ class SpikedLaws(ColumnLaws):
 
 
 def _truncated_logistic(a: Tensor, b: Tensor) -> Tensor:
-    """Draws of the standard logistic law between a and b, through the logarithm of F, on the side
-    where F is small: precise however far out a and b are."""
+    """Samples of the standard logistic distribution between a and b.
+
+    They are computed from log F, on the side where F is small, which is precise at any distance
+    from zero.
+    """
     flip = a + b > 0
     low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
     top = logsigmoid(high)

@@ -1,4 +1,4 @@
-"""The module of a model of tables in any order of their columns."""
+"""The module of an autoregressive model of tables in any order of the columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from densekit.distributions.anyorder import AnyOrder
-from densekit.distributions.montecarlo import grown
+from densekit.distributions.montecarlo import resized
 from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.observed import ObservedNet
 from densekit.nets.orders import draw_orders
 
 
 class TabularModule(nn.Module):
-    """A network, what its numbers mean, and the orders in which rows are scored."""
+    """A network, the column distributions it parametrizes, and the orders in which rows are scored."""
 
     orders: Tensor
 
@@ -33,36 +33,42 @@ class TabularModule(nn.Module):
         draws: int = 64,
         n_orders: int | None = None,
     ) -> AnyOrder:
-        """Event shape that of the laws, batch shape (); ``n_orders`` where they are not those that there
-        are."""
+        """Return the distribution: event shape that of the laws, batch shape ().
+
+        ``n_orders`` changes the number of orders from that of the constructor.
+        """
         orders, D = self.orders, self.laws.n_dims
         if n_orders is not None:
-            orders = grown(orders, n_orders, lambda k: draw_orders(D, range(D), k + 1)[1:])
+            orders = resized(orders, n_orders, lambda k: draw_orders(D, range(D), k + 1)[1:])
         return AnyOrder(self.net, self.laws, orders, given, conditions, method, draws)
 
     def summary(self, events: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
-        """The least and the greatest value (D,) of each column of events (N, E), NaN where there is
-        none, and whether the density of all of them is exact without any integral."""
+        """Smallest and largest value of each column of events (N, E), each (D,), NaN where there is
+        none, and whether all their densities are exact without an integral.
+        """
         x = events.t()
         present = self.laws.present(x)
-        values, off = self.laws.values(x)
-        low = torch.where(off, values, torch.inf).amin(1).double().cpu().numpy()
-        high = torch.where(off, values, -torch.inf).amax(1).double().cpu().numpy()
+        values, not_atom = self.laws.values(x)
+        low = torch.where(not_atom, values, torch.inf).amin(1).double().cpu().numpy()
+        high = torch.where(not_atom, values, -torch.inf).amax(1).double().cpu().numpy()
         exact = bool(present.all()) or self().exact_without_draws(present)
         return np.where(np.isinf(low), np.nan, low), np.where(np.isinf(high), np.nan, high), exact
 
     def weighed(self, events: Tensor) -> Tensor:
-        """For each event (N, D) an unbiased estimate of its log-density under a random order, (N,): the
-        cells after a random place of the order, each given those before the place."""
+        """Unbiased estimate (N,) of the log-density of events (N, D) under a random order.
+
+        A random number of cells is known. The estimate is the sum of the log-probabilities of the
+        others, each given the known cells, weighted for the number of known cells.
+        """
         x = events.t().contiguous()
         present = self.laws.present(x)
         x = torch.where(x.isnan(), 0.0, x)
         n_cells = present.sum(0)
         u = torch.rand_like(present, dtype=x.dtype)
         place = u.masked_fill(~present, 2.0).argsort(0).argsort(0)
-        # Places are spread evenly over the batch, whose rows are shuffled.
-        spread = (torch.arange(x.shape[1], device=x.device) + torch.rand_like(x[0])) / x.shape[1]
-        k = (spread * n_cells).long().clamp_max(n_cells - 1)
+        # The numbers of known cells are stratified over the batch, whose rows are in random order.
+        stratum = (torch.arange(x.shape[1], device=x.device) + torch.rand_like(x[0])) / x.shape[1]
+        k = (stratum * n_cells).long().clamp_max(n_cells - 1)
         known = present & (place < k)
         logp = self.laws.log_prob(self.net(self.laws.read_all(x), known), x, left_out=True)
         rest = torch.where(present & ~known, logp, 0.0).sum(0)

@@ -1,4 +1,4 @@
-"""Next-token probabilities made sharper or flatter: what is drawn then has another density."""
+"""Next-token probabilities with a temperature, top-k and nucleus truncation."""
 
 from typing import Any
 
@@ -9,25 +9,34 @@ from densekit.distributions.sequence import PADDING, NextToken
 
 
 class Tempered:
-    r"""A :class:`~densekit.distributions.sequence.NextToken` whose probabilities are those of another,
+    r"""A next-token model with a temperature and truncation.
 
-    .. math:: q(w \mid h) \propto p(w \mid h)^{1 / \tau}\; [w \in K(h)] \; [w \in N(h)],
+    .. math:: q(w \mid h) \propto p(w \mid h)^{1 / \tau}\; [w \in K(h)] \; [w \in N(h)]
 
-    with K the ``top_k`` likeliest tokens (Fan et al. 2018) and N the nucleus, the fewest of those
-    that have ``top_p`` of the mass between them (Holtzman et al. 2020), both after the temperature.
-    It is a density of its own: with :class:`~densekit.distributions.sequence.TokenSequence` around
-    it, strings that q cannot draw score -inf. Scoring goes token by token, since q needs the
-    probabilities of all tokens at every place.
+    K are the ``top_k`` most probable tokens, and N is the nucleus, the fewest of them whose total
+    probability is at least ``top_p``; both use the probabilities after the temperature. The result
+    is again a :class:`~densekit.distributions.sequence.NextToken`: in a
+    :class:`~densekit.distributions.sequence.TokenSequence`, strings that q cannot draw score -inf.
+    Scoring goes token by token, because q needs the probabilities of all tokens at every position.
 
     Parameters
     ----------
     model : NextToken
+        The model p.
     temperature : float
-        :math:`\tau` > 0. Below 1 likely tokens become likelier; the likeliest alone is ``top_k=1``.
+        :math:`\tau` > 0. Values below 1 sharpen the distribution; greedy choice is ``top_k=1``.
     top_k : int, optional
-        At least 1. Among equally likely tokens the one with the smaller id comes first.
+        At least 1. Among equally probable tokens the smaller id comes first.
     top_p : float, optional
-        In (0, 1]. The likeliest token is always kept.
+        In (0, 1]. The most probable token is always kept.
+
+    References
+    ----------
+    A. Fan, M. Lewis and Y. Dauphin. Hierarchical Neural Story Generation. ACL 2018.
+    https://arxiv.org/abs/1805.04833
+
+    A. Holtzman, J. Buys, L. Du, M. Forbes and Y. Choi. The Curious Case of Neural Text
+    Degeneration. ICLR 2020. https://arxiv.org/abs/1904.09751
 
     Examples
     --------
@@ -50,40 +59,40 @@ class Tempered:
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """Device of the model's tensors."""
         return self.model.device
 
-    def reading(self, source: Tensor) -> "Tempered":
-        """The same of a model that writes from sources, (n, S)."""
-        model = self.model.reading(source)  # type: ignore[attr-defined]
+    def conditioned_on(self, source: Tensor) -> "Tempered":
+        """The tempered model of the next token given sources (n, S)."""
+        model = self.model.conditioned_on(source)  # type: ignore[attr-defined]
         return Tempered(model, self.temperature, self.top_k, self.top_p)
 
     def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
         """log q(tokens[:, t] | given, tokens[:, :t]), (n, L); 0 where ``tokens`` is padding."""
         logits, state = self.start(given)
-        found: list[Tensor] = []
-        for t, now in enumerate(tokens.T):
+        parts: list[Tensor] = []
+        for t, token in enumerate(tokens.T):
             if t:
                 logits, state = self.step(tokens[:, t - 1], state)
-            logp = logits.log_softmax(-1).gather(1, now.unsqueeze(1)).squeeze(1)
-            found.append(torch.where(now != PADDING, logp, 0))
-        return torch.stack(found, 1)
+            logp = logits.log_softmax(-1).gather(1, token.unsqueeze(1)).squeeze(1)
+            parts.append(torch.where(token != PADDING, logp, 0))
+        return torch.stack(parts, 1)
 
     def start(self, given: Tensor) -> tuple[Tensor, Any]:
-        """Logits of the first token, (n, vocab_size), and the state after."""
+        """Logits of the first token, (n, vocab_size), and the state after ``given``."""
         logits, state = self.model.start(given)
-        return self._changed(logits), state
+        return self._truncated(logits), state
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Logits of the token after one more token per row, (n,), and the new state."""
+        """Logits after one more token per row, ``tokens`` (n,), and the new state."""
         logits, state = self.model.step(tokens, state)
-        return self._changed(logits), state
+        return self._truncated(logits), state
 
     def keep(self, state: Any, rows: Tensor) -> Any:
         """The state of the rows with these indices."""
         return self.model.keep(state, rows)
 
-    def _changed(self, logits: Tensor) -> Tensor:
+    def _truncated(self, logits: Tensor) -> Tensor:
         logits = logits / self.temperature
         if self.top_k is None and self.top_p is None:
             return logits
@@ -94,5 +103,5 @@ class Tempered:
         if self.top_p is not None:
             p = ranked.masked_fill(~kept, -torch.inf).softmax(-1)
             kept &= p.cumsum(-1) - p < self.top_p
-            kept[:, 0] = True  # rounding must not leave a row without a token
+            kept[:, 0] = True  # Rounding could otherwise drop every token.
         return logits.masked_fill(~kept.gather(1, order.argsort(-1)), -torch.inf)

@@ -1,32 +1,36 @@
-"""Strings longer than a next-token model has learned to read, scored in windows that overlap."""
+"""Scores of strings longer than a model's training strings, in overlapping windows."""
 
 import torch
 from torch import Tensor
 
 from densekit.distributions.sequence import END, PADDING, NextToken
 
-_TOKENS_AT_ONCE = 2**14
+_BATCH_TOKENS = 2**14
 
 
 def score_in_windows(model: NextToken, row: Tensor, window: int, overlap: int) -> Tensor:
-    r"""Log-mass of one string of any length, closed by END, in nats: ().
+    r"""Log-probability in nats of one string of any length, closed by END: a scalar.
 
     .. math:: \log q(x) = \sum_{t=1}^{T} \log p(x_t \mid x_{s(t)}, \dots, x_{t-1}),
               \qquad x_T = \text{END}
 
-    where token t is in the first window, :math:`s(t) = 1`, up to t = W; after that windows of W
-    tokens follow each other by W - O, each predicts what is new in it, and :math:`s(t)` is the first
-    token of the window that t is new in. Since s depends on the place alone and each factor sums to
-    one over tokens, q is a mass over all strings, of whatever length. Every token sees O tokens
-    before it at least (or all there are), and W - 1 at most.
+    The first window predicts tokens up to t = W, so that :math:`s(t) = 1` for them. Each further
+    window of W tokens starts W - O tokens after the one before and predicts the tokens that are
+    new in it, and :math:`s(t)` is its first token. Since s depends on the position only and each
+    factor sums to one over tokens, q is a probability over all strings of any length. Every token
+    is predicted from at least O tokens before it, or all there are, and from at most W - 1.
 
     Parameters
     ----------
     model : NextToken
     row : Tensor
-        Ids (T,) with END last and nowhere else.
+        Ids (T,); the last one, and no other, is END.
     window, overlap : int
         W and O, 0 <= O < W.
+
+    Returns
+    -------
+    Tensor of shape ()
 
     Examples
     --------
@@ -45,11 +49,11 @@ def score_in_windows(model: NextToken, row: Tensor, window: int, overlap: int) -
     tokens = torch.nn.functional.pad(rest, (0, n * shift - len(rest)), value=PADDING).view(
         n, shift
     )
-    # What the k-th of them sees begins at the place shift (k + 1).
-    seen = shift * (1 + torch.arange(n, device=row.device))[:, None]
-    seen = row[seen + torch.arange(overlap, device=row.device)]
-    given = torch.cat([row.new_full((n, 1), END), seen], 1)
-    at_once = max(1, _TOKENS_AT_ONCE // (window + 1))
-    for g, x in zip(given.split(at_once), tokens.split(at_once), strict=True):
+    # The context of window k begins at position shift * (k + 1).
+    starts = shift * (1 + torch.arange(n, device=row.device))[:, None]
+    context = row[starts + torch.arange(overlap, device=row.device)]
+    given = torch.cat([row.new_full((n, 1), END), context], 1)
+    n_windows = max(1, _BATCH_TOKENS // (window + 1))
+    for g, x in zip(given.split(n_windows), tokens.split(n_windows), strict=True):
         total = total + model.log_probs(g, x).sum()
     return total

@@ -17,41 +17,47 @@ from densekit.transforms.linear import Householder
 
 
 class GaussianizationFlow(NeuralDensity):
-    r"""A Gaussianization flow: rotate the data, make each coordinate normal, and again.
+    r"""A Gaussianization flow: layers that rotate the data and make each coordinate normal.
 
-    Meng, Song, Song and Ermon, Gaussianization Flows (2020). Data x become standard normal noise z in
-    ``n_transforms`` layers, in each of which
+    Each of the ``n_transforms`` layers applies a learned rotation R and, to each coordinate, the
+    normal quantile of a mixture's cumulative distribution function:
 
     .. math::
         z_d = \Phi^{-1}\Big(\sum_k w_{dk}\, \Phi\Big(\frac{(R x)_d - m_{dk}}{s_{dk}}\Big)\Big),
         \qquad \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_d \log\frac{dz_d}{d(R x)_d}
 
-    with a rotation R that is learned as a product of Householder reflections (the first layer has
-    none) and kernels that are learned too. The layers' parameters are numbers of their own, not
-    outputs of a network, unless there is a context: then weights, locations and scales are what a
-    network makes of it.
+    R is a product of Householder reflections; the first layer has no rotation. Without a context
+    the weights w, locations m and scales s are learned directly. With a context a network computes
+    them from it.
 
     Parameters
     ----------
     n_transforms : int
         Number of layers.
     n_components : int
-        Kernels of each coordinate in each layer; one makes the layers affine.
+        Number of mixture components of each coordinate in each layer. With one component the
+        layers are affine.
     n_reflections : int
-        Reflections of each rotation; D of them, which is the most that are taken, make any rotation.
+        Number of reflections of each rotation, at most D; D reflections can express any rotation.
     hidden_sizes : tuple of int
-        Hidden layers of each layer's network of the context.
+        Widths of the hidden layers of each layer's network, which only exists with a context.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is nearly the shrunken Gaussian of a table of
-    fewer than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantized, and it is a lower bound. The kernels are normal,
-    where the paper's are logistic: far out each layer is then affine
-    (:mod:`densekit.transforms.gaussianize`). Both ways take each layer once; a draw is found by
-    bracketing in each coordinate.
+    Events are vectors of shape (D,); images are flattened. The flow starts close to the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and to the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. The mixture components are normal where the
+    paper's are logistic, so that each layer is affine far from the data
+    (:mod:`densekit.transforms.gaussianize`). Scoring and sampling both evaluate each layer once;
+    sampling inverts each coordinate by bracketing.
+
+    References
+    ----------
+    C. Meng, Y. Song, J. Song and S. Ermon. Gaussianization Flows. AISTATS 2020.
+    https://arxiv.org/abs/2003.01941
 
     Examples
     --------

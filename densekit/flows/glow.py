@@ -1,4 +1,4 @@
-"""Glow: flows of images."""
+"""Glow: a flow of images."""
 
 import math
 from typing import Annotated, ClassVar
@@ -22,11 +22,10 @@ from densekit.transforms.squeeze import Squeeze, block
 
 
 class Glow(NeuralDensity):
-    r"""Glow: a flow of images, of convolutional coupling layers on several scales.
+    r"""Glow, a multi-scale flow of images with convolutional coupling layers.
 
-    Kingma and Dhariwal, Glow: generative flow with invertible 1 x 1 convolutions (2018). Each of
-    ``n_levels`` levels makes blocks of 2 x 2 pixels channels (squeeze) and takes ``n_transforms``
-    steps,
+    Each of the ``n_levels`` levels first turns blocks of 2 x 2 pixels into channels (squeeze). It
+    then takes ``n_transforms`` steps, which act at each pixel ij as
 
     .. math::
         y_{ij} = W (e^{s} \odot x_{ij} + b), \qquad
@@ -34,41 +33,55 @@ class Glow(NeuralDensity):
         \log\left|\frac{dz}{dx}\right| = H W \Big(\log|\det W| + \sum s\Big)
         + \sum_B \log f'(y_B)
 
-    at pixels ij: a scale and a shift per channel (actnorm), an invertible matrix W = L U P (the 1 x 1
-    convolution; P reverses the channels), and a coupling of the two halves A and B of the channels
-    by a convolutional network. f scales and shifts (``"affine"``) or is a rational-quadratic spline
-    (``"spline"``: Durkan et al., Neural Spline Flows, 2019). After all levels but the last, half of
-    the channels leave, normal given the other half with a mean and a scale from a network (split).
+    A step has three parts: a scale and a shift per channel (actnorm); an invertible matrix W = L U
+    P, the 1 x 1 convolution, where P reverses the channels; and a coupling layer, whose
+    convolutional network reads one half A of the channels and transforms the other half B. The
+    function f is affine (``"affine"``) or a rational-quadratic spline (``"spline"``). After every
+    level but the last, half of the channels leave the flow (split): given the other half they are
+    normal, with a mean and a scale from a network.
 
     Parameters
     ----------
     n_levels : int
-        Number of scales, 28 x 28 pixels to 14 x 14 and 7 x 7 for instance. Fewer where a squeeze
-        would have to take more than four pixels. Sides need not be even: where both are odd a squeeze
-        takes as many pixels along one as its smallest divisor says, and none is padded.
+        Number of scales: 2 levels see 28 x 28 pixels as 14 x 14 and then as 7 x 7. The number is
+        reduced where a squeeze would need blocks of more than four pixels. Sides may be odd: where
+        both are, a squeeze takes blocks as long as the smallest divisor of one side. Nothing is
+        padded.
     n_transforms : int
-        Steps of each level.
+        Number of steps of each level.
     coupling : {"affine", "spline"}
-        Splines cost more a step and learn more in it, above all of pixels that are black or white.
+        The function f. A step with splines costs more and learns more, above all for pixels that
+        are black or white.
     hidden_sizes : tuple of int
-        Channels of each network's hidden layers: 3 x 3, 1 x 1, ..., 3 x 3 convolutions.
+        Channels of the hidden layers of each network, whose convolutions are 3 x 3, 1 x 1, ..., 3
+        x 3.
     n_bins : int
-        Bins of each spline.
+        Number of bins of each spline.
     tail_bound : float
-        The splines act on [-tail_bound, tail_bound], in standard deviations of the data; beyond, they
-        are the identity.
+        The splines act on [-tail_bound, tail_bound], in standard deviations of the data; outside
+        they are the identity.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are images (C, H, W); tables are refused. Untrained it is the standard normal, up to the
-    order of numbers. On float pixels the score is exact; integers are dequantized, and it is a lower
-    bound. Actnorm is learned like all else, and not set by the first batch as in the paper: events come
-    standardized, so that it would find nothing to do, and a score, a checkpoint and the processes
-    of a fit need no state beside the weights. The defaults are for a CPU. The paper's CIFAR-10 flow is
-    ``Glow(coupling="affine", n_levels=3, n_transforms=32, hidden_sizes=(512, 512), learning_rate=1e-3,
-    weight_decay=0.0)``, 44 million weights, and wants a GPU.
+    Events are images of shape (C, H, W); the model refuses tables. Before training it is the
+    standard normal of the reordered pixels. Scores are exact on float pixels. Integer pixels are
+    dequantized, and their score is a lower bound. The paper sets actnorm from the first batch;
+    here it is learned from the identity, because events are standardized already and because
+    scores, checkpoints and distributed training then need no state besides the weights.
+
+    The defaults suit a CPU. The paper's CIFAR-10 flow is ``Glow(coupling="affine", n_levels=3,
+    n_transforms=32, hidden_sizes=(512, 512), learning_rate=1e-3, weight_decay=0.0)``; it has 44
+    million weights and needs a GPU.
+
+    References
+    ----------
+    D. P. Kingma and P. Dhariwal. Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS
+    2018. https://arxiv.org/abs/1807.03039
+
+    C. Durkan, A. Bekasov, I. Murray and G. Papamakarios. Neural Spline Flows. NeurIPS 2019.
+    https://arxiv.org/abs/1906.04032
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Masked and inverse autoregressive flow."""
+"""Masked autoregressive flow and inverse autoregressive flow."""
 
 from typing import Annotated, ClassVar
 
@@ -17,40 +17,53 @@ from densekit.transforms.linear import Diagonal
 
 
 class MaskedAutoregressiveFlow(NeuralDensity):
-    r"""A masked autoregressive flow: each feature scaled and shifted as the features before it say.
+    r"""A masked autoregressive flow: layers that scale and shift each feature given those before it.
 
-    Papamakarios, Pavlakou and Murray, Masked Autoregressive Flow for Density Estimation (2017). With
-    ``direction="density"`` a layer takes data x to noise z in one pass of its network,
+    With ``direction="density"`` a layer maps data x to noise z in one pass of its network,
 
     .. math:: z_d = x_d\, e^{a_d(x_{<d}, c)} + b_d(x_{<d}, c), \qquad
               \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_d a_d
 
-    and with ``direction="sample"`` noise to data in one pass, x and z exchanged: the inverse
-    autoregressive flow of Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling (2016). The other
-    way finds one feature after another. :math:`|a| < 1`; the order of the features is reversed from
-    layer to layer, and a scale and a shift per feature follow each, in the place of the paper's batch
-    normalization: learned, and the same in training and in scoring.
+    and the inverse computes one feature after another. With ``direction="sample"`` x and z change
+    places: the network maps noise to data in one pass, which is the inverse autoregressive flow
+    (IAF).
+
+    The log-scale is bounded, :math:`|a| < 1`. The order of the features is reversed from layer to
+    layer. In place of the paper's batch normalization, a learned scale and shift per feature
+    follow each layer; they are the same in training and in scoring.
 
     Parameters
     ----------
     n_transforms : int
         Number of layers.
     hidden_sizes : tuple of int
-        Hidden layers of each layer's network.
+        Widths of the hidden layers of each layer's network.
     direction : {"density", "sample"}
-        Which way is one pass. ``"density"`` is for learning and scoring. ``"sample"`` draws at once and
-        learns slowly, since every step finds the noise of its rows feature by feature: it is for
-        :func:`densekit.distill`, which trains it on its own draws.
+        The direction that takes a single pass of the networks. ``"density"`` trains and scores
+        fast. ``"sample"`` samples fast and trains slowly, since every training step inverts the
+        flow feature by feature; it is meant for :func:`densekit.distill`, which trains on the
+        model's own samples.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
-    than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantized, and it is a lower bound. Each conditional of one
-    layer is normal: several layers, or splines (:class:`~densekit.NeuralSplineFlow`), make it
-    anything else. One column can only be scaled and shifted, by the context if there is one.
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. The conditional densities of a single layer are
+    normal; several layers, or the splines of :class:`~densekit.NeuralSplineFlow`, make them more
+    flexible. With a single column the density is normal, with a mean and a variance that depend on
+    the context.
+
+    References
+    ----------
+    G. Papamakarios, T. Pavlakou and I. Murray. Masked Autoregressive Flow for Density Estimation.
+    NeurIPS 2017. https://arxiv.org/abs/1705.07057
+
+    D. P. Kingma, T. Salimans, R. Jozefowicz, X. Chen, I. Sutskever and M. Welling. Improved
+    Variational Inference with Inverse Autoregressive Flow. NeurIPS 2016.
+    https://arxiv.org/abs/1606.04934
 
     Examples
     --------

@@ -16,40 +16,49 @@ from densekit.transforms.monotone import MonotoneElement
 
 
 class NeuralAutoregressiveFlow(NeuralDensity):
-    r"""A neural autoregressive flow: each feature through a small monotone network, whose weights
-    another network computes from the features before it.
+    r"""A neural autoregressive flow: each feature passes through a learned monotone function.
 
-    Huang, Krueger, Lacoste and Courville, Neural Autoregressive Flows (2018), in the form that
-    integrates a positive function (Wehenkel and Louppe, Unconstrained Monotonic Neural Networks,
-    2019). Data x become standard normal noise z in ``n_transforms`` layers, in each of which
+    A network computes the parameters :math:`\theta_d` of the function of feature d from the
+    features before it and from the context c. Following Wehenkel and Louppe, the monotone function
+    is the integral of a positive function g. In each of the ``n_transforms`` layers
 
     .. math::
         z_d = \int^{x_d} g(y;\ \theta_d(x_{<d}, c))\, dy, \qquad
         g = \sum_k v_k\, \pi_k > 0, \qquad
         \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_d \log g(x_d)
 
-    with smooth windows :math:`\pi_k` that sum to one, so that the integral is a formula
-    (:mod:`densekit.transforms.monotone` says why). The order of the features is reversed from layer to
-    layer. Samples are found feature by feature: one pass of the network in all, and a bracketed
-    root for each number.
+    The windows :math:`\pi_k` are smooth and sum to one, and their integral has a closed form
+    (:mod:`densekit.transforms.monotone`). The order of the features is reversed from layer to
+    layer. Sampling computes the features one after another: together this costs one pass of the
+    network, plus a bracketed root per feature.
 
     Parameters
     ----------
     n_transforms : int
         Number of layers.
     n_bins : int
-        Windows of each function between its tails; it has 2 ``n_bins`` + 5 parameters.
+        Number of windows of each function between its tails. The function has 2 ``n_bins`` + 5
+        parameters.
     hidden_sizes : tuple of int
-        Hidden layers of each layer's network.
+        Widths of the hidden layers of each layer's network.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
-    than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantized, and it is a lower bound. The density is smooth,
-    unlike a spline's, and its tails are normal with learned widths.
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. Unlike the density of a spline flow, the density
+    is smooth; its tails are normal with learned widths.
+
+    References
+    ----------
+    C.-W. Huang, D. Krueger, A. Lacoste and A. Courville. Neural Autoregressive Flows. ICML 2018.
+    https://arxiv.org/abs/1804.00779
+
+    A. Wehenkel and G. Louppe. Unconstrained Monotonic Neural Networks. NeurIPS 2019.
+    https://arxiv.org/abs/1908.05164
 
     Examples
     --------

@@ -18,16 +18,16 @@ from densekit.transforms.linear import LULinear
 from densekit.transforms.mixed import Mixed
 from densekit.transforms.spline import SplineElement
 
-_MOST_MIXED = 100
-"""Features that a matrix mixes where ``linear`` is None."""
+_MAX_MIXED_FEATURES = 100
+"""The largest number of features that a learned matrix mixes by default (``linear=None``)."""
 
 
 class NeuralSplineFlow(NeuralDensity):
-    r"""A neural spline flow: layers of rational-quadratic splines, each set by a network.
+    r"""A neural spline flow: layers of rational-quadratic splines with learned knots.
 
-    Durkan, Bekasov, Murray and Papamakarios, Neural Spline Flows (2019). Data x become standard
-    normal noise z in ``n_transforms`` layers; in each, feature d goes through a monotone spline whose
-    knots are computed from other features,
+    In each of the ``n_transforms`` layers every feature passes through a monotone spline f. A
+    network computes the knots :math:`\theta` from other features and from the context c, either
+    from all features before it or, with ``coupling=True``, from the other half of the features:
 
     .. math::
         z_d = f(x_d;\ \theta_d(x_{<d}, c)) \quad\text{(autoregressive)}, \qquad
@@ -35,43 +35,53 @@ class NeuralSplineFlow(NeuralDensity):
 
     .. math:: \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_d \log f'(x_d)
 
-    with the order of the features reversed from layer to layer, or the halves A and B exchanged.
+    The order of the features is reversed, or the halves A and B are exchanged, from layer to
+    layer.
 
-    A column with ``support=("circle", low, high)`` is an angle, high and low one point (Rezende et
-    al., Normalizing Flows on Tori and Spheres, 2020): its splines run round the circle
-    (:class:`~densekit.transforms.circular.CircularSpline`), networks read its cosine and sine, and the
-    density and its slope go on over the seam, in it and in all that depends on it.
+    A column with ``support=("circle", low, high)`` is an angle: ``low`` and ``high`` are the same
+    point. Its splines are circular (:class:`~densekit.transforms.circular.CircularSpline`), and
+    networks read its cosine and sine, so that the density and its slope are continuous at this
+    point, in the angle and in every feature that depends on it.
 
     Parameters
     ----------
     n_transforms : int
         Number of layers.
     n_bins : int
-        Bins of each spline, which has 3 ``n_bins`` - 1 parameters.
+        Number of bins of each spline, which has 3 ``n_bins`` - 1 parameters.
     hidden_sizes : tuple of int
-        Hidden layers of each layer's network.
+        Widths of the hidden layers of each layer's network.
     coupling : bool
-        Coupling layers: sampling is as fast as scoring, for somewhat less density per layer.
+        Use coupling layers. Sampling is then as fast as scoring; the density per layer is slightly
+        worse.
     tail_bound : float
-        The splines act on [-tail_bound, tail_bound], in standard deviations of the data; beyond, a
+        The splines act on [-tail_bound, tail_bound], in standard deviations of the data; outside a
         layer is the identity.
     linear : bool, optional
-        A learned matrix (:class:`~densekit.transforms.linear.LULinear`) before each layer, which mixes
-        the features, as the paper's tables have it; angles are left out of it. None does so for 100
-        features at most: the steps of a matrix grow with their number, and those of 784 pixels
-        were too long at the default learning rate.
+        Mix the features by a learned matrix (:class:`~densekit.transforms.linear.LULinear`) before
+        each layer, as the paper does for tables. Angles are not mixed. None mixes up to 100
+        features: the effect of an optimizer step on a matrix grows with the number of features,
+        and for the 784 pixels of an image it is too large at the default learning rate.
     activation : str
-        Activation of the networks, whose layers of equal width are joined by residual sums.
+        Activation of the networks. Hidden layers of equal width have residual connections.
     dropout : float
-        Probability with which a hidden unit is left out while training.
+        Probability with which training drops a hidden unit.
 
     Notes
     -----
-    Events are vectors (D,), images too; batches are turned to (D, n) once for all layers. Untrained
-    it is the shrunken Gaussian of a table of fewer than 5,000 rows, and else the standard normal.
-    On continuous columns the score is exact; integers, codes and pixels are dequantized, and it is
-    a lower bound. With a context it models p(x given context), and with one column and no context
-    its layers are splines without a network's input.
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. With a context the model is the conditional
+    density p(x | context). With one column and no context the knots are learned constants.
+
+    References
+    ----------
+    C. Durkan, A. Bekasov, I. Murray and G. Papamakarios. Neural Spline Flows. NeurIPS 2019.
+    https://arxiv.org/abs/1906.04032
+
+    D. J. Rezende et al. Normalizing Flows on Tori and Spheres. ICML 2020.
+    https://arxiv.org/abs/2002.02428
 
     Examples
     --------
@@ -107,12 +117,12 @@ class NeuralSplineFlow(NeuralDensity):
         D, angles = schema.n_dims, {j: (c.loc, c.scale) for j, c in schema.circles.items()}
         layers: list[ColumnTransform] = []
         for i in range(self.n_transforms):
-            if D <= _MOST_MIXED if self.linear is None else self.linear:
+            if D <= _MAX_MIXED_FEATURES if self.linear is None else self.linear:
                 layers.append(LULinear(D, tuple(angles)))
             layers.append(self._layer(i, D, n_context, tuple(angles)))
         if angles:
-            normal = ToCircle(D, dict.fromkeys(angles, (0.0, 1.0)))
-            layers = [ToCircle(D, angles), *layers, Inverse(normal)]
+            angles_to_normal = ToCircle(D, dict.fromkeys(angles, (0.0, 1.0)))
+            layers = [ToCircle(D, angles), *layers, Inverse(angles_to_normal)]
         return FlowModule(Stack(layers))
 
     def _layer(
@@ -120,11 +130,14 @@ class NeuralSplineFlow(NeuralDensity):
     ) -> ColumnTransform:
         element: Element = SplineElement(self.n_bins, self.tail_bound)
         if angles:
-            # Where each layer joins its ends at the start: evenly round, none on the seam of the data.
+            # At the start the layers close their circles at evenly spaced points, none of them at the
+            # point where the data's interval closes.
             circle = CircularSpline(self.n_bins, (2 * i + 1) / self.n_transforms)
             element = Mixed([circle if d in angles else element for d in range(n_features)])
-        net = (element, self.hidden_sizes, n_context)
-        rest = (self.activation, self.dropout, angles)
+        spline_and_sizes = (element, self.hidden_sizes, n_context)
+        network_options = (self.activation, self.dropout, angles)
         if self.coupling:
-            return CouplingTransform(binary_split(n_features, i), *net, *rest)
-        return AutoregressiveTransform(n_features, *net, i % 2 == 1, *rest)
+            return CouplingTransform(
+                binary_split(n_features, i), *spline_and_sizes, *network_options
+            )
+        return AutoregressiveTransform(n_features, *spline_and_sizes, i % 2 == 1, *network_options)

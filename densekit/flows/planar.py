@@ -16,40 +16,49 @@ from densekit.transforms.planar import PlanarTransform
 
 
 class PlanarFlow(NeuralDensity):
-    r"""A planar flow: many steps, each along one direction and across one plane.
+    r"""A planar flow: layers that each move the data along one learned direction.
 
-    Rezende and Mohamed, Variational Inference with Normalizing Flows (2015). Data x become standard
-    normal noise in ``n_transforms`` layers, each with a direction :math:`\hat u`, a plane (w, b) and
+    Each of the ``n_transforms`` layers has a direction :math:`\hat u` and a plane given by w and
+    b. It moves a row along :math:`\hat u` by an amount that depends on the row's distance from the
+    plane:
 
     .. math::
         x' = x + \hat u \tanh(w^T x + b), \qquad
         \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \log(1 + w^T \hat u \tanh'(w^T x + b))
 
-    The paper's map goes from noise to data, for posteriors that are only sampled. Here it goes from data
-    to noise: the score, and so training, is the formula, and sampling undoes each layer by solving
-    one increasing equation in one number (to the last digits of a float), so that both are exact.
-    :math:`w^T \hat u > -0.95` for whatever is learned, which is the condition of appendix A.1 with room
-    for float32.
+    The paper maps noise to data, because a variational posterior is only sampled. Here the layers
+    map data to noise, so that scoring and training evaluate the formula. Sampling inverts each
+    layer by solving one monotone scalar equation to the precision of floats. Scores and samples
+    are both exact. The constraint :math:`w^T \hat u > -0.95` keeps each layer invertible; it is
+    the condition of appendix A.1 with a margin for float32.
 
-    Two departures: a matrix (LU) comes before the first layer, and a scale and a shift per feature
-    follow each one, which a step of tanh cannot make.
+    The model departs from the paper in two ways. A learned matrix (LU) comes before the first
+    layer, and a learned scale and shift per feature follow each layer; a step of tanh can express
+    neither.
 
     Parameters
     ----------
     n_transforms : int
-        Number of layers. One layer can do little; 32 are as good as a few of a coupling flow.
+        Number of layers. A single layer is weak: 32 of them are about as good as a few coupling
+        layers.
     hidden_sizes : tuple of int
-        Hidden layers of the network, one per layer, that gives w, u and b where there is a context;
-        without one they are learned, and there are no networks.
+        Widths of the hidden layers of the network, one per layer, that computes w, u and b from
+        the context. Without a context, w, u and b are learned directly and there are no networks.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
-    than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantized, and it is a lower bound. With a context it models
-    p(x given context).
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. With a context the model is the conditional
+    density p(x | context).
+
+    References
+    ----------
+    D. J. Rezende and S. Mohamed. Variational Inference with Normalizing Flows. ICML 2015.
+    https://arxiv.org/abs/1505.05770
 
     Examples
     --------
@@ -78,6 +87,6 @@ class PlanarFlow(NeuralDensity):
         D = schema.n_dims
         layers: list[ColumnTransform] = [LULinear(D)]
         for _ in range(self.n_transforms):
-            step = PlanarTransform(D, self.hidden_sizes, n_context, self.activation)
-            layers += [step, Diagonal(D)]
+            layer = PlanarTransform(D, self.hidden_sizes, n_context, self.activation)
+            layers += [layer, Diagonal(D)]
         return FlowModule(Stack(layers))

@@ -16,41 +16,50 @@ from densekit.transforms.radial import RadialTransform
 
 
 class RadialFlow(NeuralDensity):
-    r"""A radial flow: many contractions and expansions, each around one point.
+    r"""A radial flow: layers that each contract or expand the data around one learned point.
 
-    Rezende and Mohamed, Variational Inference with Normalizing Flows (2015). Data x become standard
-    normal noise in ``n_transforms`` layers, each with a point :math:`x_0`, a width
-    :math:`\alpha > 0` and a strength :math:`\beta > -\alpha`,
+    Each of the ``n_transforms`` layers has a point :math:`x_0`, a width :math:`\alpha > 0` and a
+    strength :math:`\beta > -\alpha`:
 
     .. math::
         x' = x + \frac{\beta}{\alpha + r} (x - x_0), \quad r = \|x - x_0\|, \qquad
         \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \log\left|\frac{dx'}{dx}\right|
 
-    The paper's map goes from noise to data, for posteriors that are only sampled. Here it goes from data
-    to noise, which makes scores and training the cheaper way; the other way is exact too: along each
-    ray the radius solves a quadratic equation. :math:`\beta > -0.95 \alpha` for whatever is learned,
-    which is the condition of appendix A.2 with room for float32.
+    The paper maps noise to data, because a variational posterior is only sampled. Here the layers
+    map data to noise, which makes scoring and training the cheaper direction. Sampling is exact as
+    well: along each ray from :math:`x_0` the radius solves a quadratic equation. The constraint
+    :math:`\beta > -0.95 \alpha` keeps each layer invertible; it is the condition of appendix A.2
+    with a margin for float32.
 
-    Two departures: a matrix (LU) comes before the first layer, and a scale and a shift per feature
-    follow each one, which make ellipses of the spheres.
+    The model departs from the paper in two ways. A learned matrix (LU) comes before the first
+    layer, and a learned scale and shift per feature follow each layer, which turn the spheres into
+    ellipsoids.
 
     Parameters
     ----------
     n_transforms : int
-        Number of layers. One layer can do little: it moves density to or from one point.
+        Number of layers. A single layer is weak: it moves density toward or away from one point.
     hidden_sizes : tuple of int
-        Hidden layers of the network, one per layer, that gives :math:`x_0, \alpha` and
-        :math:`\beta` where there is a context; without one they are learned, and there are no networks.
+        Widths of the hidden layers of the network, one per layer, that computes :math:`x_0,
+        \alpha` and :math:`\beta` from the context. Without a context they are learned directly and
+        there are no networks.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
-    than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantized, and it is a lower bound. With a context it models
-    p(x given context). It is the weakest of the flows here: for density per second take
-    :class:`~densekit.flows.planar.PlanarFlow` or a flow with networks.
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. With a context the model is the conditional
+    density p(x | context). It is the weakest flow of this package:
+    :class:`~densekit.flows.planar.PlanarFlow` or any flow with networks reaches a better density
+    in the same time.
+
+    References
+    ----------
+    D. J. Rezende and S. Mohamed. Variational Inference with Normalizing Flows. ICML 2015.
+    https://arxiv.org/abs/1505.05770
 
     Examples
     --------
@@ -79,6 +88,6 @@ class RadialFlow(NeuralDensity):
         D = schema.n_dims
         layers: list[ColumnTransform] = [LULinear(D)]
         for _ in range(self.n_transforms):
-            around = RadialTransform(D, self.hidden_sizes, n_context, self.activation)
-            layers += [around, Diagonal(D)]
+            layer = RadialTransform(D, self.hidden_sizes, n_context, self.activation)
+            layers += [layer, Diagonal(D)]
         return FlowModule(Stack(layers))

@@ -1,4 +1,4 @@
-"""RealNVP: affine coupling."""
+"""RealNVP: a flow of affine coupling layers."""
 
 from typing import Annotated, ClassVar
 
@@ -17,32 +17,41 @@ from densekit.transforms.linear import Diagonal
 
 
 class RealNVP(NeuralDensity):
-    r"""RealNVP: layers that scale and shift one half of the features as the other half says.
+    r"""RealNVP, a normalizing flow of affine coupling layers.
 
-    Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017). With the features in
-    halves A and B, which differ from layer to layer,
+    Each layer splits the features into two halves A and B. It keeps A and scales and shifts B by
+    amounts that a network computes from A and from the context c; the halves change from layer to
+    layer:
 
     .. math:: z_A = x_A, \qquad z_B = x_B\, e^{a(x_A, c)} + b(x_A, c), \qquad
               \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_B a
 
-    and :math:`|a| < 1`. A scale and a shift per feature follow each layer, in the place of the paper's
-    batch normalization: learned, and the same in training and in scoring.
+    The log-scale is bounded, :math:`|a| < 1`. In place of the paper's batch normalization, a
+    learned scale and shift per feature follow each layer; they are the same in training and in
+    scoring.
 
     Parameters
     ----------
     n_transforms : int
-        Number of layers; 2 log2(D) of them set each pair of features against each other.
+        Number of layers. About 2 log2(D) layers let every pair of features interact.
     hidden_sizes : tuple of int
-        Hidden layers of each layer's network.
+        Widths of the hidden layers of each layer's network.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
-    than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantized, and it is a lower bound. One column can only be
-    scaled and shifted, by the context if there is one: a normal density.
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. With a single column no layer has another
+    feature to depend on: the density is normal, with a mean and a variance that depend on the
+    context.
+
+    References
+    ----------
+    L. Dinh, J. Sohl-Dickstein and S. Bengio. Density estimation using Real NVP. ICLR 2017.
+    https://arxiv.org/abs/1605.08803
 
     Examples
     --------
@@ -71,10 +80,10 @@ class RealNVP(NeuralDensity):
         n_context = 0 if context_schema is None else context_schema.n_features
         layers: list[ColumnTransform] = []
         for i in range(self.n_transforms):
-            kept = binary_split(schema.n_dims, i)
+            mask = binary_split(schema.n_dims, i)
             element = AffineElement()
             layers += [
-                CouplingTransform(kept, element, self.hidden_sizes, n_context, self.activation),
+                CouplingTransform(mask, element, self.hidden_sizes, n_context, self.activation),
                 Diagonal(schema.n_dims),
             ]
         return FlowModule(Stack(layers))

@@ -16,46 +16,55 @@ from densekit.transforms.sylvester import SylvesterTransform
 
 
 class SylvesterFlow(NeuralDensity):
-    r"""A Sylvester flow: planar steps, several at a time, in a subspace that is learned.
+    r"""A Sylvester flow: layers that each apply several planar steps in a learned subspace.
 
-    Van den Berg, Hasenclever, Tomczak and Welling, Sylvester Normalizing Flows for Variational
-    Inference (2018). Data x become standard normal noise in ``n_transforms`` layers, each with M
-    orthonormal columns Q, upper triangles R and :math:`\tilde R`, and
+    Each of the ``n_transforms`` layers has a matrix Q with M orthonormal columns and upper
+    triangular matrices R and :math:`\tilde R`:
 
     .. math::
         x' = x + Q R \tanh(s), \quad s = \tilde R Q^T x + b, \qquad
         \log p(x) = \log N(z; 0, I)
         + \sum_{\text{layers}} \sum_{i=1}^{M} \log(1 + R_{ii} \tilde R_{ii} \tanh'(s_i))
 
-    The paper's map goes from noise to data, for posteriors that are only sampled. Here it goes from data
-    to noise: the score, and so training, is the formula, and sampling undoes each layer in the
-    subspace, one increasing equation in one number after another, M in all (to the last digits of a
-    float), so that both are exact. :math:`R_{ii} \tilde R_{ii} > -0.95` for whatever is learned,
-    which is the condition of theorem 2 with room for float32.
+    The paper maps noise to data, because a variational posterior is only sampled. Here the layers
+    map data to noise, so that scoring and training evaluate the formula. Sampling inverts each
+    layer inside the subspace: it solves M monotone scalar equations, one after another, to the
+    precision of floats. Scores and samples are both exact. The constraint :math:`R_{ii} \tilde
+    R_{ii} > -0.95` keeps each layer invertible; it is the condition of theorem 2 with a margin for
+    float32.
 
-    Three departures: Q is a product of M Householder reflections for any M up to D (the paper has
-    them for M = D), and does not depend on the context, whereas R, :math:`\tilde R` and b do; and a
-    matrix (LU) comes before the first layer, a scale and a shift per feature follow each one, which
-    a step of tanh cannot make.
+    The model departs from the paper in three ways. Q is a product of M Householder reflections for
+    every M up to D, where the paper uses reflections for M = D only. Q does not depend on the
+    context; R, :math:`\tilde R` and b do. And a learned matrix (LU) comes before the first layer
+    and a learned scale and shift per feature follow each layer; a step of tanh can express
+    neither.
 
     Parameters
     ----------
     n_transforms : int
         Number of layers.
     n_units : int
-        M, the steps of a layer; no more than there are features are taken.
+        The dimension M of each layer's subspace, at most the number of features; larger values are
+        reduced to it.
     hidden_sizes : tuple of int
-        Hidden layers of the network, one per layer, that gives R, :math:`\tilde R` and b where there
-        is a context; without one they are learned, and there are no networks.
+        Widths of the hidden layers of the network, one per layer, that computes R, :math:`\tilde
+        R` and b from the context. Without a context they are learned directly and there are no
+        networks.
     activation : str
         Activation of the networks.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
-    than 5,000 rows, and else the standard normal. On continuous columns the score is exact;
-    integers, codes and pixels are dequantized, and it is a lower bound. With a context it models
-    p(x given context).
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Scores are exact on continuous columns. Integers, categories and pixels are
+    dequantized, and their score is a lower bound. With a context the model is the conditional
+    density p(x | context).
+
+    References
+    ----------
+    R. van den Berg, L. Hasenclever, J. M. Tomczak and M. Welling. Sylvester Normalizing Flows for
+    Variational Inference. UAI 2018. https://arxiv.org/abs/1803.05649
 
     Examples
     --------

@@ -18,70 +18,77 @@ from densekit.transforms.tokens import TokenTransform, patches
 
 
 class _DenoisedFlow(FlowModule):
-    """A flow whose draws have the noise of training taken off."""
+    """A flow whose samples have the noise of training removed."""
 
     def __init__(self, transform: ColumnTransform, noise_std: float) -> None:
         super().__init__(transform)
         self.noise_std = noise_std
 
     def forward(self, context: Tensor | None = None) -> Any:
-        """Event shape (D,), batch shape () or (n,)."""
+        """Return the distribution: event shape (D,), batch shape () or (n,)."""
         return Denoised(super().forward(context), self.noise_std)
 
 
 class TarFlow(NeuralDensity):
-    r"""TarFlow: layers that scale and shift each patch or column as a transformer of those before says.
+    r"""TarFlow, a flow whose layers scale and shift each token by what a causal transformer computes.
 
-    Zhai, Zhang, Nakkiran, Berthelot, Gu, Zheng, Chen, Bautista, Jaitly and Susskind, Normalizing
-    Flows are Capable Generative Models (2024). A row is cut into tokens :math:`x_1 \dots x_T`, the
-    patches of an image or the columns of a table, and in each of ``n_transforms`` layers
+    A row is a sequence of tokens :math:`x_1 \dots x_T`: the patches of an image or the columns of
+    a table. Each of the ``n_transforms`` layers transforms token t given the tokens before it,
 
     .. math:: z_t = x_t \odot e^{a_t} + b_t, \qquad
               (a_t, b_t) = \text{transformer}(x_{<t}, c), \qquad
               \log p(x) = \log N(z; 0, I) + \sum_{\text{layers}} \sum_t \sum_p a_{tp}
 
-    with :math:`|a| < 1` and the order of the tokens reversed from layer to layer. A scale and a
-    shift per entry follow each layer: learned constants, so that an entry may be scaled more.
+    The log-scale is bounded, :math:`|a| < 1`, and the order of the tokens is reversed from layer
+    to layer. A learned scale and shift per entry follow each layer, so that an entry can be scaled
+    by more.
 
-    **What the score is.** With ``noise_std=0`` (the default) it is the log-density of the data:
-    exact on continuous columns, a lower bound on integers, codes and pixels, whose dequantization is
-    the uniform noise that they are trained with. With ``noise_std`` :math:`= \sigma > 0`, as the
-    paper trains for the looks of its samples, the flow learns the law of
-    :math:`x + \sigma \epsilon`, :math:`\epsilon \sim N(0, I)`, and scores data with it: what
-    ``score_samples`` returns is the log-density of that *noisy* law at the row given (a density like
-    any other, and blurred), and ``sample`` draws from it, noise included. The units of
-    :math:`\sigma` are standard deviations of each column, or of the dequantized pixels.
+    **What the score is.** With ``noise_std=0``, the default, it is the log-density of the data:
+    exact on continuous columns, a lower bound on integers, categories and pixels, which are
+    dequantized by uniform noise. With ``noise_std`` :math:`= \sigma > 0`, which the paper uses for
+    the quality of its samples, the flow learns the density of :math:`x + \sigma \epsilon`,
+    :math:`\epsilon \sim N(0, I)`. Then ``score_samples`` returns the log-density of that *noisy*
+    distribution at the given rows, and ``sample`` draws from it, noise included. The unit of
+    :math:`\sigma` is the standard deviation of each column, or of the dequantized pixels.
 
-    ``denoise=True`` moves each draw y to :math:`y + \sigma^2 \nabla_y \log p(y)`, what it was made of
-    on average. Draws and scores are then of different laws, the scores still those of the noisy one,
-    and ``density_kind_`` is ``"estimate"``, of a standard error that is not known: NaN.
+    ``denoise=True`` replaces each sample y by :math:`y + \sigma^2 \nabla_y \log p(y)`, the
+    expected clean row given y. Samples and scores then belong to different distributions: scores
+    are still those of the noisy one. Therefore ``density_kind_`` is ``"estimate"``, and the
+    standard error is unknown (NaN).
 
     Parameters
     ----------
     patch_size : int
-        Images: height and width of a patch, all channels in it. Where it does not divide a side of
-        the image, or is more than half of it, the largest smaller size that does (1 for a prime
-        number of pixels: as many tokens, and slow). Tables have a token for each column.
+        Height and width of an image's patches; a patch holds all channels. If it does not divide a
+        side, or exceeds half of it, the largest smaller size that does divide it is used. For a
+        prime number of pixels that is 1, which makes many tokens and is slow. In tables each
+        column is a token.
     n_transforms : int
-        Number of layers; two or more for the entries of one patch to depend on each other.
+        Number of layers. Entries of the same patch depend on each other only with two or more.
     width : int
         Width of each layer's transformer, a multiple of ``2 * n_heads``.
     n_layers : int
-        Blocks of each transformer.
+        Number of blocks of each transformer.
     n_heads : int
-        Heads of each block.
+        Number of attention heads of each block.
     noise_std : float
-        Standard deviation of the Gaussian noise that is added to rows in training.
+        Standard deviation of the Gaussian noise that training adds to rows.
     denoise : bool
-        Take the noise off draws; it needs ``noise_std`` > 0.
+        Remove the noise from samples; requires ``noise_std`` > 0.
 
     Notes
     -----
-    Events are vectors (D,), images too. Untrained it is the shrunken Gaussian of a table of fewer
-    than 5,000 rows, and else the standard normal. Sampling finds one token of all rows after
-    another, with keys and values of those before in a cache, (n, n_heads, T, width / n_heads) per
-    block. One column can only be scaled and shifted, by the context if there is one: a normal
-    density.
+    Events are vectors of shape (D,); images are flattened. The flow starts as the shrunken
+    Gaussian of the rows if a table has fewer than 5,000 of them, and as the standard normal
+    otherwise. Sampling computes one token of all rows after another; a cache of shape (n, n_heads,
+    T, width / n_heads) per block holds the keys and values of the tokens before. With a single
+    column the density is normal, with a mean and a variance that depend on the context.
+
+    References
+    ----------
+    S. Zhai, R. Zhang, P. Nakkiran, D. Berthelot, J. Gu, H. Zheng, T. Chen, M. A. Bautista, N.
+    Jaitly and J. Susskind. Normalizing Flows are Capable Generative Models. ICML 2025.
+    https://arxiv.org/abs/2412.06329
 
     Examples
     --------
@@ -114,11 +121,11 @@ class TarFlow(NeuralDensity):
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         if self.denoise and not self.noise_std:
             raise ValueError(
-                "denoise=True with noise_std=0.0: there is no noise to take off; train with some, "
-                "as in noise_std=0.05, or set denoise=False"
+                "denoise=True requires noise_std > 0, got noise_std=0.0: set noise_std=0.05, for "
+                "example, or denoise=False"
             )
         n_context = 0 if context_schema is None else context_schema.n_features
-        # Events are vectors; the codec's own schema knows the shape of the image.
+        # The schema of the model has flat events; the codec's schema still has the shape of the image.
         tokens = patches(self.codec_.schema.event_shape, self.patch_size)
         net = (self.width, self.n_layers, self.n_heads, n_context)
         layers: list[ColumnTransform] = []
@@ -141,6 +148,6 @@ class TarFlow(NeuralDensity):
         return super()._loss(module, events, context)
 
     def _kind_of_scores(self, schema: Schema) -> DensityKind:
-        # As it was fitted: the hyper-parameter may have been set anew since.
+        # set_params may have changed the parameter since fit; the module still has the value of fit.
         denoised = vars(self).get("built_with_", {}).get("denoise", self.denoise)
         return "estimate" if denoised else super()._kind_of_scores(schema)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from densekit.codecs.frames import n_rows, take
+from densekit.containers import n_rows, take
 from densekit.formats.places import Place
 from densekit.formats.writing import WRITERS, Counting, check_target, encoded_images
 

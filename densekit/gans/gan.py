@@ -1,4 +1,4 @@
-"""The generative adversarial network."""
+"""Generative adversarial network."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -9,54 +9,64 @@ from torch.nn.functional import softplus
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.implicit import Implicit
-from densekit.nets.mlp import ACTIVATIONS, MLP, beside
+from densekit.nets.mlp import ACTIVATIONS, MLP, join_context
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
 from densekit.training import Player
 
 
 class GAN(NeuralDensity):
-    r"""Generative adversarial network: a generator that a discriminator cannot tell from the data.
+    r"""Generative adversarial network (GAN) with the non-saturating loss and the R1 penalty.
 
-    With z standard normal (n, ``latent_dim``), rows x (n, D) and the discriminator's logit D(x), the
-    discriminator and the generator minimize in turn
+    A generator G maps normal noise z of shape (n, ``latent_dim``) to rows. A discriminator
+    computes the logit D(x) that a row x is from the data. They minimize in turn
 
     .. math::
         L_D &= E[\operatorname{softplus}(-D(x)) + \operatorname{softplus}(D(G(z)))]
                + \tfrac{\gamma}{2} E\big[\|\nabla_x D(x)\|^2\big], \\
-        L_G &= E[\operatorname{softplus}(-D(G(z)))],
+        L_G &= E[\operatorname{softplus}(-D(G(z)))]
 
-    the non-saturating loss with the R1 penalty, without which the game need not converge. What is
-    kept is the running average of the generator. Of a discrete column the discriminator sees the middle
-    of each value's interval, without the noise of dequantization, which a generator would have to
-    imitate in every column; what the generator draws is rounded to the interval it falls in.
+    Without the R1 penalty, whose weight is :math:`\gamma`, training need not converge. The fitted
+    model is the running average of the generator. In a discrete column the discriminator sees the
+    center of each value's interval rather than dequantized values, whose noise the generator would
+    have to reproduce in every column. Generated values are rounded to the interval that contains
+    them.
 
-    There is no density: ``score_samples`` does not exist. No loss tells when to stop either, so that
-    a fit makes all its steps, and nothing is held out.
+    A GAN has no density, and ``score_samples`` does not exist. No loss indicates when to stop, so
+    training always takes all steps and holds out no rows.
 
     Parameters
     ----------
     latent_dim : int
-        Width of z.
+        Dimension of z.
     hidden_sizes : tuple of int
-        Hidden layers of the generator and of the discriminator.
+        Widths of the hidden layers of the generator and of the discriminator.
     activation : str
-        See `densekit.nets.mlp.ACTIVATIONS`.
+        One of `densekit.nets.mlp.ACTIVATIONS`.
     r1 : float
-        gamma. More steadies the game and blurs the draws.
+        Weight :math:`\gamma` of the penalty. Larger values stabilize training and blur the
+        samples.
     learning_rate : float
-        The generator's.
+        Learning rate of the generator.
     discriminator_learning_rate : float, optional
-        The discriminator's; None takes ``learning_rate``.
+        Learning rate of the discriminator; None is ``learning_rate``.
     betas : tuple of two float
-        Adam's decay rates, for both: momentum makes the two go round in circles.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Decay rates of Adam for both networks. Momentum makes the two oscillate.
+
+    Notes
+    -----
+    Without a budget, training takes 3000 steps.
 
     References
     ----------
-    Goodfellow et al. 2014, "Generative adversarial nets". Mescheder, Geiger & Nowozin 2018, "Which
-    training methods for GANs do actually converge?" Mirza & Osindero 2014 (conditional).
+    I. Goodfellow et al. Generative Adversarial Networks. NeurIPS 2014.
+    https://arxiv.org/abs/1406.2661
+
+    L. Mescheder, A. Geiger and S. Nowozin. Which Training Methods for GANs do actually Converge?
+    ICML 2018. https://arxiv.org/abs/1801.04406
+
+    M. Mirza and S. Osindero. Conditional Generative Adversarial Nets. 2014.
+    https://arxiv.org/abs/1411.1784
 
     Examples
     --------
@@ -116,18 +126,18 @@ class GAN(NeuralDensity):
         with torch.no_grad():
             fake = module.draw(len(events), context)
         real = module.center(events.detach()).requires_grad_()
-        logit = module.judge(real, context)
-        loss = softplus(-logit) + softplus(module.judge(fake, context))
+        logit = module.discriminate(real, context)
+        loss = softplus(-logit) + softplus(module.discriminate(fake, context))
         if self.r1:
-            loss = loss + 0.5 * self.r1 * squared_slope(logit, real)
+            loss = loss + 0.5 * self.r1 * squared_gradient_norm(logit, real)
         return loss
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
-        return softplus(-module.judge(module.draw(len(events), context), context))
+        return softplus(-module.discriminate(module.draw(len(events), context), context))
 
 
 class GANModule(nn.Module):
-    """Generator and discriminator; a call gives the generator's distribution over events."""
+    """Generator and discriminator; a call returns the generator's distribution of events."""
 
     like: Tensor
 
@@ -140,34 +150,44 @@ class GANModule(nn.Module):
         self.register_buffer("like", torch.zeros(latent_dim), persistent=False)
 
     def center(self, x: Tensor) -> Tensor:
-        """Relaxed events (n, D) with discrete entries moved to the middle of their intervals."""
+        """Move the discrete entries of relaxed events (n, D) to the centers of their intervals."""
         if not self.schema.quantized.any():
             return x
         return self.schema.relax(self.schema.unrelax(x), torch.full_like(x[:1], 0.5))[0]
 
     def draw(self, n: int, context: Tensor | None) -> Tensor:
-        """n events (n, D), one for each row of the context where there is one."""
+        """Generate n events (n, D), one per row of the context if there is one."""
         return self(context).rsample(() if context is not None else (n,))
 
-    def judge(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The discriminator's logits (n,): positive where x (n, D) looks like data."""
-        logit: Tensor = self.discriminator(beside(x, context)).squeeze(-1)
+    def discriminate(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Logits (n,) of the discriminator, positive where x (n, D) looks like data."""
+        logit: Tensor = self.discriminator(join_context(x, context)).squeeze(-1)
         return logit
 
     def forward(self, context: Tensor | None) -> Implicit:
-        """What the generator draws, given each row of the context."""
+        """The distribution of generated events given each row of the context."""
         return Implicit(
-            lambda z: self.generator(beside(z, context)),
+            lambda z: self.generator(join_context(z, context)),
             self.like,
             torch.Size([self.generator.n_out]),
             torch.Size([]) if context is None else context.shape[:-1],
         )
 
 
-def squared_slope(y: Tensor, x: Tensor) -> Tensor:
-    r"""The squared norm :math:`\|\nabla_x y\|^2`, (n,), of a function y (n,) of each row of x (n, D).
+def squared_gradient_norm(y: Tensor, x: Tensor) -> Tensor:
+    r"""Squared norm of a gradient, :math:`\|\nabla_x y\|^2`, for each row of x.
 
-    Differentiable once more, so that it can be part of a loss.
+    It is differentiable, so that a loss can contain it.
+
+    Parameters
+    ----------
+    y : Tensor of shape (n,)
+        A function of each row of x.
+    x : Tensor of shape (n, D)
+
+    Returns
+    -------
+    Tensor of shape (n,)
     """
-    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    return slope.square().flatten(1).sum(1)
+    (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from densekit.codecs.frames import RawColumn
+    from densekit.containers import RawColumn
 
 _MOST_LEVELS = 256
 _BLOCKS = 5
@@ -118,22 +118,22 @@ def standard_error(found: np.ndarray) -> float:
 def _read(name: str, rows: Any) -> "np.ndarray | list[RawColumn]":
     """The columns of a table, or images as a matrix of one row each."""
     # Imported late: the codecs bring torch, and a suite asks for the names of the metrics only.
-    from densekit.codecs import frames
+    from densekit import containers
 
-    rows = frames.for_scoring(rows)
-    if frames.is_text(rows):
+    rows = containers.for_scoring(rows)
+    if containers.is_text(rows):
         raise TypeError(f"{name} holds texts: metrics of samples compare tables or images")
     try:
-        if frames.container_of(rows) == "numpy":
-            rows = frames.as_array(rows)
+        if containers.container_of(rows) == "numpy":
+            rows = containers.as_array(rows)
             if rows.ndim > 2:
                 x = rows.reshape(len(rows), -1).astype(float)
-                frames.check_finite("pixels", x)
+                containers.check_finite("pixels", x)
                 return x
             rows = rows[:, None] if rows.ndim == 1 else rows
         elif not hasattr(rows, "columns"):
             rows = rows.to_frame()
-        return frames.read(rows).columns
+        return containers.read(rows).columns
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
 

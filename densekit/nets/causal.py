@@ -68,7 +68,7 @@ class CausalNet(Decoder):
             return torch.cat([self(a, c) for a, c in zip(x.split(at_once), given, strict=False)])
         before = self.embed(self._squash(x[:, :-1]))
         h = torch.nn.functional.pad(before, (0, 0, 1, 0)) + self._base(context)
-        hidden, _ = self.read(h.flatten(0, 1), Layout.full(h.shape[0], h.shape[1], h.device))
+        hidden, _ = self.run(h.flatten(0, 1), Layout.full(h.shape[0], h.shape[1], h.device))
         by_place = hidden.view(h.shape).transpose(0, 1)
         return torch.baddbmm(self.last_bias, by_place, self.last).transpose(0, 1)
 

@@ -32,7 +32,7 @@ class Plan:
     masks: Sequence[Tensor | None]
     steps: Sequence[Sequence[Step] | None]
 
-    def written(self) -> bool:
+    def can_record(self) -> bool:
         """Whether there are compiled loops for it, if there are any."""
         return not self.random and self.name in ("relu", "silu") and len(self.masks) > 1
 
@@ -117,7 +117,7 @@ def _plain(x: Tensor, parameters: Sequence[Tensor], plan: Plan) -> Tensor:
     return h
 
 
-def write(
+def record(
     tape: Any, x: Any, weights: Sequence[Tensor], biases: Sequence[Tensor | None], plan: Plan,
     turned: bool = False, under: Any = None, aside: Any = None, name: str = "kept",
 ) -> Any:  # fmt: skip
@@ -145,7 +145,7 @@ _TAPES: WeakKeyDictionary[Plan, dict[Any, Any]] = WeakKeyDictionary()
 def _tape(plan: Plan, x: Tensor, parameters: Sequence[Tensor], keep: bool, needs_x: bool) -> Any:
     """The chain as a tape; None where it is not compiled."""
     tapes = compiled("densekit.kernels.tape", x, *parameters)
-    if tapes is None or not plan.written():
+    if tapes is None or not plan.can_record():
         return None
     # In rows and without gaps, as their gradients will be; what does not fit is plain torch's to say.
     dense = all(t.is_contiguous() or t.transpose(0, 1).is_contiguous() for t in parameters)
@@ -164,7 +164,7 @@ def _tape(plan: Plan, x: Tensor, parameters: Sequence[Tensor], keep: bool, needs
         biases = [None if wide else first, *parameters[3::2]]
         under = tape.input("under", len(first)) if wide else None
         columns = tape.input("x", x.shape[0])
-        y = write(tape, columns, weights, biases, plan, under=under, name="y")
+        y = record(tape, columns, weights, biases, plan, under=under, name="y")
         inputs = (["x"] if needs_x else []) + (["under"] if wide else [])
         kept[key] = tape.close([y], inputs)
     return kept[key]

@@ -17,13 +17,13 @@ class Source:
 
     keys: list[Tensor]
     values: list[Tensor]
-    there: Tensor
+    mask: Tensor
     """Which of the S places hold a token, (n, 1, 1, S)."""
 
     def keep(self, rows: Tensor) -> "Source":
         """Some of the sources, each as often as asked."""
         keys, values = ([x[rows] for x in xs] for xs in (self.keys, self.values))
-        return Source(keys, values, self.there[rows])
+        return Source(keys, values, self.mask[rows])
 
 
 @dataclass
@@ -38,7 +38,7 @@ class State:
         return State(self.cache.keep(rows), self.source.keep(rows))
 
 
-class Look(nn.Module):
+class CrossAttention(nn.Module):
     """Cross-attention: tokens look at a source. Rotary positions on both sides let a token find the
     place that it has come to."""
 
@@ -53,7 +53,7 @@ class Look(nn.Module):
             nn.init.normal_(part.weight, std=width**-0.5)
         nn.init.zeros_(self.merge.weight)  # as a block's: it adds nothing at first
 
-    def offer(self, source: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def keys_values(self, source: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Source tokens (m, width) to keys and values (m, n_heads, head_dim)."""
         both = self.key_value(source).unflatten(1, (2 * self.n_heads, -1))
         return rotary(both, turn, both.new_ones(self.n_heads))
@@ -66,7 +66,7 @@ class Look(nn.Module):
         q, _ = rotary(q, turn, self.sharpness.squeeze(1))
         q = at.pad(q).transpose(1, 2)
         k, v = source.keys[layer], source.values[layer]
-        y = F.scaled_dot_product_attention(q, k, v, source.there)
+        y = F.scaled_dot_product_attention(q, k, v, source.mask)
         found = self.merge(at.unpad(y.transpose(1, 2)).flatten(1))
         return x + F.dropout(found, self.dropout, self.training)
 
@@ -86,7 +86,7 @@ class EncoderDecoder(nn.Module):
     Examples
     --------
     >>> net = EncoderDecoder(6, 10, width=16, n_layers=2, n_heads=2)
-    >>> source = net.offer(torch.tensor([[3, 4, 5, 1], [5, 1, 0, 0]]))
+    >>> source = net.encode(torch.tensor([[3, 4, 5, 1], [5, 1, 0, 0]]))
     >>> net.hidden(torch.tensor([[1, 4, 5], [0, 1, 3]]), source)[0].shape  # five tokens
     torch.Size([5, 16])
     """
@@ -104,20 +104,22 @@ class EncoderDecoder(nn.Module):
         embed = nn.Embedding(source_size, width)
         self.encoder = Encoder(embed, width, n_layers, n_heads, dropout)
         self.decoder = Transformer(vocab_size, width, n_layers, n_heads, dropout)
-        self.looks = nn.ModuleList(Look(width, n_heads, dropout) for _ in range(n_layers))
+        self.looks = nn.ModuleList(
+            CrossAttention(width, n_heads, dropout) for _ in range(n_layers)
+        )
 
-    def offer(self, tokens: Tensor) -> Source:
+    def encode(self, tokens: Tensor) -> Source:
         """Read sources (n, S), padded with 0 on either side; each has a token at least."""
         at = Layout.of(tokens)
-        x, _ = self.encoder.read(self.encoder.embed(tokens[tokens != 0]), at)
+        x, _ = self.encoder.run(self.encoder.embed(tokens[tokens != 0]), at)
         turn = self.encoder.turn(at.positions)
         keys, values = [], []
         for look in self.looks:
-            k, v = (at.pad(u).transpose(1, 2) for u in look.offer(x, turn))  # type: ignore[operator]
+            k, v = (at.pad(u).transpose(1, 2) for u in look.keys_values(x, turn))  # type: ignore[operator]
             keys.append(k)
             values.append(v)
-        there = at.pad(torch.ones_like(at.positions)).bool()[:, None, None]
-        return Source(keys, values, there)
+        mask = at.pad(torch.ones_like(at.positions)).bool()[:, None, None]
+        return Source(keys, values, mask)
 
     def hidden(
         self, tokens: Tensor, source: Source, cached: bool = False
@@ -125,25 +127,25 @@ class EncoderDecoder(nn.Module):
         """Hidden states (m, width) of ``tokens`` (n, T), each row given its source."""
         at = Layout.of(tokens)
         x = self.decoder.embed(tokens[tokens != 0])
-        return self.decoder.read(x, at, cached, self._looking(at.positions, at, source))
+        return self.decoder.run(x, at, cached, self._cross_attention(at.positions, at, source))
 
-    def write(self, hidden: Tensor) -> Tensor:
+    def to_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (m, width) to logits (m, vocab_size), -inf for padding."""
-        return self.decoder.write(hidden)
+        return self.decoder.to_logits(hidden)
 
     def start(self, tokens: Tensor, source: Source) -> tuple[Tensor, State]:
         """Logits after the last token of each row of ``tokens``, (n, T), and the state."""
         x, cache = self.hidden(tokens, source, cached=True)
         assert cache is not None
-        return self.write(x[cache.lengths.cumsum(0) - 1]), State(cache, source)
+        return self.to_logits(x[cache.lengths.cumsum(0) - 1]), State(cache, source)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits after one more token per row, ``tokens`` (n,); the state is changed in place."""
         at = Layout.full(len(tokens), 1, tokens.device)
-        then = self._looking(state.cache.lengths, at, state.source)
+        then = self._cross_attention(state.cache.lengths, at, state.source)
         x = self.decoder.advance(self.decoder.embed(tokens), state.cache, then)
-        return self.write(x), state
+        return self.to_logits(x), state
 
-    def _looking(self, positions: Tensor, at: Layout, source: Source) -> Any:
+    def _cross_attention(self, positions: Tensor, at: Layout, source: Source) -> Any:
         turn = self.decoder.turn(positions)
         return lambda i, x: self.looks[i](x, turn, at, source, i)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densekit.nets.angles import readings
-from densekit.nets.chain import Plan, chain, squash, write
+from densekit.nets.chain import Plan, chain, record, squash
 from densekit.nets.mlp import activation_layer
 from densekit.nets.residual import check_hidden, uniform_weight
 from densekit.nets.triangular import stairs
@@ -159,20 +159,22 @@ class MaskedNet(nn.Module):
             out = out.addmm(direct.flatten(0, 1), squash(x))
         return out.view(len(out) // self.n_params, self.n_params, x.shape[1]).transpose(0, 1)
 
-    def written(self) -> bool:
-        """Whether :meth:`write` can."""
-        return self._plan().written() and self.direct is None and not self.angles
+    def can_record(self) -> bool:
+        """Whether :meth:`record` is available."""
+        return self._plan().can_record() and self.direct is None and not self.angles
 
-    def write(self, tape: Any, x: Any, context: Any = None) -> Any:
+    def record(self, tape: Any, x: Any, context: Any = None) -> Any:
         """The network on a ``kernels.tape.Tape``: rows (D) and asinh of the context (C)
         to rows of which those of a feature lie together, (D P)."""
         weights, aside = [*self.weights, self.last], None
         if context is not None:
             aside = (self.context, context)
         biases = [*self.bias, self.last_bias]
-        return write(tape, x, weights, biases, self._plan(), turned=True, aside=aside)
+        return record(tape, x, weights, biases, self._plan(), turned=True, aside=aside)
 
-    def write_solve(self, tape: Any, step: Callable[[int, Any], Any], context: Any = None) -> None:
+    def record_solve(
+        self, tape: Any, step: Callable[[int, Any], Any], context: Any = None
+    ) -> None:
         """The same as :meth:`solve` on a tape: ``step`` is called with the number of a feature and its
         parameters, rows (P), and returns the row that the feature was written to."""
         plan, D, P = self._plan(), len(self._known[0]), self.n_params

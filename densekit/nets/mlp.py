@@ -94,12 +94,12 @@ class MLP(nn.Module):
         return y
 
 
-def beside(x: Tensor, context: Tensor | None) -> Tensor:
+def join_context(x: Tensor, context: Tensor | None) -> Tensor:
     """x (..., n, k) with the context (n, c) of each row behind it: (..., n, k + c).
 
     Examples
     --------
-    >>> beside(torch.zeros(5, 3, 2), torch.ones(3, 1)).shape
+    >>> join_context(torch.zeros(5, 3, 2), torch.ones(3, 1)).shape
     torch.Size([5, 3, 3])
     """
     if context is None:

@@ -91,7 +91,7 @@ class Recurrent(nn.Module):
         never[0] = -torch.inf
         self.register_buffer("never", never, persistent=False)
 
-    def write(self, hidden: Tensor) -> Tensor:
+    def to_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (m, width) to logits (m, vocab_size), -inf for padding."""
         matrix = self.embed.weight if self.out is None else self.out
         return F.linear(hidden, matrix, self.bias + self.never)
@@ -99,7 +99,7 @@ class Recurrent(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of what follows each token of ``tokens``, (n, T), in reading order and without
         padding: (m, vocab_size). Padding (0) may lie on either side of a row, not inside."""
-        return self.write(self.hidden(tokens)[0])
+        return self.to_logits(self.hidden(tokens)[0])
 
     def hidden(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Hidden states (m, width) and the state after the last token of each row; it begins with
@@ -123,7 +123,7 @@ class Recurrent(nn.Module):
     def start(self, tokens: Tensor) -> tuple[Tensor, State]:
         """Logits after the last token of each row of ``tokens``, (n, T), and the state."""
         _, state = self.hidden(tokens)
-        return self.write(state.layers[-1][0]), state
+        return self.to_logits(state.layers[-1][0]), state
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits after one more token per row, ``tokens`` (n,), and the new state."""
@@ -131,7 +131,7 @@ class Recurrent(nn.Module):
         for cell, before in zip(self.cells, state.layers, strict=True):
             x, after = cell(x, self._given(before))
             layers.append(tuple(s.squeeze(0) for s in (after if self.is_lstm else (after,))))
-        return self.write(x.squeeze(1)), State(layers)
+        return self.to_logits(x.squeeze(1)), State(layers)
 
     def _given(self, layer: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         """As torch's cells take it: with an axis of layers, of which each has one."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densekit.nets.chain import Plan, chain, squash, write
+from densekit.nets.chain import Plan, chain, record, squash
 from densekit.nets.mlp import activation_layer
 
 
@@ -95,13 +95,13 @@ class ResidualNet(nn.Module):
             self._kept = Plan(self.name, self.activation, random, nothing, nothing)
         return self._kept
 
-    def written(self) -> bool:
-        """Whether :meth:`write` can."""
-        return self._plan().written() and self.first.numel() > 0
+    def can_record(self) -> bool:
+        """Whether :meth:`record` is available."""
+        return self._plan().can_record() and self.first.numel() > 0
 
-    def write(self, tape: Any, x: Any, context: Any = None) -> Any:
+    def record(self, tape: Any, x: Any, context: Any = None) -> Any:
         """The network on a ``kernels.tape.Tape``: rows (n_in) and asinh of the context to
         rows (n_out)."""
         weights = [self.first, *self.hidden, self.last]
         aside = None if context is None else (self.context, context)
-        return write(tape, x, weights, [*self.bias, self.last_bias], self._plan(), aside=aside)
+        return record(tape, x, weights, [*self.bias, self.last_bias], self._plan(), aside=aside)

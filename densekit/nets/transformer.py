@@ -205,7 +205,7 @@ class Encoder(nn.Module):
         angles = positions.unsqueeze(1) * self.speeds
         return angles.cos(), angles.sin()
 
-    def read(
+    def run(
         self, x: Tensor, at: Layout, cached: bool = False, then: Then | None = None
     ) -> tuple[Tensor, Cache | None]:
         """Vectors of tokens to hidden states, both (m, width), and with ``cached`` the keys and values
@@ -302,25 +302,25 @@ class Transformer(Decoder):
         never[0] = -torch.inf
         self.register_buffer("never", never, persistent=False)
 
-    def write(self, hidden: Tensor) -> Tensor:
+    def to_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (m, width) to logits (m, vocab_size), -inf for padding."""
         return F.linear(hidden, self.embed.weight, self.never)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of what follows each token of ``tokens``, (n, T), in reading order and without
         padding: (m, vocab_size). Padding (0) may lie on either side of a row, not inside."""
-        return self.write(self.hidden(tokens)[0])
+        return self.to_logits(self.hidden(tokens)[0])
 
     def hidden(self, tokens: Tensor, cached: bool = False) -> tuple[Tensor, Cache | None]:
         """Hidden states (m, width), and with ``cached`` what :meth:`step` goes on from."""
-        return self.read(self.embed(tokens[tokens != 0]), Layout.of(tokens), cached)
+        return self.run(self.embed(tokens[tokens != 0]), Layout.of(tokens), cached)
 
     def start(self, tokens: Tensor) -> tuple[Tensor, Cache]:
         """Logits after the last token of each row of ``tokens``, (n, T), and the cache."""
         x, cache = self.hidden(tokens, cached=True)
         assert cache is not None
-        return self.write(x[cache.lengths.cumsum(0) - 1]), cache
+        return self.to_logits(x[cache.lengths.cumsum(0) - 1]), cache
 
     def step(self, tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Logits after one more token per row, ``tokens`` (n,); the cache is changed in place."""
-        return self.write(self.advance(self.embed(tokens), cache)), cache
+        return self.to_logits(self.advance(self.embed(tokens), cache)), cache

@@ -1,4 +1,4 @@
-"""Noise-conditional score networks."""
+"""Noise-conditional score network."""
 
 import math
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.diffusion import Diffusion, NoiseSchedule
-from densekit.distributions.montecarlo import grown
+from densekit.distributions.montecarlo import resized
 from densekit.nets.noise_conditional import NoiseConditionalMLP
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
@@ -18,21 +18,21 @@ from densekit.transforms.whitening import Whitening
 
 
 class _ScoreModule(nn.Module):
-    """The network, the frame it works in and the probes that score it."""
+    """The network, the whitening of its inputs, and the probes of its scores."""
 
     probes: Tensor
 
     def __init__(self, net: nn.Module, n_dims: int, n_probes: int, schedule: NoiseSchedule):
         super().__init__()
         self.net, self.frame, self.schedule = net, Whitening(n_dims), schedule
-        frame = torch.linalg.qr(torch.randn(n_dims, min(n_probes, n_dims)))[0].T
-        self.register_buffer("probes", frame.contiguous())
+        probes = torch.linalg.qr(torch.randn(n_dims, min(n_probes, n_dims)))[0].T
+        self.register_buffer("probes", probes.contiguous())
 
     def score(self, x: Tensor, sigma: Tensor, context: Tensor | None) -> Tensor:
-        """x (n, D) in the frame, sigma (n,) or (1,) to scores (n, D)."""
+        """Score (n, D) of whitened x (n, D) at noise levels sigma, (n,) or (1,)."""
         variance = 1 + sigma[:, None] ** 2
-        f = self.net(x * variance.rsqrt(), sigma, context)
-        return f / (sigma[:, None] * variance.sqrt()) - x / variance
+        output = self.net(x * variance.rsqrt(), sigma, context)
+        return output / (sigma[:, None] * variance.sqrt()) - x / variance
 
     def forward(
         self,
@@ -40,90 +40,113 @@ class _ScoreModule(nn.Module):
         schedule: NoiseSchedule | None = None,
         n_probes: int | None = None,
     ) -> Diffusion:
-        """The distribution of events (given each row of context), by the schedule and the number of
-        probes that it was built with unless others are given."""
+        """Return the distribution of events given each row of the context.
+
+        ``schedule`` and ``n_probes`` replace those of the constructor.
+        """
         size = torch.Size([self.probes.shape[1]])
-        probes = self.probes if n_probes is None else self._frame_of(n_probes)
+        probes = self.probes if n_probes is None else self._probes_of(n_probes)
         return Diffusion(self.score, probes, size, schedule or self.schedule, context, self.frame)
 
-    def _frame_of(self, n_probes: int) -> Tensor:
-        """Orthonormal rows; more than there are complete the frame at random."""
+    def _probes_of(self, n_probes: int) -> Tensor:
+        """Orthonormal probes; additional ones complete the stored probes at random."""
         k, n_dims = self.probes.shape
 
-        def draw(more: int) -> Tensor:
+        def draw(n_more: int) -> Tensor:
             known = self.probes.T.double().cpu()
-            frame = torch.linalg.qr(torch.cat([known, torch.randn(n_dims, more).double()], 1))[0]
-            return frame[:, k:].T
+            basis = torch.linalg.qr(torch.cat([known, torch.randn(n_dims, n_more).double()], 1))[0]
+            return basis[:, k:].T
 
-        return grown(self.probes, min(n_probes, n_dims), draw)
+        return resized(self.probes, min(n_probes, n_dims), draw)
 
 
 class NoiseConditionalScore(NeuralDensity):
-    r"""A network that knows the gradient of the log-density at every level of noise.
+    r"""Noise-conditional score network (NCSN), which learns the gradient of the log-density at all
+    noise levels.
+
+    A network s is trained by denoising score matching,
 
     .. math:: L = \tfrac12\, E_\sigma\, \sigma^2\, E_{x, \tilde x \sim N(x, \sigma^2 I)}
               \Big\| s(\tilde x, \sigma) + \frac{\tilde x - x}{\sigma^2} \Big\|^2
 
-    is least where :math:`s(x, \sigma) = \nabla \log p_\sigma(x)`, the score of the data with noise
-    (denoising score matching, Vincent 2011). Draws start at the greatest level and follow the scores
-    by Langevin dynamics while the level falls. :math:`\log \sigma` is uniform (stratified over the
-    batch) between ``sigma_min`` and ``sigma_max``: the geometric levels of the paper, made
-    continuous for the differential equation behind the score. With them the paper's weight
-    :math:`\sigma^2` is the one under which :math:`L \log(\sigma_{\max} / \sigma_{\min})` bounds the
-    negative log-likelihood up to a constant (Song, Durkan, Murray & Ermon 2021), so the held-out
-    loss ranks weights as a likelihood would.
+    which is minimal for :math:`s(x, \sigma) = \nabla \log p_\sigma(x)`, the score of the data with
+    added noise. Sampling starts at the largest noise level and follows the scores by Langevin
+    dynamics while the level decreases. In training :math:`\log \sigma` is uniform between
+    ``sigma_min`` and ``sigma_max``, stratified over the batch. These are the geometric levels of
+    the paper, made continuous for the differential equation that computes densities. With the
+    weight :math:`\sigma^2` of the paper, :math:`L \log(\sigma_{\max} / \sigma_{\min})` then bounds
+    the negative log-likelihood up to a constant (Song, Durkan, Murray and Ermon), so that the
+    held-out loss ranks weights like a likelihood.
 
-    The network F predicts the part of the score that a white Gaussian does not explain (the scaling
-    of Karras et al. 2022, for data of variance one):
+    The network F predicts the difference between the score and that of a white Gaussian, in the
+    scaling of Karras et al. for data of variance one:
 
     .. math:: s(x, \sigma) = \frac{F(x / \sqrt{1 + \sigma^2}, \sigma)}{\sigma \sqrt{1 + \sigma^2}}
               - \frac{x}{1 + \sigma^2}
 
-    and x is whitened by the training rows, so that noise is measured by the data's own spread in each
-    direction: without it columns that correlate at 0.99 are drowned at levels that others need.
+    The events x are whitened by the training rows, so that noise is relative to the spread of the
+    data in each direction. Otherwise the noise levels that some directions need would hide the
+    differences of columns with a correlation of 0.99.
 
-    **What a score is.** An *estimate* of the log-density at level ``sigma_min``, that is of the data
-    plus noise of that share of their spread, by the probability-flow ODE (Song et al. 2021). Its
-    standard error covers the probes of the trace and the grid of the solver
-    (:class:`~densekit.distributions.diffusion.Diffusion`); all rows share the probes, so it does not
-    shrink when scores are averaged. Density that is not smooth at ``sigma_min`` is smoothed, and draws
-    of the Langevin sampler agree with the ODE's density only up to discretization.
+    **What a score is.** An *estimate* of the log-density at level ``sigma_min``, that is, of the
+    data with noise of this size, by the probability-flow ODE. Its standard error covers the probes
+    of the trace and the grid of the solver (:class:`~densekit.distributions.diffusion.Diffusion`).
+    All rows share the probes, so averaging scores does not reduce the error. Densities that vary
+    on scales below ``sigma_min`` are smoothed. Samples of the Langevin sampler follow the density
+    of the ODE up to discretization.
 
     Parameters
     ----------
     hidden_sizes : tuple of int
-        Widths of the layers of the network.
+        Widths of the hidden layers of the network.
     dropout : float
-        Probability with which a hidden unit is left out while training. Hundreds of rows need it.
+        Probability with which training drops a hidden unit. Data of a few hundred rows need it.
     sigma_min : float
-        Least noise level, in units of the whitened data.
+        Smallest noise level, in units of the whitened data.
     sigma_max : float
-        Greatest noise level, in the same units.
+        Largest noise level, in the same units.
     sampler : {"langevin", "ode"}
-        Annealed Langevin dynamics, or the ODE backwards: faster, and from the very density that is
-        scored.
+        Annealed Langevin dynamics, or the reversed ODE, which is faster and samples from the
+        density that is scored.
     n_levels : int
-        Levels of the Langevin sampler.
+        Number of noise levels of the Langevin sampler.
     n_langevin_steps : int
-        Its steps at each level.
+        Number of Langevin steps at each level.
     step_size : float
-        Their size over sigma squared: half the :math:`\epsilon / \sigma_L^2` of the paper.
+        Step size divided by sigma squared, which is half of :math:`\epsilon / \sigma_L^2` in the
+        paper.
     predictor : bool
-        Whether a fall to the next level first removes noise by the reverse of the diffusion, so that
-        Langevin dynamics only corrects (Song et al. 2021). Without it a level takes many times the
-        steps.
+        Take a step of the reverse diffusion to each next level, so that Langevin dynamics only
+        correct it. Without it each level needs many times the steps.
     n_ode_steps : int
-        Steps of the ODE solver; even.
+        Number of steps of the ODE solver, rounded up to an even number.
     n_probes : int
-        Directions along which the trace of the score's Jacobian is taken. Where an event has no
-        more entries than this the trace is exact.
-    max_steps : int, optional
-        None takes 3000 steps, unless ``max_epochs`` or ``max_time`` is given.
+        Number of directions along which the trace of the Jacobian is computed. The trace is exact
+        if an event has no more entries than this.
+
+    Notes
+    -----
+    Without a budget, training takes 3000 steps.
 
     References
     ----------
-    Song & Ermon 2019, "Generative modeling by estimating gradients of the data distribution"; 2020,
-    "Improved techniques for training score-based generative models" (EMA, levels, last denoising).
+    Y. Song and S. Ermon. Generative Modeling by Estimating Gradients of the Data Distribution.
+    NeurIPS 2019. https://arxiv.org/abs/1907.05600
+
+    Y. Song and S. Ermon. Improved Techniques for Training Score-Based Generative Models. NeurIPS
+    2020. https://arxiv.org/abs/2006.09011
+
+    Y. Song et al. Score-Based Generative Modeling through Stochastic Differential Equations. ICLR
+    2021. https://arxiv.org/abs/2011.13456
+
+    Y. Song, C. Durkan, I. Murray and S. Ermon. Maximum Likelihood Training of Score-Based
+    Diffusion Models. NeurIPS 2021. https://arxiv.org/abs/2101.09258
+
+    T. Karras, M. Aittala, T. Aila and S. Laine. Elucidating the Design Space of Diffusion-Based
+    Generative Models. NeurIPS 2022. https://arxiv.org/abs/2206.00364
+
+    P. Vincent. A Connection Between Score Matching and Denoising Autoencoders. Neural Computation,
+    2011. https://doi.org/10.1162/NECO_a_00142
 
     Examples
     --------
@@ -198,12 +221,12 @@ class NoiseConditionalScore(NeuralDensity):
         assert isinstance(module, _ScoreModule)
         rows = len(events)
         if not module.training:
-            # A few held-out rows meet many levels, so that their loss is worth comparing.
+            # A small held-out set is repeated, so that its loss averages over enough noise levels.
             copies = math.ceil(1024 / rows)
             events = events.repeat(copies, 1)
             context = None if context is None else context.repeat(copies, 1)
         with torch.autocast(events.device.type, enabled=False):
-            # Eight bits of x would be as coarse as the least noise.
+            # The eight bits of bfloat16 would round x by as much as the smallest noise.
             x = module.frame(events)
         n = len(x)
         u = (torch.arange(n, device=x.device, dtype=x.dtype) + torch.rand_like(x[:, 0])) / n

@@ -1,4 +1,4 @@
-"""Transforms of any library as transforms of columns, and the trial that tells whether they serve."""
+"""Adapters for transforms of other libraries, and a check of their properties."""
 
 import sys
 from collections.abc import Mapping
@@ -12,20 +12,31 @@ from torch.distributions.transforms import Transform
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.pyro import FromPyro
 
-_ROWS = 16
-_MISS = 1e-2
-"""Of a number, that a way forth and back may lose, in float32 too, before it counts as no inverse."""
+_N_CHECK_ROWS = 16
+_MAX_RELATIVE_ERROR = 1e-2
+"""Largest relative error of a transform and its inverse in float32."""
 
 
 def as_columns(transform: Any, n_features: int, n_context: int = 0) -> ColumnTransform:
-    """A transform of Pyro, torch, nflows or densekit as one of columns.
+    """Adapt a transform of Pyro, torch, nflows or densekit to a
+    :class:`~densekit.transforms.columns.ColumnTransform`.
+
+    Parameters
+    ----------
+    transform : Transform
+    n_features, n_context : int
+        Number of features and of context features.
+
+    Returns
+    -------
+    ColumnTransform
 
     Raises
     ------
     TypeError
-        It is none of theirs.
+        If it is not a transform of these libraries.
     ValueError
-        It is not bijective, or was made for other numbers of features or of the context.
+        If it is not bijective, or was made for other numbers of features.
 
     Examples
     --------
@@ -33,93 +44,101 @@ def as_columns(transform: Any, n_features: int, n_context: int = 0) -> ColumnTra
     >>> type(as_columns(AffineTransform(1.0, 2.0), 3)).__name__
     'FromPyro'
     """
-    # Whoever has a transform of nflows has loaded it.
-    theirs = sys.modules.get("nflows.transforms")
+    # A transform of nflows can only exist if the package has been imported.
+    nflows_transforms = sys.modules.get("nflows.transforms")
     if isinstance(transform, ColumnTransform):
         columns = transform
     elif isinstance(transform, Transform | ConditionalTransform):
         columns = FromPyro(transform, n_features, n_context)
-    elif theirs is not None and isinstance(transform, theirs.Transform):
+    elif nflows_transforms is not None and isinstance(transform, nflows_transforms.Transform):
         from densekit.transforms.nflows import FromNflows
 
         columns = FromNflows(transform, n_features, n_context)
     else:
         raise TypeError(
-            f"it is a {type(transform).__name__} and no transform of Pyro, torch or nflows, nor a "
+            f"it is a {type(transform).__name__}, not a transform of Pyro, torch or nflows or a "
             "ColumnTransform of densekit"
         )
     if columns.n_features != n_features or columns.n_context not in (0, n_context):
         raise ValueError(
-            f"it takes {columns.n_features} features and a context of {columns.n_context}, and there "
-            f"are {n_features} and {n_context}: make it for the numbers that the factory is given"
+            f"it takes {columns.n_features} features and a context of {columns.n_context}, but the data "
+            f"have {n_features} and {n_context}: create it with the arguments of the factory"
         )
     return columns
 
 
-def try_out(
+def check_transforms(
     transforms: Mapping[str, ColumnTransform],
     n_features: int,
     n_context: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Run transforms, noise to data, forth and back on a few rows. They are not fit for use after
-    it: they are frozen.
+    """Check transforms, noise to data, in both directions on a few random rows.
+
+    The transforms are frozen in the process and cannot be trained afterward.
 
     Parameters
     ----------
     transforms : mapping
-        By their names, for messages.
+        Transforms by the names that messages use.
     n_features, n_context : int
+        Number of features and of context features.
     dtype : torch.dtype
-        What they will compute in.
+        Dtype of the check.
 
     Raises
     ------
     ValueError
-        With the name of the first that does not map R^D to itself, or whose inverse is none; or
-        none reads the context.
+        With the name of the first transform that does not map R^D to itself or whose inverse is
+        wrong, or if no transform uses the context.
     NotImplementedError
-        One that does not go from data to noise. The other way may be lacking.
+        If a transform does not map data to noise. The other direction may be missing.
 
     Examples
     --------
     >>> from torch.distributions.transforms import ExpTransform
-    >>> try_out({"the only one": as_columns(ExpTransform(), 2)}, 2)
+    >>> check_transforms({"the only one": as_columns(ExpTransform(), 2)}, 2)
     Traceback (most recent call last):
-    ValueError: the only one gives values that are not finite for standardized rows: ...
+    ValueError: the only one returns values that are not finite for standardized rows: ...
     """
     for transform in transforms.values():
         transform.to(dtype).eval().requires_grad_(False)
-    every = list(transforms.items())
-    context = torch.randn(n_context, _ROWS, dtype=dtype).requires_grad_()
+    named_transforms = list(transforms.items())
+    context = torch.randn(n_context, _N_CHECK_ROWS, dtype=dtype).requires_grad_()
     given = context if n_context else None
-    x = torch.randn(n_features, _ROWS, dtype=dtype)
-    reads = False
-    for name, transform in reversed(every):
-        z, ladj = _step(name, transform.to_noise, x, given)
-        reads = reads or z.requires_grad or ladj.requires_grad
-        back = _step_back(name, transform.to_data, z, given)
-        _expect_same(name, x, back, "data to noise and back")
+    x = torch.randn(n_features, _N_CHECK_ROWS, dtype=dtype)
+    uses_context = False
+    for name, transform in reversed(named_transforms):
+        z, ladj = _apply(name, transform.to_noise, x, given)
+        uses_context = uses_context or z.requires_grad or ladj.requires_grad
+        round_trip = _apply_if_available(name, transform.to_data, z, given)
+        _expect_same(name, x, round_trip, "data to noise and back")
         x = z.detach()
-    if n_context and not reads:
+    if n_context and not uses_context:
         raise ValueError(
-            f"the context of {n_context} numbers is read by none of {', '.join(transforms)}: make one "
-            "of them conditional, or fit without context="
+            f"none of {', '.join(transforms)} uses the context of {n_context} features: make one of "
+            "them conditional, or fit without context="
         )
-    z = torch.randn(n_features, _ROWS, dtype=dtype)
-    for name, transform in every:
-        after = _step_back(name, transform.to_data, z, given)
-        if after is None:
+    z = torch.randn(n_features, _N_CHECK_ROWS, dtype=dtype)
+    for name, transform in named_transforms:
+        x_or_none = _apply_if_available(name, transform.to_data, z, given)
+        if x_or_none is None:
             return
         _expect_same(
-            name, z, _step(name, transform.to_noise, after, given)[0], "noise to data and back"
+            name,
+            z,
+            _apply(name, transform.to_noise, x_or_none, given)[0],
+            "noise to data and back",
         )
-        z = after.detach()
+        z = x_or_none.detach()
 
 
-def _step(name: str, way: Any, rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+def _apply(
+    name: str, function: Any, rows: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Apply a transform to columns and check shape and values of the result."""
     try:
-        after, ladj = way(rows, context)
+        result, ladj = function(rows, context)
     except NotImplementedError as error:
         raise NotImplementedError(f"{name}: {error}") from error
     except Exception as error:
@@ -128,33 +147,36 @@ def _step(name: str, way: Any, rows: Tensor, context: Tensor | None) -> tuple[Te
             f"{'' if context is None else f' and contexts of {len(context)}'}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if after.shape != rows.shape or ladj.shape != rows.shape[1:]:
+    if result.shape != rows.shape or ladj.shape != rows.shape[1:]:
         raise ValueError(
-            f"{name} makes (n, {len(after)}) and log-determinants {tuple(ladj.shape)} of n = "
+            f"{name} returns (n, {len(result)}) and log-determinants {tuple(ladj.shape)} for n = "
             f"{rows.shape[1]} rows (n, {len(rows)}): it must keep the number of features"
         )
-    if not (torch.isfinite(after).all() and torch.isfinite(ladj).all()):
+    if not (torch.isfinite(result).all() and torch.isfinite(ladj).all()):
         raise ValueError(
-            f"{name} gives values that are not finite for standardized rows: it must take every real "
-            "number (columns of bounded support are given by support=)"
+            f"{name} returns values that are not finite for standardized rows: it must accept all real "
+            "numbers (declare columns of bounded support by support=)"
         )
-    return after, ladj
+    return result, ladj
 
 
-def _step_back(name: str, way: Any, rows: Tensor, context: Tensor | None) -> Tensor | None:
-    """None where there is no such way."""
+def _apply_if_available(
+    name: str, function: Any, rows: Tensor, context: Tensor | None
+) -> Tensor | None:
+    """The result of a transform, or None if it lacks this direction."""
     try:
-        return _step(name, way, rows, context)[0]
+        return _apply(name, function, rows, context)[0]
     except NotImplementedError:
         return None
 
 
-def _expect_same(name: str, rows: Tensor, back: Tensor | None, way: str) -> None:
-    if back is None:
+def _expect_same(name: str, rows: Tensor, round_trip: Tensor | None, direction: str) -> None:
+    """Raise an error if a round trip changes the rows."""
+    if round_trip is None:
         return
-    miss = ((back - rows).abs() / (1 + rows.abs())).max().item()
-    if not miss < _MISS:
+    error = ((round_trip - rows).abs() / (1 + rows.abs())).max().item()
+    if not error < _MAX_RELATIVE_ERROR:
         raise ValueError(
-            f"{name} turns rows into others, {way} (by {miss:.2g}): it must be a bijection of the real "
-            "numbers (columns of bounded support are given by support=)"
+            f"{name} does not return to the same rows, {direction} (error {error:.2g}): it must be a "
+            "bijection of the real numbers (declare columns of bounded support by support=)"
         )

@@ -22,12 +22,12 @@ class AffineElement:
     Parameters
     ----------
     limit : float
-        s: no log-scale grows beyond it. Small, it keeps a row unlike all others from being scaled
-        out of sight; scales that hold for all rows belong in a ``Diagonal`` beside it.
+        The bound s of the log-scale. A small bound keeps an unusual row from being scaled by an
+        extreme factor; a ``Diagonal`` can provide larger scales that are the same for all rows.
 
     Notes
     -----
-    The 2 raw parameters are r and b; zeros make the identity.
+    The 2 raw parameters are r and b; zeros give the identity.
 
     Examples
     --------
@@ -42,32 +42,32 @@ class AffineElement:
         self.limit = limit
 
     def start(self) -> Tensor:
-        """Zeros, (2,)."""
+        """Initial raw parameters: zeros, (2,)."""
         return torch.zeros(2)
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
         if raw.shape[1:] == x.shape and (loops := compiled(_KERNEL, x, raw)):
-            there, back, formula = (
+            forward_loop, backward_loop, formula = (
                 partial(f, limit=self.limit) for f in (loops.forward, loops.backward, _formula)
             )
-            z, a = Looped.apply(formula, there, back, x, raw)
+            z, a = Looped.apply(formula, forward_loop, backward_loop, x, raw)
             return z, a
         return _formula(x, raw, self.limit)
 
-    def write(
+    def record(
         self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
     ) -> Any:
-        """The way there on a ``kernels.tape.Tape``."""
+        """Record data to noise on a ``kernels.tape.Tape``."""
         return tape.affine(x, raw, steps, self.limit, total, name)
 
-    def write_inverse(
+    def record_inverse(
         self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
     ) -> None:
-        """The way back on a ``kernels.tape.Tape``."""
+        """Record noise to data on a ``kernels.tape.Tape``."""
         tape.affine_inverse(z, raw, steps, self.limit, total, x)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise to data, and the log-slope of that way."""
+        """Noise to data, and the log-slope of the inverse."""
         a = -self.limit * torch.tanh(raw[0] / self.limit)
         return (z - raw[1]) * a.exp(), a

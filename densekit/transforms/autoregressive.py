@@ -7,35 +7,42 @@ import torch
 from torch import Tensor
 
 from densekit.nets.masked import MaskedNet
-from densekit.transforms.columns import ColumnTransform, Element, WrittenElement
+from densekit.transforms.columns import ColumnTransform, Element, RecordableElement
 from densekit.transforms.mixed import of_feature
 
 
 class AutoregressiveTransform(ColumnTransform):
-    r"""Each feature through an element whose parameters depend on the features before it.
+    r"""An autoregressive transform: the parameters of each feature depend on the features before it.
 
     .. math:: z_d = f(x_d;\ \theta_d(x_{<d}, c)), \qquad
               \log\left|\frac{dz}{dx}\right| = \sum_d \log f'(x_d;\ \theta_d)
 
-    Papamakarios, Pavlakou and Murray, Masked Autoregressive Flow (2017); with splines Durkan
-    et al. (2019). Data to noise is one pass of the network; noise to data finds the features one after
-    another and computes every hidden unit once.
+    Data to noise is one pass of the network. Noise to data computes the features one after another
+    and every hidden unit once.
 
     Parameters
     ----------
     n_features : int
-        D; 1 is allowed and needs no other feature.
+        D, at least 1.
     element : Element
-        For example :class:`~densekit.transforms.spline.SplineElement`, or
-        :class:`~densekit.transforms.mixed.Mixed` for features that are not all alike.
+        The function f, for example :class:`~densekit.transforms.spline.SplineElement`, or
+        :class:`~densekit.transforms.mixed.Mixed` for features of different kinds.
     hidden_sizes : sequence of int
         Hidden layers of the network.
     n_context : int
         Number of context features.
     reverse : bool
-        Take the features in reversed order.
+        Reverse the order of the features.
     activation, dropout, angles
-        Of the network: :class:`~densekit.nets.masked.MaskedNet`.
+        Arguments of the network, :class:`~densekit.nets.masked.MaskedNet`.
+
+    References
+    ----------
+    G. Papamakarios, T. Pavlakou and I. Murray. Masked Autoregressive Flow for Density Estimation.
+    NeurIPS 2017. https://arxiv.org/abs/1705.07057
+
+    C. Durkan, A. Bekasov, I. Murray and G. Papamakarios. Neural Spline Flows. NeurIPS 2019.
+    https://arxiv.org/abs/1906.04032
 
     Examples
     --------
@@ -59,7 +66,7 @@ class AutoregressiveTransform(ColumnTransform):
         angles: Sequence[int] = (),
     ) -> None:
         super().__init__(n_features, n_context)
-        self.element, self._known = element, isinstance(element, WrittenElement)
+        self.element, self._element_can_record = element, isinstance(element, RecordableElement)
         P = element.n_params
         self.net = MaskedNet(
             n_features, P, hidden_sizes, n_context, reverse, activation, dropout, angles
@@ -67,24 +74,24 @@ class AutoregressiveTransform(ColumnTransform):
         with torch.no_grad():
             self.net.last_bias.add_(element.start().view(P, -1, 1))
 
-    def written(self) -> bool:
-        """Whether :meth:`write` can."""
-        return self._known and self.net.written()
+    def can_record(self) -> bool:
+        """Whether :meth:`record` is available."""
+        return self._element_can_record and self.net.can_record()
 
-    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a ``kernels.tape.Tape``."""
-        raw, element = self.net.write(tape, x, context), cast(WrittenElement, self.element)
-        return element.write(tape, x, raw, (element.n_params, 1), total, name)
+    def record(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """Record data to noise on a ``kernels.tape.Tape``."""
+        raw, element = self.net.record(tape, x, context), cast(RecordableElement, self.element)
+        return element.record(tape, x, raw, (element.n_params, 1), total, name)
 
-    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to data on a tape."""
-        x, element = tape.rows(z.n, name), cast(WrittenElement, self.element)
+    def record_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """Record noise to data on a tape."""
+        x, element = tape.rows(z.n, name), cast(RecordableElement, self.element)
 
         def step(d: int, raw: Any) -> Any:
-            element.write_inverse(tape, z.part(d, 1), raw, (raw.n, 1), total, x.part(d, 1))
+            element.record_inverse(tape, z.part(d, 1), raw, (raw.n, 1), total, x.part(d, 1))
             return x.part(d, 1)
 
-        self.net.write_solve(tape, step, context)
+        self.net.record_solve(tape, step, context)
         return x
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Increasing functions inverted by bracketing, for transforms whose inverse has no formula."""
+"""Inversion of increasing functions by bracketing, for transforms without a closed-form inverse."""
 
 from collections.abc import Callable
 
@@ -6,33 +6,40 @@ import torch
 from torch import Tensor
 
 _DOUBLINGS = 1100
-"""More than the exponents of a float64 have: a bracket that is not found by then does not exist."""
+"""More than the number of exponents of a float64: a bracket that is not found by then does not exist."""
 _HALVINGS = 200
-"""Far more than are needed: an interval is halved at least every few steps."""
+"""Far more than needed, since the interval is halved at least every few iterations."""
 
 
 def invert(function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor | None = None) -> Tensor:
-    r"""x with f(x) = y, for an f that acts on each entry alone and increases.
+    r"""Solve f(x) = y elementwise for an increasing function f.
 
-    An interval around ``start`` is doubled until it holds the root, and narrowed by Chandrupatla's
-    method (1997): inverse quadratic interpolation where it is safe, else bisection, down to
-    neighboring floats. Entries that are done stay as they are, so that none depends on its company.
+    An interval around ``start`` is doubled until it contains the root. Chandrupatla's method then
+    narrows it to neighboring floats, by inverse quadratic interpolation where it is safe and by
+    bisection otherwise. Converged entries do not change any more, so that no entry depends on the
+    others.
 
     Parameters
     ----------
     function : callable
-        f, from a tensor of the shape of y to one; non-decreasing in each entry.
+        f, from a tensor of the shape of y to one of the same shape; non-decreasing in each entry.
     y : Tensor
         Any shape S.
-    start : Tensor, optional
-        A first guess, S; y itself where not given.
+    start : Tensor of shape S, optional
+        Initial guess; y by default.
 
     Returns
     -------
-    x : Tensor
-        S. Where gradients are on, differentiable in y and in whatever f depends on, by the implicit
-        function theorem: :math:`dx = (dy - \partial f) / f'(x)`. Infinite where y lies beyond all
-        values of f, and NaN where y is.
+    x : Tensor of shape S
+        If gradients are enabled, x is differentiable in y and in everything that f depends on, by
+        the implicit function theorem: :math:`dx = (dy - \partial f) / f'(x)`. It is infinite where
+        y is outside the range of f, and NaN where y is.
+
+    References
+    ----------
+    T. R. Chandrupatla. A New Hybrid Quadratic/Bisection Algorithm for Finding the Zero of a
+    Nonlinear Function. Advances in Engineering Software, 1997.
+    https://doi.org/10.1016/S0965-9978(96)00051-8
 
     Examples
     --------
@@ -44,12 +51,12 @@ def invert(function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor | None
         x = _root(function, y, y if start is None else start)
     if not torch.is_grad_enabled():
         return x
-    # One Newton step from the root moves nothing but carries the gradients of the inverse.
+    # A Newton step from the root does not change x, but it has the gradients of the inverse.
     leaf = x.detach().requires_grad_()
     value = function(leaf)
     (slope,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True)
-    moved = x - (function(x) - y) / slope.detach()
-    return torch.where(torch.isfinite(moved), moved, x)
+    x_with_gradient = x - (function(x) - y) / slope.detach()
+    return torch.where(torch.isfinite(x_with_gradient), x_with_gradient, x)
 
 
 def _root(function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor) -> Tensor:
@@ -60,7 +67,8 @@ def _root(function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor) -> Ten
     fa, fb = function(a) - y, function(b) - y
     c, fc = a, fa
     t = torch.full_like(y, 0.5)
-    best = torch.where(torch.isfinite(a), b, a)  # of a bracket that has no other end
+    # Where one end of the bracket does not exist, the result is that infinite end.
+    best = torch.where(torch.isfinite(a), b, a)
     done = ~torch.isfinite(low) | ~torch.isfinite(high)
     for _ in range(_HALVINGS):
         nearest = torch.where(fa.abs() < fb.abs(), a, b)
@@ -70,9 +78,9 @@ def _root(function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor) -> Ten
         done = done | (width <= 2 * eps * best.abs() + torch.finfo(y.dtype).tiny)
         if bool(done.all()):
             break
-        # Never nearer to an end than the floats around the best point are to each other.
-        least = (eps * best.abs() / width.clamp_min(torch.finfo(y.dtype).tiny)).clamp(max=0.5)
-        new = a + torch.maximum(torch.minimum(t, 1 - least), least) * (b - a)
+        # The new point is at least one float away from both ends.
+        min_t = (eps * best.abs() / width.clamp_min(torch.finfo(y.dtype).tiny)).clamp(max=0.5)
+        new = a + torch.maximum(torch.minimum(t, 1 - min_t), min_t) * (b - a)
         f_new = function(new) - y
         same = torch.sign(f_new) == torch.sign(fa)
         c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
@@ -88,16 +96,16 @@ def _root(function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor) -> Ten
 def _bracket(
     function: Callable[[Tensor], Tensor], y: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Ends with f(low) <= y <= f(high); infinite where there are none, NaN where y is."""
+    """Ends with f(low) <= y <= f(high), infinite where there are none, NaN where y is."""
     reach = torch.ones_like(y) + start.abs() * 2**-10
     low, high = start - reach, start + reach
     for _ in range(_DOUBLINGS):
-        more = torch.isfinite(reach)
-        below, above = (function(low) > y) & more, (function(high) < y) & more
+        is_finite = torch.isfinite(reach)
+        below, above = (function(low) > y) & is_finite, (function(high) < y) & is_finite
         if not bool((below | above).any()):
             break
         reach = torch.where(below | above, 2 * reach, reach)
-        # The end that was not far enough becomes the other one.
+        # An end that was not far enough becomes the opposite end.
         low, high = (
             torch.where(below, start - reach, torch.where(above, high, low)),
             torch.where(above, start + reach, torch.where(below, low, high)),

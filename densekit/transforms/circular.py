@@ -1,7 +1,11 @@
-r"""Bijections of the circle, for angles.
+"""Bijections of the circle, for angles.
 
-Rezende, Papamakarios, Racanière, Albergo, Kanwar, Shanahan and Cranmer, Normalizing Flows on Tori and
-Spheres (2020). A point of the circle is a number u in [-1, 1), in half turns.
+A point of the circle is a number u in [-1, 1), in half turns.
+
+References
+----------
+D. J. Rezende et al. Normalizing Flows on Tori and Spheres. ICML 2020.
+https://arxiv.org/abs/2002.02428
 """
 
 import math
@@ -16,30 +20,31 @@ from densekit.transforms.spline import SplineElement
 
 
 def wrap(u: Tensor) -> Tensor:
-    """u less whole turns, in [-1, 1)."""
+    """Subtract whole turns from u: the result is in [-1, 1)."""
     return u - 2 * torch.floor((u + 1) / 2)
 
 
 class CircularSpline:
-    r"""A rational-quadratic spline round the circle, and a turn.
+    r"""A rational-quadratic spline on the circle, followed by a rotation.
 
     .. math:: z = \langle f(\langle x + a \rangle) + b - a \rangle
 
-    with f a spline of [-1, 1] onto itself whose slope at both ends is the same, learned number, and
-    whole turns taken off in the brackets: z and its slope are continuous all round.
+    f is a spline from [-1, 1] onto itself with the same learned slope at both ends, and the
+    brackets subtract whole turns. Hence z and its slope are continuous on the whole circle.
 
     Parameters
     ----------
     n_bins : int
         K, at least 2.
     turn : float
-        a, which is not learned: it says where on the circle the ends lie.
+        The constant a, which determines where on the circle the ends of the spline are.
 
     Notes
     -----
-    The 3 K + 1 raw parameters are K widths, K heights, the slopes at K knots, and b. Zeros make the
-    identity. It is the middle of a :class:`~densekit.transforms.spline.SplineElement` with one more
-    bin at each end, a copy of the one at the other end.
+    The 3 K + 1 raw parameters are K widths, K heights, the slopes at K knots, and b. Zeros give
+    the identity. The function is the inner part of a
+    :class:`~densekit.transforms.spline.SplineElement` with one more bin at each end, a copy of the
+    bin at the opposite end.
 
     Examples
     --------
@@ -58,8 +63,11 @@ class CircularSpline:
         return torch.zeros(self.n_params)
 
     def _unrolled(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Parameters of the longer spline; where its middle begins and how long that is, (2, \*S), in
-        width and height, as shares of its box."""
+        r"""Parameters of the extended spline, and the start and length (2, \*S) of its inner part.
+
+        Start and length are given in width and in height, as fractions of the box of the extended
+        spline.
+        """
         K = self.n_bins
         w, h, d = raw[:K], raw[K : 2 * K], raw[2 * K : 3 * K]
         longer = torch.cat([w[-1:], w, w[:1], h[-1:], h, h[:1], d, d[:1]])
@@ -76,7 +84,7 @@ class CircularSpline:
         return wrap(z + raw[-1] - self.turn), log_slope + (length[0] / length[1]).log()
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise to data, and the log-slope of that way."""
+        """Noise to data, and the log-slope of the inverse."""
         longer, begin, length = self._unrolled(raw)
         z = 2 * begin[1] - 1 + length[1] * (wrap(z - raw[-1] + self.turn) + 1)
         y, log_slope = self.spline.inverse(z, longer)
@@ -85,23 +93,24 @@ class CircularSpline:
 
 
 class ToCircle(ColumnTransform):
-    r"""Some features from normal quantiles to the circle, the others left as they are.
+    r"""Map some features from normal quantiles to the circle, and leave the others unchanged.
 
     .. math:: u = 2 \Phi(s x + m) - 1
 
-    The standard normal becomes the uniform law where m = 0 and s = 1.
+    With m = 0 and s = 1 the standard normal becomes the uniform distribution.
 
     Parameters
     ----------
     n_features : int
         D.
     moments : mapping of int to (float, float)
-        m and s of each feature that is moved.
+        m and s of each feature that is mapped.
 
     Notes
     -----
-    Both infinities are one point of the circle, and floats as near to it as the circle's resolution
-    (1e-7 turns in float32) come back from it finite: as points on the circle they are where they were.
+    Both infinities are the same point of the circle. Floats closer to it than the resolution of
+    the circle (1e-7 turns in float32) come back finite, which is the same point of the circle up
+    to rounding.
 
     Examples
     --------
@@ -113,26 +122,26 @@ class ToCircle(ColumnTransform):
         super().__init__(n_features)
         self.moments = dict(moments)
 
-    def _of(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which features; m and s, (A, 1), in full precision whatever it is."""
+    def _index_and_moments(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices of the mapped features, and m and s, (A, 1), in the dtype of ``like``."""
         index = torch.tensor(list(self.moments), device=like.device)
         numbers = torch.tensor([*self.moments.values()], dtype=like.dtype, device=like.device)
         return index, numbers[:, :1], numbers[:, 1:]
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Quantiles to the circle."""
-        index, loc, scale = self._of(x)
+        """Normal quantiles to the circle."""
+        index, loc, scale = self._index_and_moments(x)
         w = torch.addcmul(loc, x[index], scale)
         return x.index_copy(0, index, torch.erf(w / math.sqrt(2))), _ladj(w, scale)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The circle to quantiles."""
-        index, loc, scale = self._of(z)
+        """The circle to normal quantiles."""
+        index, loc, scale = self._index_and_moments(z)
         last = 1 - torch.finfo(z.dtype).eps / 2
         w = torch.erfinv(z[index].clamp(-last, last)) * math.sqrt(2)
         return z.index_copy(0, index, (w - loc) / scale), -_ladj(w, scale)
 
 
 def _ladj(w: Tensor, scale: Tensor) -> Tensor:
-    """log|du/dx| at the quantile w = s x + m, over the features."""
+    """log|du/dx| at the quantile w = s x + m, summed over the features."""
     return (scale.log() + 0.5 * math.log(2 / math.pi) - 0.5 * w * w).sum(0)

@@ -1,9 +1,9 @@
-"""Transforms of vectors whose arithmetic runs with samples on the last axis.
+"""Transforms of vectors that compute with samples on the last axis.
 
-Pyro wants events on the last axis, (..., D). Element-wise work is fastest the other way round,
-(D, N): every operation then streams over contiguous samples, however few numbers a feature needs.
-A :class:`ColumnTransform` turns a batch once at its border; a stack of them (:class:`Stack`) is one
-too, so that the batch is turned once for the whole stack.
+In Pyro events are on the last axis, (..., D). Elementwise operations are fastest with the opposite
+layout, (D, N): they then run over contiguous samples, whatever number of parameters a feature
+needs. A :class:`ColumnTransform` transposes a batch once. A :class:`Stack` of transforms is one
+itself, so that it transposes the batch once for all of them.
 """
 
 from abc import ABC, abstractmethod
@@ -15,21 +15,20 @@ from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
-from densekit.transforms.written import in_turn, together
+from densekit.transforms.recorded import apply_in_order, group_recordable
 
 
 class Element(Protocol):
-    """A strictly increasing function of a number, with ``n_params`` raw parameters, zero for the
-    identity.
+    r"""Interface of a strictly increasing function of one variable with ``n_params`` raw parameters.
 
-    Numbers have any shape S, parameters (n_params, \\*S). Both ways also return the log-derivative
-    of the way taken, S.
+    Values have any shape S, and parameters (n_params, \*S). Zeros give the identity. Both
+    directions also return the logarithm of their derivative, (\*S,).
     """
 
     n_params: int
 
     def start(self) -> Tensor:
-        """Raw parameters (n_params,) to begin learning from; the identity too."""
+        """Initial raw parameters (n_params,), at which the function is the identity as well."""
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise."""
@@ -39,37 +38,40 @@ class Element(Protocol):
 
 
 @runtime_checkable
-class WrittenElement(Element, Protocol):
-    """One that can be written on a ``kernels.tape.Tape``, the way to noise."""
+class RecordableElement(Element, Protocol):
+    """Interface of an element that can be recorded on a ``kernels.tape.Tape``."""
 
-    def write(
+    def record(
         self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
     ) -> Any:
-        """Rows x and raw parameters, ``steps`` rows from one feature and one parameter to the next, to
-        rows of that name; the log-derivatives are added to ``total``."""
+        """Record data to noise, from rows x to rows called ``name``, and add the log-derivatives to
+        ``total``.
 
-    def write_inverse(
+        ``steps`` are the numbers of rows of ``raw`` from one feature and from one parameter to the
+        next.
+        """
+
+    def record_inverse(
         self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
     ) -> None:
-        """Rows z and raw parameters to the rows x, without gradients."""
+        """Record noise to data, from rows z to rows x, without gradients."""
 
 
 def to_columns(rows: Tensor) -> Tensor:
-    """(..., D) to a contiguous (D, N)."""
+    """Rows (..., D) as contiguous columns (D, N)."""
     return rows.reshape(-1, rows.shape[-1]).t().contiguous()
 
 
 def to_rows(columns: Tensor, shape: Sequence[int]) -> Tensor:
-    """(D, N) back to (\\*shape, D)."""
+    r"""Columns (D, N) as rows (\*shape, D)."""
     return columns.t().reshape(*shape, columns.shape[0])
 
 
 class ColumnTransform(TransformModule, ABC):
     """A bijection of vectors, noise to data, that may be conditioned on a context.
 
-    As a Pyro transform it is called with noise (..., D) and gives data; nothing is cached, so a
-    score is never one of older weights. With ``n_context > 0`` it must first be given its context
-    by :meth:`condition`.
+    As a Pyro transform it maps noise (..., D) to data. Nothing is cached, so a score never comes
+    from older weights. If ``n_context > 0``, :meth:`condition` has to provide the context first.
     """
 
     domain = constraints.real_vector
@@ -82,27 +84,34 @@ class ColumnTransform(TransformModule, ABC):
 
     @abstractmethod
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data (D, N), context (C, N) or None, to noise (D, N) and log|dz/dx|, (N,)."""
+        """Map data (D, N) to noise (D, N) given a context (C, N) or None; also returns log|dz/dx|,
+        (N,).
+        """
 
     @abstractmethod
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Noise (D, N), context (C, N) or None, to data (D, N) and log|dx/dz|, (N,)."""
+        """Map noise (D, N) to data (D, N) given a context (C, N) or None; also returns log|dx/dz|,
+        (N,).
+        """
 
-    def written(self) -> bool:
-        """Whether :meth:`write` can write it on a tape as it is now."""
+    def can_record(self) -> bool:
+        """Whether :meth:`record` is available in the current state."""
         return False
 
-    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a ``kernels.tape.Tape``: rows x (D) and asinh of the
-        context (C) to rows z (D) of that name, and the log-determinant added to ``total`` (1)."""
-        raise NotImplementedError(f"{type(self).__name__} has no compiled way to noise")
+    def record(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """Record data to noise on a ``kernels.tape.Tape``.
 
-    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
-        """The same the other way, without gradients."""
-        raise NotImplementedError(f"{type(self).__name__} has no compiled way to data")
+        Maps rows x (D) and asinh of the context (C) to rows z (D) called ``name``, and adds the
+        log-determinant to ``total`` (1).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no compiled map from data to noise")
+
+    def record_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """Record noise to data on a tape, without gradients."""
+        raise NotImplementedError(f"{type(self).__name__} has no compiled map from noise to data")
 
     def condition(self, context: Tensor) -> "ConditionedTransform":
-        """The transform given a context (..., C) that broadcasts against the batch."""
+        """The transform with a context (..., C) that broadcasts against the batch."""
         return ConditionedTransform(self, context)
 
     def _call(self, z: Tensor) -> Tensor:
@@ -112,12 +121,12 @@ class ColumnTransform(TransformModule, ABC):
         return to_rows(self.to_noise(to_columns(x))[0], x.shape[:-1])
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log|dy/dx|, (...), found from the data y alone: that is the cheap direction."""
+        """log|dy/dx|, (...), computed from the data y, which is the cheap direction."""
         return -self.to_noise(to_columns(y))[1].reshape(y.shape[:-1])
 
 
 class ConditionedTransform(Transform):
-    """A :class:`ColumnTransform` with its context filled in, noise to data."""
+    """A :class:`ColumnTransform` with a given context, noise to data."""
 
     domain = constraints.real_vector
     codomain = constraints.real_vector
@@ -138,14 +147,14 @@ class ConditionedTransform(Transform):
         return to_rows(self.transform.to_noise(*self._columns(x))[0], x.shape[:-1])
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log|dy/dx|, (...), found from the data y alone."""
+        """log|dy/dx|, (...), computed from the data y."""
         return -self.transform.to_noise(*self._columns(y))[1].reshape(y.shape[:-1])
 
 
 class Stack(ColumnTransform):
-    """Transforms one after another; the first is the nearest to the data.
+    """A composition of transforms; the first one is next to the data.
 
-    The context goes to those that take one.
+    The context is passed to the transforms that take one.
 
     Examples
     --------
@@ -165,15 +174,17 @@ class Stack(ColumnTransform):
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
-        return in_turn(together(self, self._parts(), x), "to_noise", x, context)
+        return apply_in_order(group_recordable(self, self._parts(), x), "to_noise", x, context)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
-        return in_turn(reversed(together(self, self._parts(), z)), "to_data", z, context)
+        return apply_in_order(
+            reversed(group_recordable(self, self._parts(), z)), "to_data", z, context
+        )
 
 
 class Inverse(ColumnTransform):
-    """A transform the other way round: its data are our noise.
+    """The inverse of a transform: data and noise change places.
 
     Examples
     --------

@@ -10,28 +10,33 @@ from densekit.transforms.columns import ColumnTransform, Element
 
 
 class ConvCoupling(ColumnTransform):
-    r"""The last channels through an element whose parameters a network reads off the first ones.
+    r"""A coupling transform of images: a network reads the first half of the channels and transforms
+    the second.
 
     .. math:: z_A = x_A, \qquad z_B = f(x_B;\ \theta(x_A, c))
 
-    with A the first half of the channels, and :math:`\theta` a convolutional network, that sees the
-    neighbors of a pixel. Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017).
-    With an affine f and what follows acting on A alone, it is Glow's split, in which
-    :math:`p(x_B \mid x_A)` is normal with a mean and a scale from a network. A single channel goes
-    through f whole, with parameters that depend on the context alone.
+    A is the first half of the channels and :math:`\theta` a convolutional network, which sees the
+    neighbors of a pixel. With an affine f, and later layers that act on A only, it is Glow's
+    split, in which :math:`p(x_B \mid x_A)` is normal with a mean and a scale from a network. If
+    there is a single channel, f transforms it with parameters that depend on the context only.
 
     Parameters
     ----------
     shape : (C, H, W)
-        Of an image.
+        Shape of an image.
     element : Element
-        For example :class:`~densekit.transforms.affine.AffineElement`.
+        The function f, for example :class:`~densekit.transforms.affine.AffineElement`.
     hidden_sizes : sequence of int
         Channels of the network's hidden layers.
     n_context : int
         Number of context features.
     activation : str
         Activation of the network.
+
+    References
+    ----------
+    L. Dinh, J. Sohl-Dickstein and S. Bengio. Density estimation using Real NVP. ICLR 2017.
+    https://arxiv.org/abs/1605.08803
 
     Examples
     --------
@@ -58,12 +63,12 @@ class ConvCoupling(ColumnTransform):
             self.net.last_bias.add_(element.start().repeat_interleave(C - kept)[:, None])
 
     def _apply_element(
-        self, way: str, columns: Tensor, context: Tensor | None
+        self, direction: str, columns: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        kept, moved = columns[: self.n_kept], columns[self.n_kept :]
-        raw = self.net(kept, context).view(self.element.n_params, *moved.shape)
-        moved, ladj = getattr(self.element, way)(moved, raw)
-        return torch.cat([kept, moved]), ladj.sum(0)
+        kept, transformed = columns[: self.n_kept], columns[self.n_kept :]
+        raw = self.net(kept, context).view(self.element.n_params, *transformed.shape)
+        transformed, ladj = getattr(self.element, direction)(transformed, raw)
+        return torch.cat([kept, transformed]), ladj.sum(0)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""

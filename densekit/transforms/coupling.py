@@ -8,16 +8,20 @@ from torch import Tensor
 
 from densekit.nets.angles import readings
 from densekit.nets.residual import ResidualNet
-from densekit.transforms.columns import ColumnTransform, Element, WrittenElement
+from densekit.transforms.columns import ColumnTransform, Element, RecordableElement
 from densekit.transforms.mixed import of_features
 
 
 def binary_split(n_features: int, layer: int) -> Tensor:
-    """Which features layer number ``layer`` leaves as they are, (n_features,) bool.
+    """Mask (n_features,) of the features that layer number ``layer`` keeps.
 
-    Layers 2 b and 2 b + 1 split by binary digit b of the feature's number, one half each, so that
-    after 2 log2(D) layers each pair of features has been on two sides (Müller et al., Neural
-    Importance Sampling, 2019).
+    Layers 2 b and 2 b + 1 split by binary digit b of the feature's number, so that after 2 log2(D)
+    layers every two features have been on opposite sides (Müller et al.).
+
+    References
+    ----------
+    T. Müller, B. McWilliams, F. Rousselle, M. Gross and J. Novák. Neural Importance Sampling. ACM
+    Transactions on Graphics, 2019. https://arxiv.org/abs/1808.03856
 
     Examples
     --------
@@ -30,29 +34,34 @@ def binary_split(n_features: int, layer: int) -> Tensor:
 
 
 class CouplingTransform(ColumnTransform):
-    r"""Half of the features through an element whose parameters depend on the other half.
+    r"""A coupling transform: half of the features are transformed with parameters that depend on the
+    other half.
 
     .. math:: z_A = x_A, \qquad z_B = f(x_B;\ \theta(x_A, c))
 
-    Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017). Both ways are one
-    pass of the network. Where there is but one feature, or ``kept`` has none, the parameters
-    depend on the context alone: the unconditional element-wise transform.
+    Both directions take one pass of the network. With a single feature, or if ``kept`` selects
+    none, the parameters depend on the context only.
 
     Parameters
     ----------
-    kept : Tensor
-        Which features are left as they are, (D,) bool.
+    kept : Tensor of shape (D,)
+        Boolean mask of the features A, which are not changed.
     element : Element
-        For example :class:`~densekit.transforms.affine.AffineElement`, or
-        :class:`~densekit.transforms.mixed.Mixed` for features that are not all alike.
+        The function f, for example :class:`~densekit.transforms.affine.AffineElement`, or
+        :class:`~densekit.transforms.mixed.Mixed` for features of different kinds.
     hidden_sizes : sequence of int
         Hidden layers of the network.
     n_context : int
         Number of context features.
     activation, dropout
-        Of the network: :class:`~densekit.nets.residual.ResidualNet`.
+        Arguments of the network, :class:`~densekit.nets.residual.ResidualNet`.
     angles : sequence of int
         Features that are half turns in [-1, 1), of which the network reads cosine and sine.
+
+    References
+    ----------
+    L. Dinh, J. Sohl-Dickstein and S. Bengio. Density estimation using Real NVP. ICLR 2017.
+    https://arxiv.org/abs/1605.08803
 
     Examples
     --------
@@ -81,13 +90,13 @@ class CouplingTransform(ColumnTransform):
             kept = torch.zeros(1, dtype=torch.bool)
         order = torch.cat([kept.nonzero()[:, 0], (~kept).nonzero()[:, 0]])
         n_kept = int(kept.sum())
-        # Derived from the arguments alone, so no part of the state.
+        # These buffers follow from the arguments and are not part of the state.
         self.register_buffer("kept", order[:n_kept], persistent=False)
         self.register_buffer("moved", order[n_kept:], persistent=False)
         self.register_buffer("back", order.argsort(), persistent=False)
         self.element = of_features(element, self.moved.tolist())
         self.angles = tuple(i for i, d in enumerate(self.kept.tolist()) if d in angles)
-        self._known = isinstance(self.element, WrittenElement) and not self.angles
+        self._element_can_record = isinstance(self.element, RecordableElement) and not self.angles
         P, M, n_in = self.element.n_params, len(self.moved), n_kept + len(self.angles)
         self.net = ResidualNet(n_in, P * M, hidden_sizes, n_context, activation, dropout)
         with torch.no_grad():
@@ -95,34 +104,34 @@ class CouplingTransform(ColumnTransform):
             self.net.last_bias.add_(start.view(P, -1).expand(P, M).reshape(-1, 1))
 
     def _apply_element(
-        self, way: str, columns: Tensor, context: Tensor | None
+        self, direction: str, columns: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         kept, moved = columns[self.kept], columns[self.moved]
         raw = self.net(readings(kept, self.angles), context).view(
             self.element.n_params, *moved.shape
         )
-        moved, ladj = getattr(self.element, way)(moved, raw)
+        moved, ladj = getattr(self.element, direction)(moved, raw)
         return torch.cat([kept, moved])[self.back], ladj.sum(0)
 
-    def written(self) -> bool:
-        """Whether :meth:`write` can."""
-        return self._known and self.net.written()
+    def can_record(self) -> bool:
+        """Whether :meth:`record` is available."""
+        return self._element_can_record and self.net.can_record()
 
-    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a ``kernels.tape.Tape``."""
+    def record(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """Record data to noise on a ``kernels.tape.Tape``."""
         indices = [self.kept.tolist(), self.moved.tolist()]
         kept, moved = (tape.take(x, index) for index in indices)
-        raw, element = self.net.write(tape, kept, context), cast(WrittenElement, self.element)
-        z = element.write(tape, moved, raw, (1, moved.n), total, "kept")
+        raw, element = self.net.record(tape, kept, context), cast(RecordableElement, self.element)
+        z = element.record(tape, moved, raw, (1, moved.n), total, "kept")
         return tape.join([kept, z], indices, name)
 
-    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to data on a tape."""
+    def record_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """Record noise to data on a tape."""
         indices = [self.kept.tolist(), self.moved.tolist()]
         kept, moved = (tape.take(z, index) for index in indices)
-        raw, element = self.net.write(tape, kept, context), cast(WrittenElement, self.element)
+        raw, element = self.net.record(tape, kept, context), cast(RecordableElement, self.element)
         x = tape.rows(moved.n)
-        element.write_inverse(tape, moved, raw, (1, moved.n), total, x)
+        element.record_inverse(tape, moved, raw, (1, moved.n), total, x)
         return tape.join([kept, x], indices, name)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Each feature through an element of its own."""
+"""An elementwise transform, with a function of its own for each feature."""
 
 from collections.abc import Sequence
 
@@ -9,23 +9,24 @@ from densekit.transforms.columns import ColumnTransform, Element
 
 
 class ElementwiseTransform(ColumnTransform):
-    r"""Each feature through an element whose parameters depend on nothing but the context.
+    r"""An elementwise transform whose parameters depend on the context only.
 
     .. math:: z_d = f(x_d;\ \theta_d + \theta_d(c)), \qquad
               \log\left|\frac{dz}{dx}\right| = \sum_d \log f'(x_d;\ \theta_d + \theta_d(c))
 
-    Without a context the parameters are one column, (P, D, 1), for all samples, and what an element
-    makes of them is computed once: that is what sets it apart from a coupling that keeps nothing.
+    Without a context the parameters have the shape (P, D, 1), so that elements process them once
+    for all samples. A coupling transform without kept features would process them once per sample.
 
     Parameters
     ----------
     n_features : int
         D.
     element : Element
-        One whose parameters broadcast against its numbers, for example
+        An element whose parameters broadcast against its values, for example
         :class:`~densekit.transforms.gaussianize.GaussianizeElement`.
     hidden_sizes : sequence of int
-        Hidden layers of the context's network, one at least; without a context there is none.
+        Hidden layers of the network of the context, at least one; without a context there is no
+        network.
     n_context : int
         Number of context features.
     activation : str
@@ -55,8 +56,8 @@ class ElementwiseTransform(ColumnTransform):
             ResidualNet(0, n_out, hidden_sizes, n_context, activation) if n_context else None
         )
 
-    def _parameters_given(self, columns: Tensor, context: Tensor | None) -> Tensor:
-        """(P, D, 1), or (P, D, N) where there is a context."""
+    def _params(self, columns: Tensor, context: Tensor | None) -> Tensor:
+        """Parameters (P, D, 1), or (P, D, N) with a context."""
         if self.net is None:
             return self.raw
         return self.raw + self.net(columns[:0], context).view(
@@ -65,10 +66,10 @@ class ElementwiseTransform(ColumnTransform):
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
-        z, ladj = self.element.forward(x, self._parameters_given(x, context))
+        z, ladj = self.element.forward(x, self._params(x, context))
         return z, ladj.sum(0)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
-        x, ladj = self.element.inverse(z, self._parameters_given(z, context))
+        x, ladj = self.element.inverse(z, self._params(z, context))
         return x, ladj.sum(0)

@@ -1,26 +1,34 @@
-r"""The normal quantile of a mixture's distribution function: what makes one number normal.
+r"""The normal quantile of a mixture's cumulative distribution function, which makes a variable normal.
 
-Meng, Song, Song and Ermon, Gaussianization Flows (2020), after Chen and Gopinath, Gaussianization
-(2000). With normal kernels,
+With normal components,
 
 .. math:: z = \Phi^{-1}(F(x)), \qquad F(x) = \sum_k w_k\, \Phi\left(\frac{x - m_k}{s_k}\right)
 
-The paper's kernels are logistic. Normal ones have the same kind of tail as :math:`\Phi`, and z is then
-asymptotically linear, of slope 1 / max s: with logistic ones it grows like :math:`\sqrt{x}`, layer
-upon layer, and samples as the square.
+The components of the paper are logistic. Normal ones have tails like :math:`\Phi`, so that z is
+asymptotically linear with slope 1 / max s. With logistic components z grows like :math:`\sqrt{x}`
+in every layer, and samples like its inverse, the square.
 
-F is 1 to the last digit from 6 on in float32. So all is done on the side where F, or 1 - F, is at most
-one half; and where it is less than 1e-30, with its logarithm (which takes ten times as long):
+In float32, F rounds to 1 from x = 6 on. All computations therefore use the side where F, or 1 - F,
+is at most one half. Where it is below 1e-30 they use its logarithm, which takes ten times as long:
 
 .. math::
     \log p = \log\sum_k w_k\,\Phi(-u_k), \quad |z| = Q(\log p), \quad
     \log\frac{dz}{dx} = \log \sum_k r_k \frac{h(u_k)}{s_k} - \log h(|z|)
 
-with u = ±(x - m)/s for the side, Q the quantile as a function of the logarithm, r the shares of the
-kernels in p, and :math:`h(u) = \phi(u)/\Phi(-u)` the hazard, which neither over- nor underflows.
+Here u = ±(x - m)/s depends on the side, Q is the quantile as a function of the logarithm, r are
+the components' fractions of p, and :math:`h(u) = \phi(u)/\Phi(-u)` is the hazard, which neither
+over- nor underflows.
 
-Between kernels that lie far apart F hardly grows. So z is mixed with a hundredth of x: no slope is
-less than that, and the inverse loses no more than two digits whatever is learned.
+Between distant components F hardly increases. Therefore z is mixed with one percent of x: the
+slope is at least 0.01, and the inverse loses at most two digits.
+
+References
+----------
+C. Meng, Y. Song, J. Song and S. Ermon. Gaussianization Flows. AISTATS 2020.
+https://arxiv.org/abs/2003.01941
+
+S. S. Chen and R. A. Gopinath. Gaussianization. NeurIPS 2000.
+https://papers.nips.cc/paper/2000/hash/3c947bc2f7ff007b86a9428b74654de5-Abstract.html
 """
 
 import math
@@ -33,13 +41,13 @@ from torch.special import erfcx, ndtri
 from densekit.transforms.bracket import invert
 
 MIN_SLOPE = 1e-2
-"""Share of x itself in z: the slope is never less."""
-_BROAD, _NARROW = 1.0, 2.5
-"""How far log-scales go from where they start: of the broad kernel, of the others."""
-_REACH = 1e18
-"""Kernel widths beyond which float32 has no squares."""
-_LEAST = 1e-30
-"""Tail mass below which logarithms take over: float32 has numbers down to 1e-38."""
+"""Fraction of x in z, which is the smallest slope."""
+_MAX_BROAD_CHANGE, _MAX_NARROW_CHANGE = 1.0, 2.5
+"""Bounds of the change of log-scales from their start: of the broad component and of the others."""
+_MAX_DISTANCE = 1e18
+"""Largest distance in units of a component's scale; larger ones overflow when squared in float32."""
+_MIN_TAIL = 1e-30
+"""Smallest tail probability that is computed without logarithms; float32 extends to 1e-38."""
 _ROOT_HALF = math.sqrt(0.5)
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -47,7 +55,7 @@ _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 def normal_tail(u: Tensor) -> tuple[Tensor, Tensor]:
     r""":math:`\log\Phi(-u)` and the log-hazard :math:`\log \phi(u)/\Phi(-u)` of the standard normal.
 
-    Both are true to the last digit over the whole line, and so are their gradients.
+    Both, and their gradients, are precise to the last digit on the whole real line.
 
     Examples
     --------
@@ -62,7 +70,7 @@ def normal_tail(u: Tensor) -> tuple[Tensor, Tensor]:
 class _NormalTail(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor]:
-        # erfcx is the tail without its exponential; on the left Phi(-u) is 1 less the other tail.
+        # erfcx is the tail divided by its exponential factor. On the left, Phi(-u) is 1 minus a tail.
         half = 0.5 * erfcx(u.abs() * _ROOT_HALF)
         power = -0.5 * u * u
         left, log_half = torch.log1p(-half * power.exp()), half.log()
@@ -76,7 +84,7 @@ class _NormalTail(torch.autograd.Function):
     def backward(ctx: Any, g_tail: Tensor, g_hazard: Tensor) -> Tensor:
         u, hazard = ctx.saved_tensors
         h = hazard.exp()
-        # h - u: far out these two are nearly the same, and a series has the digits of what is left.
+        # h - u would cancel far out, where an asymptotic series is precise.
         v = u.clamp(min=30.0).reciprocal()
         v2 = v * v
         excess = torch.where(u > 30, v * (1 - v2 * (2 - v2 * (10 - 74 * v2))), h - u)
@@ -84,7 +92,7 @@ class _NormalTail(torch.autograd.Function):
 
 
 def tail_quantile(logp: Tensor) -> Tensor:
-    r"""q with :math:`\log\Phi(-q) = \log p`, for a log p below 0 of any size.
+    r"""Solve :math:`\log\Phi(-q) = \log p` for q, with log p below 0 of any size.
 
     Examples
     --------
@@ -99,13 +107,13 @@ class _TailQuantile(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logp: Tensor) -> Tensor:
         near = -ndtri(logp.clamp(min=-60).exp())
-        # Newton's method on the logarithm, from its asymptote: two steps give all digits.
-        aim = logp.clamp(max=-20)
-        far = (-2 * aim).sqrt()
+        # Newton's method on the logarithm: two steps from its asymptote give full precision.
+        target = logp.clamp(max=-20)
+        far = (-2 * target).sqrt()
         far = far - (far.log() + _LOG_ROOT_2PI) / far
         for _ in range(2):
             tail, hazard = normal_tail(far)
-            far = far + (tail - aim) * (-hazard).exp()
+            far = far + (tail - target) * (-hazard).exp()
         q = torch.where(logp > -50, near, far)
         ctx.save_for_backward(q)
         return q
@@ -117,20 +125,21 @@ class _TailQuantile(torch.autograd.Function):
 
 
 class GaussianizeElement:
-    r"""A mixture's distribution function and the normal quantile of it, as an element of a flow.
+    """The normal quantile of a mixture's cumulative distribution function, as an element of a flow.
 
     Parameters
     ----------
     n_components : int
-        K, at least 1: a broad kernel, whose scale stays between 1/e and e, and K - 1 narrow ones.
+        K, at least 1: a broad component, whose scale stays between 1/e and e, and K - 1 narrow
+        ones.
 
     Notes
     -----
-    The 3 K raw parameters are logits of weights, locations and log-scales (bounded by a tanh). Zeros
-    make a mixture that is nearly the standard normal, so that the function is nearly the identity,
-    in the tails too, where the broad kernel is all there is. The inverse is found by
-    :func:`~densekit.transforms.bracket.invert`, which gives its gradients too. Parameters may be
-    common to all samples: they broadcast.
+    The 3 K raw parameters are logits of weights, locations and log-scales (bounded by a tanh).
+    Zeros give a mixture close to the standard normal, so that the function is close to the
+    identity, also in the tails, where only the broad component matters.
+    :func:`~densekit.transforms.bracket.invert` computes the inverse and its gradients. Parameters
+    broadcast, so that samples can share them.
 
     Examples
     --------
@@ -144,8 +153,8 @@ class GaussianizeElement:
     def __init__(self, n_components: int = 16) -> None:
         K, n = n_components, n_components - 1
         self.n_components, self.n_params = K, 3 * K
-        # Kernels of scale s on a grid of 1.5 s, weighted as N(0, 1 - s^2) is there, add up to N(0, 1)
-        # to three digits as far as the grid reaches: 3.2 standard deviations.
+        # Components of scale s on a grid of distance 1.5 s, weighted by the density of N(0, 1 - s^2),
+        # add up to N(0, 1) to three digits within the grid's range of 3.2 standard deviations.
         spread = 3.2 / (0.75 * max(n - 1, 1))
         scale = min(spread / math.hypot(1, spread), 0.9)
         grid = 1.5 * scale * (torch.arange(n) - (n - 1) / 2)
@@ -153,38 +162,40 @@ class GaussianizeElement:
         self._log_weight = torch.cat([torch.tensor([0.3]).log(), weight + math.log(0.7)])
         self._loc = torch.cat([torch.zeros(1), grid])
         self._log_scale = torch.cat([torch.zeros(1), torch.full((n,), math.log(scale))])
-        self._limit = torch.tensor([_BROAD] + [_NARROW] * n)
+        self._limit = torch.tensor([_MAX_BROAD_CHANGE] + [_MAX_NARROW_CHANGE] * n)
 
     def start(self) -> Tensor:
-        """Zeros, (3 K,)."""
+        """Initial raw parameters: zeros, (3 K,)."""
         return torch.zeros(self.n_params)
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Data to noise, and the log-slope."""
-        with _full(x):
+        with _full_precision(x):
             x, raw = _float(x), _float(raw)
-            return _Kernels(self, raw).evaluate(x)
+            return _Mixture(self, raw).evaluate(x)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise to data, and the log-slope of that way."""
-        with _full(z):
-            kernels = _Kernels(self, _float(raw))
-            x = invert(kernels.value, _float(z))
-            return x, -kernels.evaluate(x)[1]
+        """Noise to data, and the log-slope of the inverse."""
+        with _full_precision(z):
+            mixture = _Mixture(self, _float(raw))
+            x = invert(mixture.value, _float(z))
+            return x, -mixture.evaluate(x)[1]
 
 
-def _full(x: Tensor) -> torch.autocast:
-    """Without mixed precision: tails of half the digits are no log-densities."""
+def _full_precision(x: Tensor) -> torch.autocast:
+    """Context manager that disables mixed precision, in which tails are too imprecise for
+    log-densities.
+    """
     return torch.autocast(x.device.type, enabled=False)
 
 
 def _float(x: Tensor) -> Tensor:
-    """Half precision, which layers before may have made, as float32."""
+    """Convert half precision, which preceding layers may produce, to float32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-class _Kernels:
-    """The mixture with its parameters read, to be evaluated at many places."""
+class _Mixture:
+    """The mixture with given parameters, for evaluation at many points."""
 
     def __init__(self, element: GaussianizeElement, raw: Tensor) -> None:
         def start(values: Tensor) -> Tensor:
@@ -198,16 +209,16 @@ class _Kernels:
         self.per_scale = (-self.log_scale).exp()
 
     def _side(self, u: Tensor) -> Tensor:
-        """On which side of the median, 1 or -1: the one where the tail beyond is at most a half."""
+        """Side of the median, 1 or -1, on which the tail beyond is at most one half."""
         with torch.no_grad():
             below = (self.weight * torch.erfc(u * -_ROOT_HALF)).sum(0)
             return torch.where(below > 1, 1.0, -1.0).to(u.dtype)
 
     def _far(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantile and log-slope by logarithms, S.
+        r"""Quantile and log-slope by logarithms, (\*S,) each.
 
-        Of all entries, though few are needed: kernels round the ragged end of a selection in another
-        way, and a score would depend on its company.
+        They are computed for all entries although only some need them: vectorized loops round the
+        remainder of a selection differently, and a score would depend on the other rows.
         """
         tail, hazard = normal_tail(u)
         part = self.log_weight + tail
@@ -216,29 +227,31 @@ class _Kernels:
         return q, top - normal_tail(q)[1]
 
     def _quantile(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Side (S), places in kernel widths toward it (K, *S), quantile and mass beyond (S)."""
-        u = ((x - self.loc) * self.per_scale).clamp(-_REACH, _REACH)
+        r"""Side (S), distances toward it in units of the scales (K, \*S), quantile and tail
+        probability (S).
+        """
+        u = ((x - self.loc) * self.per_scale).clamp(-_MAX_DISTANCE, _MAX_DISTANCE)
         side = self._side(u)
         u = u * side
         p = 0.5 * (self.weight * torch.erfc(u * _ROOT_HALF)).sum(0)
-        return side, u, -ndtri(p.clamp(min=_LEAST)), p
+        return side, u, -ndtri(p.clamp(min=_MIN_TAIL)), p
 
     def value(self, x: Tensor) -> Tensor:
-        """z at x, S: less work than with the slope, for who asks often."""
+        r"""z at x, (\*S,), which costs less than with the slope."""
         side, u, q, p = self._quantile(x)
-        far = p < _LEAST
+        far = p < _MIN_TAIL
         if bool(far.any()):
-            # Of these alone: a root does not change with the last digit of one step on its way.
+            # Selecting entries is safe here, because a root does not depend on the rounding of steps.
             part = (self.log_weight.expand_as(u)[:, far] + normal_tail(u[:, far])[0]).logsumexp(0)
             q = q.masked_scatter(far, tail_quantile(part))
         return torch.lerp(side * q, x, MIN_SLOPE)
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z and the log-slope at x, S."""
+        r"""z and the log-slope at x, (\*S,) each."""
         side, u, q, p = self._quantile(x)
         density = (self.weight * self.per_scale * torch.exp(-0.5 * u * u)).sum(0)
         slope = density.clamp(min=torch.finfo(x.dtype).tiny).log() + 0.5 * q * q
-        far = p < _LEAST
+        far = p < _MIN_TAIL
         if bool(far.any()):
             q_far, slope_far = self._far(u)
             q, slope = torch.where(far, q_far, q), torch.where(far, slope_far, slope)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from densekit.transforms.columns import ColumnTransform
 
-_SHORTEST = 1e-12
-"""A vector without a larger entry has no direction to speak of, nor a finite gradient."""
+_MIN_ENTRY = 1e-12
+"""A vector whose entries are all smaller has no meaningful direction and no finite gradient."""
 
 
 class Reverse(ColumnTransform):
-    """The features in reversed order; its log-determinant is 0."""
+    """Reverse the order of the features."""
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx| = 0."""
@@ -25,7 +25,7 @@ class Reverse(ColumnTransform):
 
 
 class Diagonal(ColumnTransform):
-    r"""A scale and a shift per feature, :math:`z = e^s x + b`; it starts as the identity.
+    """A scale and a shift per feature, :math:`z = e^s x + b`, initially the identity.
 
     Parameters
     ----------
@@ -43,16 +43,16 @@ class Diagonal(ColumnTransform):
         self.log_scale = nn.Parameter(torch.zeros(n_features, 1))
         self.shift = nn.Parameter(torch.zeros(n_features, 1))
 
-    def written(self) -> bool:
+    def can_record(self) -> bool:
         """Always."""
         return True
 
-    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a ``kernels.tape.Tape``."""
+    def record(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """Record data to noise on a ``kernels.tape.Tape``."""
         return tape.diagonal(x, self.log_scale, self.shift, total, name)
 
-    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to data on a tape."""
+    def record_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """Record noise to data on a tape."""
         return tape.diagonal_inverse(z, self.log_scale, self.shift, total, name)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -67,18 +67,25 @@ class Diagonal(ColumnTransform):
 
 
 class LULinear(ColumnTransform):
-    r"""An invertible matrix as the product of two triangles, and a shift: :math:`z = L U x + b`.
+    r"""An invertible matrix as the product of two triangular ones, and a shift: :math:`z = L U x + b`.
 
-    L is lower triangular with ones on its diagonal, U upper triangular with the positive diagonal
-    :math:`e^s`, so that :math:`\log|\det| = \sum s`. It starts as the identity. Oliva et al.,
-    Transformation Autoregressive Networks (2018); Kingma and Dhariwal, Glow (2018).
+    L is lower triangular with ones on the diagonal. U is upper triangular with the positive
+    diagonal :math:`e^s`, so that :math:`\log|\det| = \sum s`. Initially it is the identity.
 
     Parameters
     ----------
     n_features : int
         D.
     fixed : sequence of int
-        Features that are left as they are and out of the others.
+        Features that are not changed and do not affect others.
+
+    References
+    ----------
+    J. B. Oliva et al. Transformation Autoregressive Networks. ICML 2018.
+    https://arxiv.org/abs/1801.09819
+
+    D. P. Kingma and P. Dhariwal. Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS
+    2018. https://arxiv.org/abs/1807.03039
 
     Examples
     --------
@@ -98,22 +105,22 @@ class LULinear(ColumnTransform):
         self.log_diagonal = nn.Parameter(torch.zeros(n_features))
         self.shift = nn.Parameter(torch.zeros(n_features, 1))
 
-    def written(self) -> bool:
-        """Where no feature is fixed."""
+    def can_record(self) -> bool:
+        """Whether no feature is fixed."""
         return not self.fixed
 
-    def write(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to noise on a ``kernels.tape.Tape``."""
-        given = (self.lower, self.upper, self.log_diagonal, self.shift)
-        return tape.lu(x, *given, total, name)
+    def record(self, tape: Any, x: Any, total: Any, context: Any, name: str) -> Any:
+        """Record data to noise on a ``kernels.tape.Tape``."""
+        parameters = (self.lower, self.upper, self.log_diagonal, self.shift)
+        return tape.lu(x, *parameters, total, name)
 
-    def write_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
-        """The way to data on a tape."""
-        given = (self.lower, self.upper, self.log_diagonal, self.shift)
-        return tape.lu_inverse(z, *given, total, name)
+    def record_data(self, tape: Any, z: Any, total: Any, context: Any, name: str) -> Any:
+        """Record noise to data on a tape."""
+        parameters = (self.lower, self.upper, self.log_diagonal, self.shift)
+        return tape.lu_inverse(z, *parameters, total, name)
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """L, U, s and b, with nothing of the features that are fixed."""
+        """L, U, s and b, with zeros for fixed features."""
         lower: Tensor = self.lower
         upper: Tensor = self.upper
         s: Tensor = self.log_diagonal
@@ -171,10 +178,10 @@ class Householder(ColumnTransform):
         self.vectors = nn.Parameter(torch.randn(n_reflections, n_features))
 
     def _units(self) -> Tensor:
-        # By the largest entry first, so that no square overflows: the direction is what matters.
+        # Dividing by the largest entry first keeps squares from overflowing.
         largest = self.vectors.detach().abs().amax(1, keepdim=True)
-        v = torch.where(largest < _SHORTEST, 0.0, self.vectors / largest.clamp_min(_SHORTEST))
-        return v / v.norm(dim=1, keepdim=True).clamp_min(_SHORTEST)
+        v = torch.where(largest < _MIN_ENTRY, 0.0, self.vectors / largest.clamp_min(_MIN_ENTRY))
+        return v / v.norm(dim=1, keepdim=True).clamp_min(_MIN_ENTRY)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx| = 0."""
@@ -186,7 +193,7 @@ class Householder(ColumnTransform):
 
 
 def _reflect(units: Tensor, x: Tensor) -> Tensor:
-    """Columns (D, N) through the planes across unit vectors (K, D), one after another."""
+    """Reflect columns (D, N) at the hyperplanes orthogonal to unit vectors (K, D), one after another."""
     for v in units:
         x = torch.addmm(x, v[:, None], (v @ x)[None], alpha=-2)
     return x

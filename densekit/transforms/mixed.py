@@ -1,4 +1,4 @@
-"""Elements of several kinds side by side."""
+"""Elements of several kinds in one layer."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from densekit.transforms.columns import Element
 
 
 class Mixed:
-    """An element of its own for each feature, for layers whose features are not all alike.
+    """A different element for each feature.
 
     Parameters
     ----------
     elements : sequence of Element
-        One per feature. Those that are one object are evaluated together.
+        One element per feature. Features that share an object are evaluated together.
 
     Notes
     -----
-    Numbers (D, N), parameters (n_params, D, N) with as many as the neediest element has; the others
-    read their first ones.
+    Values have the shape (D, N) and parameters (n_params, D, N), where n_params is the largest
+    number that an element needs; other elements use the first ones.
 
     Examples
     --------
@@ -33,14 +33,16 @@ class Mixed:
     def __init__(self, elements: Sequence[Element]) -> None:
         self.elements = tuple(elements)
         self.n_params = max(e.n_params for e in elements)
-        self._kinds = [(e, [i for i, o in enumerate(elements) if o is e]) for e in set(elements)]
+        self._kinds = [
+            (e, [i for i, other in enumerate(elements) if other is e]) for e in set(elements)
+        ]
         self._kinds.sort(key=lambda kind: kind[1])
-        self._back = (
+        self._original_order = (
             torch.tensor([i for _, index in self._kinds for i in index]).argsort().tolist()
         )
 
     def start(self) -> Tensor:
-        """Raw parameters (n_params, D) to begin learning from."""
+        """Initial raw parameters (n_params, D)."""
         start = torch.zeros(self.n_params, len(self.elements))
         for i, element in enumerate(self.elements):
             start[: element.n_params, i] = element.start()
@@ -51,24 +53,24 @@ class Mixed:
         return self._each("forward", x, raw)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise to data, and the log-slopes of that way."""
+        """Noise to data, and the log-slopes of the inverse."""
         return self._each("inverse", z, raw)
 
-    def _each(self, way: str, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [getattr(e, way)(x[i], raw[: e.n_params, i]) for e, i in self._kinds]
+    def _each(self, direction: str, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [getattr(e, direction)(x[i], raw[: e.n_params, i]) for e, i in self._kinds]
         if len(parts) == 1:
             return parts[0]
-        y, log_slope = (torch.cat(part)[self._back] for part in zip(*parts, strict=True))
+        y, log_slope = (torch.cat(part)[self._original_order] for part in zip(*parts, strict=True))
         return y, log_slope
 
 
 def of_features(element: Element, features: Sequence[int]) -> Element:
-    """The element of some features only."""
+    """Restrict an element to some features."""
     if isinstance(element, Mixed):
         return Mixed([element.elements[i] for i in features])
     return element
 
 
 def of_feature(element: Element, feature: int) -> Element:
-    """The element of one feature, whose numbers are (N,)."""
+    """The element of a single feature, for values (N,)."""
     return element.elements[feature] if isinstance(element, Mixed) else element

@@ -1,8 +1,8 @@
-"""Transforms of nflows as transforms of columns.
+"""Transforms of nflows as column transforms.
 
-Needs nflows: ``pip install 'densekit[nflows]'``. The package is of 2020 and calls functions that torch
-has deprecated or removed since; those calls are replaced here, in the objects that are handed over and
-not in nflows.
+Requires nflows: ``pip install 'densekit[nflows]'``. The package dates from 2020 and calls
+functions that torch has deprecated or removed since. These calls are replaced in the objects
+passed here, not in nflows itself.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from densekit.transforms.columns import ColumnTransform, to_columns
 
 try:
-    from nflows import transforms as theirs
+    from nflows import transforms as nflows_transforms
 except ImportError as error:
     raise ImportError(
         "transforms of nflows need the package nflows: pip install 'densekit[nflows]'"
@@ -25,7 +25,7 @@ except ImportError as error:
 class FromNflows(ColumnTransform):
     r"""A transform of nflows on vectors or images.
 
-    What nflows calls forward goes from data to noise, and inverse from noise to data:
+    In nflows forward maps data to noise, and inverse maps noise to data:
 
     .. math:: z = \mathtt{forward}(x; c), \qquad x = \mathtt{inverse}(z; c)
 
@@ -37,16 +37,16 @@ class FromNflows(ColumnTransform):
         first values would replace the tensors that are trained, are replaced by layers of densekit
         that share their weights. Caches of weights are switched off.
     shape : int or sequence of int
-        What one row is: D numbers, or an image (channels, height, width) whose entries are the D
-        columns in that order. What the transform makes of an image may have another shape (that of
-        a squeeze, or a vector): noise is that, flattened.
+        Shape of a row: D, or (channels, height, width) of an image, whose D entries in this order
+        are the columns. The transform may map an image to another shape, such as that of a squeeze
+        or a vector; the noise is that, flattened.
     n_context : int
-        C; the transform is given contexts (N, C).
+        C; the transform takes contexts of shape (N, C).
 
     Raises
     ------
     NotImplementedError
-        When it is run: nflows has not the way that was asked for.
+        When it is evaluated in a direction that nflows lacks.
 
     Examples
     --------
@@ -57,41 +57,44 @@ class FromNflows(ColumnTransform):
     """
 
     def __init__(
-        self, transform: theirs.Transform, shape: int | Sequence[int], n_context: int = 0
+        self,
+        transform: nflows_transforms.Transform,
+        shape: int | Sequence[int],
+        n_context: int = 0,
     ) -> None:
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         super().__init__(math.prod(self.shape), n_context)
         self.transform = _with_current_layers(transform, {})
         for module in self.transform.modules():
-            if isinstance(module, theirs.linear.Linear):
+            if isinstance(module, nflows_transforms.linear.Linear):
                 module.use_cache(False)
         self.noise_shape = self._shape_of_noise()
 
     def _shape_of_noise(self) -> tuple[int, ...]:
         if len(self.shape) == 1:
             return self.shape
-        # As it scores: while it trains, the first rows that a layer sees may set its weights.
-        ways = {module: module.training for module in self.transform.modules()}
+        # In evaluation mode, because in training mode the first rows may initialize a layer's weights.
+        training_modes = {module: module.training for module in self.transform.modules()}
         self.transform.eval()
         with torch.no_grad():
             like = next(self.transform.parameters(), torch.zeros(()))
             context = like.new_zeros(1, self.n_context) if self.n_context else None
             z, _ = self.transform(like.new_zeros(1, *self.shape), context)
-        for module, training in ways.items():
+        for module, training in training_modes.items():
             module.training = training
         return tuple(z.shape[1:])
 
-    def _run(self, way: Any, rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(self, function: Any, rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         try:
-            after, ladj = way(rows, None if context is None else context.t())
-        except (NotImplementedError, theirs.InverseNotAvailable) as error:
-            needed = "sample" if way == self.transform.inverse else "learn or score"
+            result, ladj = function(rows, None if context is None else context.t())
+        except (NotImplementedError, nflows_transforms.InverseNotAvailable) as error:
+            needed = "sample" if function == self.transform.inverse else "learn or score"
             raise NotImplementedError(
-                f"{type(self.transform).__name__} of nflows has no {way.__name__}, which is needed to "
-                f"{needed}: take a transform with both ways, or InverseTransform of it where the other "
-                "way is enough"
+                f"{type(self.transform).__name__} of nflows has no {function.__name__}, which is needed "
+                f"to {needed}: use a transform with both directions, or its InverseTransform if the "
+                "other direction is enough"
             ) from error
-        return to_columns(after.flatten(1)), ladj.to(rows)
+        return to_columns(result.flatten(1)), ladj.to(rows)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
@@ -116,15 +119,15 @@ class _Triangles:
         return outputs, -self.logabsdet() * inputs.new_ones(len(inputs))
 
 
-class _LULinear(_Triangles, theirs.LULinear):
+class _LULinear(_Triangles, nflows_transforms.LULinear):
     pass
 
 
-class _OneByOneConvolution(_Triangles, theirs.OneByOneConvolution):
+class _OneByOneConvolution(_Triangles, nflows_transforms.OneByOneConvolution):
     pass
 
 
-class _QRLinear(theirs.QRLinear):
+class _QRLinear(nflows_transforms.QRLinear):
     """``QRLinear`` without ``torch.triangular_solve``."""
 
     def inverse_no_cache(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,11 +136,13 @@ class _QRLinear(theirs.QRLinear):
         return outputs, -self.logabsdet() * inputs.new_ones(len(inputs))
 
 
-class NaiveLinear(theirs.NaiveLinear):
-    """nflows' ``NaiveLinear`` without ``torch.solve``, which is gone, and ``torch.qr``.
+class NaiveLinear(nflows_transforms.NaiveLinear):
+    """The ``NaiveLinear`` of nflows without ``torch.solve`` and ``torch.qr``, which torch has
+    removed.
 
-    nflows calls the latter when it makes one with its default ``orthogonal_initialization=True``:
-    make this one instead. What is made otherwise may be nflows' own.
+    nflows calls ``torch.qr`` when it creates one with the default
+    ``orthogonal_initialization=True``; create this one instead. Layers created without it can be
+    those of nflows.
 
     Parameters
     ----------
@@ -166,37 +171,40 @@ class NaiveLinear(theirs.NaiveLinear):
         return outputs, -self.logabsdet() * inputs.new_ones(len(inputs))
 
 
-class _ActNorm(theirs.ActNorm):
-    """``ActNorm`` that sets its weights in place: nflows' gives them other storage, which the running
-    average of the weights would not see, and that of the CPU."""
+class _ActNorm(nflows_transforms.ActNorm):
+    """``ActNorm`` that initializes its weights in place.
+
+    nflows replaces their storage, on the CPU, and the running average of the weights would not see
+    the new one.
+    """
 
     def _initialize(self, inputs: Tensor) -> None:
         over = [axis for axis in range(inputs.dim()) if axis != 1]
         with torch.no_grad():
-            many = inputs.numel() > inputs.shape[1]
-            scale = inputs.std(over, correction=int(many))
-            # A feature that does not vary, or a single row: there is nothing to scale by.
+            has_several_rows = inputs.numel() > inputs.shape[1]
+            scale = inputs.std(over, correction=int(has_several_rows))
+            # A constant feature or a single row is not scaled.
             scale = torch.where(scale > 0, scale, torch.ones_like(scale))
             self.log_scale.copy_(-scale.log())
             self.shift.copy_(-inputs.mean(over) / scale)
             self.initialized.fill_(True)
 
 
-_CURRENT: dict[type, type] = {
-    theirs.LULinear: _LULinear,
-    theirs.OneByOneConvolution: _OneByOneConvolution,
-    theirs.QRLinear: _QRLinear,
-    theirs.NaiveLinear: NaiveLinear,
-    theirs.ActNorm: _ActNorm,
+_REPLACEMENTS: dict[type, type] = {
+    nflows_transforms.LULinear: _LULinear,
+    nflows_transforms.OneByOneConvolution: _OneByOneConvolution,
+    nflows_transforms.QRLinear: _QRLinear,
+    nflows_transforms.NaiveLinear: NaiveLinear,
+    nflows_transforms.ActNorm: _ActNorm,
 }
-"""Classes of nflows, and those whose layers replace theirs."""
+"""Classes of nflows, and those whose layers replace nflows_transforms."""
 
 
 def _with_current_layers(module: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module:
     """A module with layers of nflows replaced, in its children too. A layer that is used twice is
     replaced by one layer."""
     if module not in replaced:
-        kind = _CURRENT.get(type(module))
+        kind = _REPLACEMENTS.get(type(module))
         replaced[module] = module if kind is None else _sharing_weights(module, kind)
         # Not named_children: it leaves out the second name of a layer that is used twice.
         for name, child in list(module._modules.items()):

@@ -1,4 +1,4 @@
-"""Flows of time: data to noise along the solution of a differential equation."""
+"""Continuous transforms: data to noise along the solution of a differential equation."""
 
 import math
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from torchdiffeq import odeint
 from densekit.nets.chain import squash
 from densekit.transforms.columns import ColumnTransform
 
-_CORRECTIONS = 20
-"""Corrections of the way back, at most: three or four reach rounding where the grid is fine enough."""
+_MAX_CORRECTIONS = 20
+"""Largest number of corrections of the inverse; three or four suffice if the steps are short enough."""
 
 
 class Velocity(Protocol):
-    """What is integrated: :class:`~densekit.nets.velocity.VelocityNet`, or anything like it."""
+    """Interface of the velocity, for example :class:`~densekit.nets.velocity.VelocityNet`."""
 
     def __call__(self, t: Tensor, y: Tensor, context: Tensor | None = None) -> Tensor:
-        """The velocity (D, N) of columns y (D, N) at the time t, ()."""
+        """The velocity (D, N) of columns y (D, N) at time t, a scalar."""
 
     def with_divergence(
         self, t: Tensor, y: Tensor, context: Tensor | None = None, probes: Tensor | None = None
@@ -29,7 +29,7 @@ class Velocity(Protocol):
 
 
 class ContinuousTransform(ColumnTransform):
-    r"""Data move with a velocity v from time 0 to time 1, where they are noise.
+    r"""A transform along the flow of a velocity v from time 0 (data) to time 1 (noise).
 
     .. math:: y(0) = \operatorname{asinh}(x), \qquad \frac{dy}{dt} = v(y, t, c), \qquad
               z = \sinh(y(1))
@@ -38,9 +38,9 @@ class ContinuousTransform(ColumnTransform):
               = \int_0^1 \operatorname{tr} \frac{\partial v}{\partial y}\, dt
               + \sum_d \log\cosh y_d(1) - \sum_d \log\cosh y_d(0)
 
-    Chen et al., Neural Ordinary Differential Equations (2018); Grathwohl et al., FFJORD (2019). The
-    chart asinh keeps outliers: near zero it is x itself, and far out its logarithm, so that a bounded
-    velocity there scales and no finite row runs away. With v = 0 it is the identity.
+    The function asinh handles outliers: it is close to x near zero and close to a logarithm far
+    out, where a bounded velocity then scales x, and no finite row diverges. With v = 0 the
+    transform is the identity.
 
     Parameters
     ----------
@@ -49,19 +49,27 @@ class ContinuousTransform(ColumnTransform):
     n_features, n_context : int
         D, C.
     n_steps : int
-        Steps of the Runge-Kutta rule of order four while training; otherwise it is twice as many.
+        Number of Runge-Kutta steps of order four in training; evaluation uses twice as many.
 
     Notes
     -----
-    **What is exact.** Place and integral are those of a grid of equal steps, by the same rule: an error
-    of order ``n_steps`` ** -4 in both, which is none of chance and is the same for a row whatever
-    rows are beside it. ``to_data`` is the inverse of that very map and not only of the differential
-    equation, to rounding where the grid is fine enough for its corrections to converge
-    (:meth:`to_data`). The log-determinant is the equation's, up to the error said, and not that of the
-    map of the grid.
+    **Exactness.** The solution and the integral use the same grid of equal steps. Both have an
+    error of order ``n_steps`` ** -4, which is deterministic and does not depend on the other rows.
+    ``to_data`` is the inverse of the discretized map, not only of the differential equation, up to
+    rounding if its corrections converge. The log-determinant is that of the differential equation
+    with the error above, not that of the discretized map.
 
-    **In training mode** the steps end at random places. With fixed ones a network learns to move
-    between them as the rule does not see: likelihood that is none.
+    **Training mode.** The steps end at random times. With a fixed grid a network learns to move
+    between its nodes in a way that the solver does not see, which gives wrong likelihoods.
+
+    References
+    ----------
+    R. T. Q. Chen, Y. Rubanova, J. Bettencourt and D. Duvenaud. Neural Ordinary Differential
+    Equations. NeurIPS 2018. https://arxiv.org/abs/1806.07366
+
+    W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever and D. Duvenaud. FFJORD: Free-form
+    Continuous Dynamics for Scalable Reversible Generative Models. ICLR 2019.
+    https://arxiv.org/abs/1810.01367
 
     Examples
     --------
@@ -79,57 +87,66 @@ class ContinuousTransform(ColumnTransform):
         self.n_steps = n_steps
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to noise, and log|dz/dx| with the divergence exact at each place."""
+        """Data to noise, and log|dz/dx| with the exact divergence at each time."""
         z, ladj = self.estimates(x, context)
         return z, ladj[0]
 
     def estimates(
         self, x: Tensor, context: Tensor | None = None, probes: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        r"""Data (D, N) to noise (D, N), and log|dz/dx| by each of k probes, (k, N).
+        r"""Data (D, N) to noise (D, N), and log|dz/dx| estimated from each of k probes, (k, N).
 
-        Probes (D, k, 1) or (D, 1, N), of mean 0 and covariance I, estimate the divergence by
-        :math:`e^\top (\partial v / \partial y)\, e` (Hutchinson 1989), the same e all the way; each
-        estimate is unbiased. Without probes there is one, and it is exact.
+        Probes (D, k, 1) or (D, 1, N), with mean 0 and covariance I, estimate the divergence by
+        :math:`e^\top (\partial v / \partial y)\, e` (Hutchinson 1989), with the same e at all
+        times. Each estimate is unbiased. Without probes the result (1, N) is exact.
         """
         start = squash(x)
-        grid = self._uneven(x) if self.training else self._even(x)
+        grid = self._random_grid(x) if self.training else self._even_grid(x)
         end, ladj = self.integrate(start, grid, context, probes)
         return torch.sinh(end), ladj + _log_cosh(end) - _log_cosh(start)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|.
 
-        The equation solved backwards ends within the error of the grid. How far from z the way forth
-        from there leads is added to where the way back begins, again and again: a column stops when
-        nothing is left to correct, or when a correction no longer takes a tenth off what is left.
-        That happens where the velocity changes too fast for the grid: more steps are the remedy.
+        The equation solved backward ends within the error of the grid. The starting point is then
+        corrected repeatedly by the distance between z and the forward solution from that end. A
+        column stops when nothing is left to correct or a correction reduces the distance by less
+        than a tenth. The latter happens if the velocity changes too fast for the grid; more steps
+        solve it.
         """
-        end, grid = squash(z), self._even(z)
-        start, ladj = self.integrate(self._begin(end, grid, context), grid.flip(0), context)
+        end, grid = squash(z), self._even_grid(z)
+        start, ladj = self.integrate(
+            self._corrected_start(end, grid, context), grid.flip(0), context
+        )
         return torch.sinh(start), ladj[0] + _log_cosh(start) - _log_cosh(end)
 
-    def place(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Data alone, for whom the log-determinant would cost more than the way."""
-        end, grid = squash(z), self._even(z)
-        return torch.sinh(self._move(self._begin(end, grid, context), grid.flip(0), context))
+    def data_of(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Noise to data without the log-determinant, which costs less."""
+        end, grid = squash(z), self._even_grid(z)
+        return torch.sinh(
+            self._solution(self._corrected_start(end, grid, context), grid.flip(0), context)
+        )
 
-    def _begin(self, end: Tensor, grid: Tensor, context: Tensor | None) -> Tensor:
-        """Whence the way back leads to where the way forth leads to ``end`` from."""
-        begin = best = end
-        enough = 2 * torch.finfo(end.dtype).eps * (1 + end.abs().amax(0))
-        least = torch.full_like(enough, torch.inf)
-        going = torch.ones_like(enough, dtype=torch.bool)
-        for _ in range(_CORRECTIONS):
-            off = end - self._move(self._move(begin, grid.flip(0), context), grid, context)
-            left = off.abs().amax(0)
-            best = torch.where(left < least, begin, best)
-            # Each column for itself: none depends on which others are beside it.
-            going = going & (left < 0.9 * least) & (left > enough)
+    def _corrected_start(self, end: Tensor, grid: Tensor, context: Tensor | None) -> Tensor:
+        """Starting point of the backward solution for which the forward solution from its end returns
+        to ``end``.
+        """
+        current = best = end
+        tolerance = 2 * torch.finfo(end.dtype).eps * (1 + end.abs().amax(0))
+        smallest = torch.full_like(tolerance, torch.inf)
+        going = torch.ones_like(tolerance, dtype=torch.bool)
+        for _ in range(_MAX_CORRECTIONS):
+            residual = end - self._solution(
+                self._solution(current, grid.flip(0), context), grid, context
+            )
+            distance = residual.abs().amax(0)
+            best = torch.where(distance < smallest, current, best)
+            # Each column stops on its own, so that none depends on the others.
+            going = going & (distance < 0.9 * smallest) & (distance > tolerance)
             if not going.any():
                 break
-            least = torch.minimum(left, least)
-            begin = torch.where(going, begin + off, begin)
+            smallest = torch.minimum(distance, smallest)
+            current = torch.where(going, current + residual, current)
         return best
 
     def integrate(
@@ -139,8 +156,11 @@ class ContinuousTransform(ColumnTransform):
         context: Tensor | None = None,
         probes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Columns y (D, N) from the first time of the grid to the last, and the integral of their
-        divergence, (1, N), or of each probe's estimate of it, (k, N)."""
+        """Solve for columns y (D, N) from the first to the last time of the grid.
+
+        Also returns the integral of the divergence, (1, N), or its estimate from each probe, (k,
+        N).
+        """
         d = self.n_features
         k = 1 if probes is None else probes.shape[1]
 
@@ -150,22 +170,25 @@ class ContinuousTransform(ColumnTransform):
         state = _solve(rates, torch.cat([y, y.new_zeros(k, y.shape[1])]), grid)
         return state[:d], state[d:]
 
-    def _move(self, y: Tensor, grid: Tensor, context: Tensor | None) -> Tensor:
+    def _solution(self, y: Tensor, grid: Tensor, context: Tensor | None) -> Tensor:
         return _solve(lambda t, y: self.velocity(t, y, context), y, grid)
 
-    def _even(self, like: Tensor) -> Tensor:
+    def _even_grid(self, like: Tensor) -> Tensor:
         return torch.linspace(0, 1, 2 * self.n_steps + 1, dtype=like.dtype, device=like.device)
 
-    def _uneven(self, like: Tensor) -> Tensor:
-        """Equal steps whose ends are each moved by up to four tenths of a step."""
+    def _random_grid(self, like: Tensor) -> Tensor:
+        """A grid whose inner nodes are each moved by up to four tenths of a step."""
         grid = torch.linspace(0, 1, self.n_steps + 1, dtype=like.dtype, device=like.device)
         grid[1:-1] += 0.8 / self.n_steps * (torch.rand_like(grid[1:-1]) - 0.5)
         return grid
 
 
 def _solve(rates: Callable[[Tensor, Tensor], Tensor], state: Tensor, grid: Tensor) -> Tensor:
-    """The state at the end of the grid. The gradient goes back through the steps: solving the adjoint
-    equation instead was measured at 1.6 times the time, for memory that is not needed."""
+    """The state at the end of the grid.
+
+    Gradients are those of the steps. Solving the adjoint equation instead took 1.6 times as long,
+    to save memory that is not scarce.
+    """
     ends = grid[[0, -1]]
     options = {"grid_constructor": lambda func, y, t: grid}
     end: Tensor = odeint(rates, state, ends, method="rk4", options=options)[-1]
@@ -173,5 +196,5 @@ def _solve(rates: Callable[[Tensor, Tensor], Tensor], state: Tensor, grid: Tenso
 
 
 def _log_cosh(y: Tensor) -> Tensor:
-    """log(dx/dy) of x = sinh(y), summed over the features; no overflow."""
+    """log(dx/dy) of x = sinh(y), summed over the features, without overflow."""
     return (y.abs() + softplus(-2 * y.abs()) - math.log(2)).sum(0)

@@ -1,4 +1,4 @@
-"""A transform of some of the features."""
+"""A transform of a part of the features."""
 
 import torch
 from torch import Tensor
@@ -7,19 +7,24 @@ from densekit.transforms.columns import ColumnTransform
 
 
 class Part(ColumnTransform):
-    r"""The first features through a transform of their own, the others left as they are.
+    """A transform of the first features that leaves the others unchanged.
 
     .. math:: (z_A, z_B) = (t(x_A; c), x_B)
 
-    The others are then done with: what a multi-scale flow does at the end of each level. Dinh,
-    Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017), section 3.6.
+    A multi-scale flow uses it at the end of each level, where some features leave the flow (Dinh
+    et al., section 3.6).
 
     Parameters
     ----------
     transform : ColumnTransform
-        t, of k features.
+        The transform t of the first k features.
     n_features : int
-        D, at least k.
+        Total number of features D, at least k.
+
+    References
+    ----------
+    L. Dinh, J. Sohl-Dickstein and S. Bengio. Density estimation using Real NVP. ICLR 2017.
+    https://arxiv.org/abs/1605.08803
 
     Examples
     --------

@@ -9,27 +9,27 @@ from densekit.nets.amortized import Amortized
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.step import above_minus_one, finite, limited, log_slope, solve_step
 
-_LEAST_SQUARE = 1e-12
-"""Of the length of w: no plane is to be seen below, and its direction is not divided by more."""
+_MIN_SQUARED_NORM = 1e-12
+"""Smallest squared norm of w that is divided by."""
 
 
 class PlanarTransform(ColumnTransform):
-    r"""A step along one direction, across a plane.
+    r"""A move along one direction that depends on the distance from a plane.
 
     .. math:: z = x + \hat u \tanh(s), \quad s = w^T x + b, \qquad
               \log\left|\frac{dz}{dx}\right| = \log(1 + c \tanh'(s)), \quad c = w^T \hat u
 
-    Rezende and Mohamed, Variational Inference with Normalizing Flows (2015), section 4.1, whose map
-    is taken from data to noise: that way is the formula. The other way multiplies it by w, which
-    leaves one increasing equation in one number, :math:`w^T z + b = s + c \tanh(s)`, solved by
-    bracketing; then :math:`x = z - \hat u \tanh(s)`.
+    It is the planar map of Rezende and Mohamed (section 4.1), here from data to noise. The inverse
+    multiplies by w, which leaves the monotone scalar equation :math:`w^T z + b = s + c \tanh(s)`;
+    bracketing solves it for s, and :math:`x = z - \hat u \tanh(s)`.
 
-    It is invertible where c > -1 (appendix A.1). For any u,
+    The map is invertible for c > -1 (appendix A.1). For any u,
 
     .. math:: \hat u = u + (m(w^T u) - w^T u)\, w / \|w\|^2
 
-    has c = m(w^T u). The paper's m is :math:`\log(1 + e^a) - 1`; here it is moved and raised so that
-    m(0) = 0 and m > 0.05 - 1: u = 0 is the identity, and the slope along w is never below 0.05.
+    has c = m(w^T u). The paper uses :math:`m(a) = \log(1 + e^a) - 1`. Here m is shifted and scaled
+    such that m(0) = 0 and m > 0.05 - 1: u = 0 is the identity, and the slope along w is at least
+    0.05.
 
     Parameters
     ----------
@@ -38,14 +38,19 @@ class PlanarTransform(ColumnTransform):
     hidden_sizes : sequence of int
         Hidden layers of the network from the context to w, u and b.
     n_context : int
-        Number of context features; without them w, u and b are learned.
+        Number of context features; without a context w, u and b are learned directly.
     activation : str
         Activation of the network.
 
     Notes
     -----
-    The 2 D + 1 raw numbers are the entries of w, u and b, each kept within 20. It starts as the
-    identity (u = 0), across a plane with a random direction that cuts a standard normal.
+    The 2 D + 1 raw parameters are the entries of w, u and b, each bounded by 20. The transform
+    starts as the identity (u = 0), with a random plane through the bulk of a standard normal.
+
+    References
+    ----------
+    D. J. Rezende and S. Mohamed. Variational Inference with Normalizing Flows. ICML 2015.
+    https://arxiv.org/abs/1505.05770
 
     Examples
     --------
@@ -69,13 +74,13 @@ class PlanarTransform(ColumnTransform):
         self.raw = Amortized(start, hidden_sizes, n_context, activation)
 
     def weights(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        r"""w and :math:`\hat u`, (D, N), and b and c, (N,); N is 1 where there is no context."""
+        r"""w and :math:`\hat u`, (D, N), and b and c, (N,); N is 1 without a context."""
         D, raw = self.n_features, limited(self.raw(context))
         w, u, b = raw[:D], raw[D : 2 * D], raw[2 * D]
         along, square = (w * u).sum(0), w.square().sum(0)
-        c, floor = above_minus_one(along), square.clamp_min(_LEAST_SQUARE)
+        c, floor = above_minus_one(along), square.clamp_min(_MIN_SQUARED_NORM)
         u_hat = u + w * ((c - along) / floor)
-        # And not the product of w and u_hat, which is rounded.
+        # c is computed directly, because the product of w and u_hat is rounded.
         return w, u_hat, b, torch.lerp(along, c, square / floor)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Transforms of Pyro and torch as transforms of columns."""
+"""Transforms of Pyro and torch as column transforms."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,23 +17,22 @@ from densekit.transforms.columns import ColumnTransform, to_columns
 
 
 class FromPyro(ColumnTransform):
-    r"""A transform of Pyro or of torch on vectors, noise to data as there.
+    r"""A transform of Pyro or torch on vectors, noise to data as in these libraries.
 
     .. math:: x = T(z; c), \qquad
               \log\left|\frac{dz}{dx}\right| = -\log\left|\frac{dT}{dz}\right| \text{ at } z = T^{-1}(x)
 
-    Compositions, inverses (``t.inv``) and conditional transforms are taken apart, and each part is run
-    once a way. Pyro's cache lives no longer than that: kept, it would give a tensor that it has met
-    the scores of older weights, and hold on to the last batch. Tensors that a part holds without
-    being a module (a permutation, the scale of an ``AffineTransform``) become buffers here, or
-    parameters where
-    they ask for a gradient, so that they follow the device and are in ``state_dict``.
+    Compositions, inverses (``t.inv``) and conditional transforms are split into parts, each of
+    which is evaluated once per pass. Pyro's cache is cleared after each pass; otherwise scores of
+    a tensor could come from older weights, and the cache would keep the last batch in memory.
+    Tensors of a part that is not a module (a permutation, the scale of an ``AffineTransform``)
+    become buffers, or parameters if they require gradients, so that they follow the device and are
+    part of ``state_dict``.
 
     Parameters
     ----------
     transform : Transform or ConditionalTransform
-        Pyro's or torch's, bijective, from D numbers to D numbers. In between it may have any
-        shape: a batch (N, D) goes through its parts as they leave it.
+        A bijective transform from D numbers to D numbers. Inner parts may have any event shape.
     n_features : int
         D.
     n_context : int
@@ -42,11 +41,11 @@ class FromPyro(ColumnTransform):
     Raises
     ------
     ValueError
-        A transform that is not bijective, one that is conditional where there is no context, or
-        a tensor computed from a parameter, which would be as old as the transform.
+        If the transform is not bijective, is conditional without a context, or holds a tensor
+        computed from a parameter, which training would not update.
     NotImplementedError
-        When it is run: the way that was asked for does not exist in Pyro. Six of its transforms
-        have but one; ``.inv`` of one that samples can score.
+        When it is evaluated in a direction that Pyro lacks. Six transforms of Pyro have a single
+        direction; the ``.inv`` of one that can sample can score.
 
     Examples
     --------
@@ -69,16 +68,16 @@ class FromPyro(ColumnTransform):
         for part, _ in self._parts:
             if isinstance(part, ConditionalTransform) and not n_context:
                 raise ValueError(
-                    f"{title(part)} is conditional, and there is no context: fit with context=, or "
-                    "leave it out"
+                    f"{title(part)} is conditional, but there is no context: fit with context=, or "
+                    "remove the transform"
                 )
             if isinstance(part, Transform) and not part.bijective:
-                raise ValueError(f"{title(part)} is not bijective: to a row belongs no one noise")
+                raise ValueError(f"{title(part)} is not bijective, so a row has no unique noise")
         for part in _inside([part for part, _ in self._parts]):
             if isinstance(part, nn.Module) and not _holds(modules, part):
                 modules.append(part)
             if isinstance(part, Transform):
-                _forget(part, 0)
+                _clear_cache(part, 0)
                 self._keep_tensors(part)
         self.held = nn.ModuleList(modules)
 
@@ -88,8 +87,8 @@ class FromPyro(ColumnTransform):
                 continue
             if value.requires_grad and not value.is_leaf:
                 raise ValueError(
-                    f"{name} of {title(part)} is computed from a parameter, once and for all: "
-                    "give the parameter itself, or make a TransformModule that computes it"
+                    f"{name} of {title(part)} is computed from a parameter only once: pass the "
+                    "parameter itself, or write a TransformModule that computes it"
                 )
             key = f"{name}_{len(self._places)}"
             if value.requires_grad:
@@ -99,73 +98,73 @@ class FromPyro(ColumnTransform):
                 self.register_buffer(key, value.clone())
             self._places.append((part, name, key))
 
-    def _run(self, rows: Tensor, context: Tensor | None, back: bool) -> tuple[Tensor, Tensor]:
-        """(N, D) through all parts, and the log-determinant of the way taken, (N,)."""
+    def _run(self, rows: Tensor, context: Tensor | None, to_noise: bool) -> tuple[Tensor, Tensor]:
+        """Apply all parts to (N, D); also returns the log-determinant of the direction taken, (N,)."""
         for part, name, key in self._places:
             setattr(part, name, getattr(self, key))
         total = rows.new_zeros(len(rows))
-        for part, flipped in reversed(self._parts) if back else self._parts:
+        for part, is_inverse in reversed(self._parts) if to_noise else self._parts:
             if isinstance(part, ConditionalTransform):
                 part = part.condition(context)
-            # The log-determinant may take what the value left, and nobody after it.
-            _forget(part, 1)
-            # What runs backwards through the inverse of a transform runs forwards through it.
-            if back == flipped:
-                after = self._one_way(part, part, rows, back)
-                total = total + _log_det(part, rows, after)
+            # Between value and log-determinant a part may use its cache.
+            _clear_cache(part, 1)
+            # Data to noise through the inverse of a transform is the transform itself.
+            if to_noise == is_inverse:
+                result = self._apply(part, part, rows, to_noise)
+                total = total + _log_det(part, rows, result)
             else:
-                after = self._one_way(part, part.inv, rows, back)
-                total = total - _log_det(part, after, rows)
-            _forget(part, 0)
-            rows = after
+                result = self._apply(part, part.inv, rows, to_noise)
+                total = total - _log_det(part, result, rows)
+            _clear_cache(part, 0)
+            rows = result
         return rows, total
 
-    def _one_way(
-        self, part: Any, way: Callable[[Tensor], Tensor], rows: Tensor, back: bool
+    def _apply(
+        self, part: Any, function: Callable[[Tensor], Tensor], rows: Tensor, to_noise: bool
     ) -> Tensor:
         try:
-            return way(rows)
+            return function(rows)
         except (NotImplementedError, KeyError) as error:
-            # Pyro's say KeyError: a value that is not in the cache of the other way.
-            have, lack = ("noise to data", "data to noise")[:: -1 if not back else 1]
-            needed = "learn or score" if back else "sample"
+            # Pyro raises KeyError if a value is not in the cache of the missing direction.
+            available, missing = ("noise to data", "data to noise")[:: -1 if not to_noise else 1]
+            purpose = "learn or score" if to_noise else "sample"
             raise NotImplementedError(
-                f"{title(part)} goes from {have} and cannot go from {lack}, which is needed to "
-                f"{needed}: take a transform with both ways (densekit has its own), or its .inv where "
-                "the other way is enough"
+                f"{title(part)} maps {available} and not {missing}, which is needed to {purpose}: use a "
+                "transform with both directions (densekit has its own), or its .inv if the other "
+                "direction is enough"
             ) from error
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
         given = None if context is None else context.t()
-        z, ladj = self._run(x.t().contiguous(), given, back=True)
+        z, ladj = self._run(x.t().contiguous(), given, to_noise=True)
         return to_columns(z), ladj
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz|."""
         given = None if context is None else context.t()
-        x, ladj = self._run(z.t().contiguous(), given, back=False)
+        x, ladj = self._run(z.t().contiguous(), given, to_noise=False)
         return to_columns(x), ladj
 
 
-def _forget(part: Any, cache_size: int) -> None:
-    """Empty the cache, and give it this size; ``with_cache`` is what most of Pyro's lack."""
+def _clear_cache(part: Any, cache_size: int) -> None:
+    """Clear the cache of a transform and set its size; most of Pyro's transforms lack ``with_cache``."""
     part._cache_size, part._cached_x_y = cache_size, (None, None)
-    # Beside it most keep a log-determinant or a scale of the last pass, with the graph behind it.
+    # Most also store a log-determinant or a scale of the last pass, with its graph.
     for name, value in list(vars(part).items()):
         if name.startswith("_cache") and isinstance(value, Tensor):
             setattr(part, name, None)
 
 
 def _log_det(part: Transform, x: Tensor, y: Tensor) -> Tensor:
-    """log|dy/dx| of each row, (N,); Pyro's may leave out axes along which it is the same."""
+    """log|dy/dx| of each row, (N,); Pyro may omit axes along which it is constant."""
     ladj = part.log_abs_det_jacobian(x, y)
     batch = x.shape[: x.dim() - part.domain.event_dim]
     return ladj.expand(batch).reshape(len(x), math.prod(batch[1:])).sum(1)
 
 
 def title(transform: Any) -> str:
-    """The class of a transform, for messages.
+    """Name of the class of a transform, for messages.
 
     >>> from torch.distributions.transforms import TanhTransform
     >>> title(TanhTransform().inv)
@@ -177,7 +176,7 @@ def title(transform: Any) -> str:
 
 
 def _flat(transform: Any, flipped: bool) -> Iterator[tuple[Any, bool]]:
-    """The parts of a transform, noise to data, each with whether it is turned round."""
+    """Yield the parts of a transform, noise to data, each with whether it is inverted."""
     if isinstance(transform, _InverseTransform | _ConditionalInverseTransformModule):
         yield from _flat(transform.inv, not flipped)
     elif isinstance(transform, ConstantConditionalTransform):
@@ -192,18 +191,18 @@ def _flat(transform: Any, flipped: bool) -> Iterator[tuple[Any, bool]]:
 
 
 def _inside(transforms: list[Any]) -> list[Any]:
-    """The transforms and those that they are made of, each once."""
+    """The transforms and all transforms they contain, each once."""
     found: dict[int, Any] = {}
-    left = list(transforms)
-    while left:
-        part = left.pop(0)
+    remaining = list(transforms)
+    while remaining:
+        part = remaining.pop(0)
         if id(part) in found:
             continue
         found[id(part)] = part
         values = [*vars(part).values(), *(part.children() if isinstance(part, nn.Module) else ())]
         for value in values:
-            some = value if isinstance(value, list | tuple) else (value,)
-            left += [v for v in some if isinstance(v, Transform | ConditionalTransform)]
+            candidates = value if isinstance(value, list | tuple) else (value,)
+            remaining += [v for v in candidates if isinstance(v, Transform | ConditionalTransform)]
     return list(found.values())
 
 

@@ -9,26 +9,26 @@ from densekit.nets.amortized import Amortized
 from densekit.transforms.columns import ColumnTransform
 from densekit.transforms.step import above_minus_one, limited, positive
 
-_FAR = 1e16
-"""No radius is taken to be larger: the transform is the identity there to the last bit, and the
-square of a radius of that size is finite."""
+_MAX_RADIUS = 1e16
+"""Radii are clamped to this: beyond it the transform is the identity in floats, and its square is
+finite.
+"""
 
 
 class RadialTransform(ColumnTransform):
-    r"""A contraction or an expansion around a point.
+    r"""A contraction or expansion around a point.
 
     .. math:: z = x + \frac{\beta}{\alpha + r} (x - x_0), \quad r = \|x - x_0\|, \qquad
               \log\left|\frac{dz}{dx}\right| = (D - 1) \log\Big(1 + \frac{\beta}{\alpha + r}\Big)
               + \log\Big(1 + \frac{\alpha \beta}{(\alpha + r)^2}\Big)
 
-    Rezende and Mohamed, Variational Inference with Normalizing Flows (2015), section 4.1, whose map
-    is taken from data to noise. The other way is an equation in the radius,
-    :math:`\|z - x_0\| = r (\alpha + \beta + r) / (\alpha + r)`; it is quadratic in r, so its root is
-    a formula too, and needs no bracket.
+    It is the radial map of Rezende and Mohamed (section 4.1), here from data to noise. The inverse
+    solves :math:`\|z - x_0\| = r (\alpha + \beta + r) / (\alpha + r)` for the radius r. The
+    equation is quadratic, so the inverse has a closed form.
 
-    It is invertible where :math:`\beta > -\alpha` (appendix A.2); here
-    :math:`\beta = \alpha\, m(b)` with an increasing m > 0.05 - 1 and m(0) = 0, so that b = 0 is the
-    identity and no radial slope is below 0.05.
+    The map is invertible for :math:`\beta > -\alpha` (appendix A.2). Here :math:`\beta = \alpha\,
+    m(b)` with an increasing m > 0.05 - 1 and m(0) = 0: b = 0 is the identity, and every radial
+    slope is at least 0.05.
 
     Parameters
     ----------
@@ -37,15 +37,20 @@ class RadialTransform(ColumnTransform):
     hidden_sizes : sequence of int
         Hidden layers of the network from the context to the parameters.
     n_context : int
-        Number of context features; without them the parameters are learned.
+        Number of context features; without a context the parameters are learned directly.
     activation : str
         Activation of the network.
 
     Notes
     -----
-    The D + 2 raw numbers are :math:`x_0`, the logarithm of :math:`\alpha` and b, kept within 20;
-    :math:`\alpha` itself lies between 1/20 and 20. It starts as the identity, around a point drawn
-    from a standard normal. At :math:`x_0` the log-determinant has a kink.
+    The D + 2 raw parameters are :math:`x_0`, the logarithm of :math:`\alpha` and b, bounded by 20;
+    :math:`\alpha` is between 1/20 and 20. The transform starts as the identity, around a point
+    drawn from a standard normal. The log-determinant is not differentiable at :math:`x_0`.
+
+    References
+    ----------
+    D. J. Rezende and S. Mohamed. Variational Inference with Normalizing Flows. ICML 2015.
+    https://arxiv.org/abs/1505.05770
 
     Examples
     --------
@@ -73,12 +78,14 @@ class RadialTransform(ColumnTransform):
         return raw[:-2], alpha, alpha * above_minus_one(raw[-1])
 
     def _radius(self, difference: Tensor) -> Tensor:
-        near = difference.clamp(-_FAR, _FAR)
-        return torch.linalg.vector_norm(near, dim=0).clamp_max(_FAR)
+        clamped = difference.clamp(-_MAX_RADIUS, _MAX_RADIUS)
+        return torch.linalg.vector_norm(clamped, dim=0).clamp_max(_MAX_RADIUS)
 
     def _log_det(self, r: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-        across = torch.log1p(beta / (alpha + r))
-        return (self.n_features - 1) * across + torch.log1p(alpha * beta / (alpha + r).square())
+        tangential = torch.log1p(beta / (alpha + r))
+        return (self.n_features - 1) * tangential + torch.log1p(
+            alpha * beta / (alpha + r).square()
+        )
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx|."""
@@ -90,7 +97,7 @@ class RadialTransform(ColumnTransform):
         """Noise to data, and log|dx/dz|."""
         x0, alpha, beta = self.weights(context)
         rho = self._radius(z - x0)
-        # r^2 + p r - alpha rho = 0, whose positive root is taken without cancellation.
+        # The positive root of r^2 + p r - alpha rho = 0, computed without cancellation.
         p = alpha + beta - rho
         q = torch.sqrt(p.square() + 4 * alpha * rho)
         r = torch.where(p > 0, 2 * alpha * rho / (q + p.abs()), (q + p.abs()) / 2)

@@ -1,4 +1,4 @@
-"""A covariance shrunk toward independent columns, as far as rows left out want it."""
+"""Covariances shrunk toward independent columns, by cross-validation."""
 
 from collections.abc import Sequence
 
@@ -8,26 +8,34 @@ from torch import Tensor
 
 _FOLDS = 5
 _GRID = (0.0, *np.logspace(-8, 0, 33))
-_LEAST = 1e-10
-"""Variances below this are raised to it."""
+_MIN_VARIANCE = 1e-10
+"""Smaller variances are raised to this."""
 
 Moments = tuple[float, Tensor, Tensor]
-"""Weight of the rows, their sum (D,) and the sum of their products (D, D)."""
+"""Total weight of the rows, their sum (D,) and the sum of their outer products (D, D)."""
 
 
 def shrunken(
     x: Tensor, shrinkage: float | str = "auto", weights: Tensor | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
-    r"""Mean, eigenvalues and eigenvectors of :math:`(1 - s) S + s I`, and s.
+    """Mean and eigendecomposition of the shrunken covariance :math:`(1 - s) S + s I`.
 
     Parameters
     ----------
-    x : (n, D)
-        Rows in random order, in float64, of columns that are standardized.
+    x : Tensor of shape (n, D)
+        Rows in random order, in float64, with standardized columns.
     shrinkage : float or "auto"
-        s; ``"auto"`` maximizes the likelihood of rows left out in 5 folds.
-    weights : (n,), optional
+        s; ``"auto"`` maximizes the likelihood of held-out rows in 5-fold cross-validation.
+    weights : Tensor of shape (n,), optional
         A row of weight w counts as w rows.
+
+    Returns
+    -------
+    mean : Tensor of shape (D,)
+    (values, vectors) : Tensors of shape (D,) and (D, D)
+        Eigenvalues and eigenvectors of the covariance.
+    shrinkage : float
+        s.
 
     Examples
     --------
@@ -42,12 +50,12 @@ def shrunken(
     folds = [_moments(*part) for part in zip(rows, w, strict=True)]
     mean, covariance = _covariance(_total(folds))
     if len(x) < 2 or not (covariance.isfinite().all() and mean.isfinite().all()):
-        # One row, or values whose squares no float holds: independent columns are all that is left.
+        # With one row, or values whose squares overflow, the result is the standard normal.
         n, eye = x.shape[1], torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         return x.new_zeros(n), (x.new_ones(n), eye), 1.0
     s = _choose(folds) if shrinkage == "auto" else float(shrinkage)
     values, vectors = torch.linalg.eigh(covariance)
-    return mean, (((1 - s) * values + s).clamp_min(_LEAST), vectors), s
+    return mean, (((1 - s) * values + s).clamp_min(_MIN_VARIANCE), vectors), s
 
 
 def _moments(x: Tensor, weights: Tensor | None = None) -> Moments:
@@ -70,18 +78,18 @@ def _covariance(moments: Moments) -> tuple[Tensor, Tensor]:
 def _choose(folds: Sequence[Moments]) -> float:
     """The shrinkage with the largest held-out likelihood.
 
-    A row left out scores by its squares along the eigenvectors of the rows kept, so that one
-    eigendecomposition a fold serves every shrinkage.
+    Held-out rows are scored through their squares along the eigenvectors of the other rows, so
+    that one eigendecomposition per fold serves all shrinkages.
     """
-    everything = _total(folds)
-    grid = everything[1].new_tensor(_GRID)[:, None]
+    total = _total(folds)
+    grid = total[1].new_tensor(_GRID)[:, None]
     score = torch.zeros_like(grid[:, 0])
     for n, first, second in folds:
-        rest = (everything[0] - n, everything[1] - first, everything[2] - second)
+        rest = (total[0] - n, total[1] - first, total[2] - second)
         mean, covariance = _covariance(rest)
         values, vectors = torch.linalg.eigh(covariance)
-        about = second - first[:, None] * mean - mean[:, None] * first + n * mean[:, None] * mean
-        square = ((about @ vectors) * vectors).sum(0)
-        shrunk = ((1 - grid) * values + grid).clamp_min(_LEAST)
+        scatter = second - first[:, None] * mean - mean[:, None] * first + n * mean[:, None] * mean
+        square = ((scatter @ vectors) * vectors).sum(0)
+        shrunk = ((1 - grid) * values + grid).clamp_min(_MIN_VARIANCE)
         score -= (square / shrunk + n * shrunk.log()).sum(1)
     return float(grid[score.argmax(), 0])

@@ -1,8 +1,8 @@
-r"""The rational-quadratic spline: monotone, smooth, and inverted in closed form.
+r"""The rational-quadratic spline: monotone, smooth, and with a closed-form inverse.
 
-Durkan, Bekasov, Murray and Papamakarios, Neural Spline Flows (2019). On [-B, B] the function
-runs through K + 1 knots; in bin k, of width w, height h and mean slope :math:`\delta = h/w`, with
-slopes d and d' at its two knots and :math:`\theta` the place in the bin, from 0 to 1,
+On [-B, B] the function passes through K + 1 knots. In bin k, with width w, height h and mean slope
+:math:`\delta = h/w`, with slopes d and d' at its two knots and the relative position
+:math:`\theta` from 0 to 1,
 
 .. math::
     y = y_k + h \frac{\delta\theta^2 + d\,\theta(1-\theta)}
@@ -10,10 +10,15 @@ slopes d and d' at its two knots and :math:`\theta` the place in the bin, from 0
     \frac{dy}{dx} = \frac{\delta^2 (d'\theta^2 + 2\delta\,\theta(1-\theta) + d(1-\theta)^2)}
                          {(\delta + (d + d' - 2\delta)\,\theta(1-\theta))^2}
 
-and y = x outside, where the slope is 1 as it is in the first and last knot.
+Outside, y = x. The slopes at the first and the last knot are 1.
 
-It is computed by a compiled loop where numba is installed (``kernels/spline.py``: float32, CPU), else in
-plain torch (``spline_plain.py``).
+A compiled loop evaluates it if numba is installed (``kernels/spline.py``, float32 on a CPU),
+otherwise torch (``spline_plain.py``).
+
+References
+----------
+C. Durkan, A. Bekasov, I. Murray and G. Papamakarios. Neural Spline Flows. NeurIPS 2019.
+https://arxiv.org/abs/1906.04032
 """
 
 import functools
@@ -31,10 +36,12 @@ _KERNEL = "densekit.kernels.spline"
 
 
 def _refuse_second_derivatives() -> None:
-    """The backward pass is no graph of its own: without this the second derivative would be 0."""
+    """Raise an error, since the backward pass is not differentiable and the second derivative would
+    be 0.
+    """
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "the spline has no second derivatives, which create_graph=True asks for; differentiate "
+            "the spline has no second derivatives, which create_graph=True requires; differentiate "
             "once, or use finite differences of the gradient"
         )
 
@@ -60,8 +67,10 @@ class _Spline(torch.autograd.Function):
 
 
 class _InverseSpline(torch.autograd.Function):
-    """x with f(x) = y, and log dx/dy. Its gradients follow from those of f: dx/dy = 1/f' and
-    dx/dp = -(df/dp)/f'."""
+    """x with f(x) = y, and log dx/dy.
+
+    The gradients follow from those of f: dx/dy = 1/f' and dx/dp = -(df/dp)/f'.
+    """
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
@@ -78,31 +87,31 @@ class _InverseSpline(torch.autograd.Function):
         zero = torch.zeros_like(gx)
         loops = compiled(_KERNEL, x, raw)
         if loops:
-            pull = functools.partial(loops.backward, x, raw)
+            backward = functools.partial(loops.backward, x, raw)
         else:
             saved = tuple(spline_plain.forward(x, raw, ctx.bound)[2])
-            pull = functools.partial(spline_plain.backward, saved)
-        gx_slope, graw_slope = pull(zero, -gl, ctx.bound)
+            backward = functools.partial(spline_plain.backward, saved)
+        gx_slope, graw_slope = backward(zero, -gl, ctx.bound)
         gy = (gx + gx_slope) * torch.exp(log_slope)
-        _, graw = pull(-gy, zero, ctx.bound)
+        _, graw = backward(-gy, zero, ctx.bound)
         return gy, graw.add_(graw_slope), None
 
 
 class SplineElement:
-    r"""The rational-quadratic spline as an element of a flow.
+    """The rational-quadratic spline as an element of a flow.
 
     Parameters
     ----------
     n_bins : int
         K, at least 2.
     bound : float
-        B; beyond [-B, B] the function is the identity.
+        B; outside of [-B, B] the function is the identity.
 
     Notes
     -----
-    The 3 K - 1 raw parameters are K widths and K heights (softmax makes them shares of 2B, each at
-    least ``MIN_BIN``) and the slopes at the K - 1 inner knots (softplus makes them at least
-    ``MIN_SLOPE``). Zeros make the identity. Second derivatives are not available.
+    The 3 K - 1 raw parameters are K widths and K heights (a softmax maps them to fractions of 2B,
+    each at least ``MIN_BIN``) and the slopes at the K - 1 inner knots (a softplus makes them at
+    least ``MIN_SLOPE``). Zeros give the identity. Second derivatives are not available.
 
     Examples
     --------
@@ -117,8 +126,11 @@ class SplineElement:
         self.n_bins, self.bound, self.n_params = n_bins, bound, 3 * n_bins - 1
 
     def start(self) -> Tensor:
-        """The identity with knots at B sinh(2 t) / sinh(2), t evenly spaced in [-1, 1]: narrow bins
-        where standardized data lie, (3 K - 1,)."""
+        """Initial raw parameters (3 K - 1,): the identity with narrow bins in the bulk of
+        standardized data.
+
+        The knots are at B sinh(2 t) / sinh(2) for evenly spaced t in [-1, 1].
+        """
         knots = torch.sinh(torch.linspace(-2, 2, self.n_bins + 1)) / math.sinh(2)
         share = (knots.diff() / 2 - MIN_BIN).clamp_min(MIN_BIN).log()
         return torch.cat([share, share, torch.zeros(self.n_bins - 1)])
@@ -128,19 +140,19 @@ class SplineElement:
         y, log_slope = _Spline.apply(x, raw, self.bound)
         return y, log_slope
 
-    def write(
+    def record(
         self, tape: Any, x: Any, raw: Any, steps: tuple[int, int], total: Any, name: str
     ) -> Any:
-        """The way there on a ``kernels.tape.Tape``."""
+        """Record data to noise on a ``kernels.tape.Tape``."""
         return tape.spline(x, raw, steps, self.n_bins, self.bound, total, name)
 
-    def write_inverse(
+    def record_inverse(
         self, tape: Any, z: Any, raw: Any, steps: tuple[int, int], total: Any, x: Any
     ) -> None:
-        """The way back on a ``kernels.tape.Tape``."""
+        """Record noise to data on a ``kernels.tape.Tape``."""
         tape.spline_inverse(z, raw, steps, self.n_bins, self.bound, total, x)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise to data, and the log-slope of that way."""
+        """Noise to data, and the log-slope of the inverse."""
         x, log_slope = _InverseSpline.apply(z, raw, self.bound)
         return x, log_slope

@@ -1,9 +1,8 @@
-"""The rational-quadratic spline in plain torch: values, inverse and the backward pass written out.
+"""The rational-quadratic spline in torch, with an explicit backward pass.
 
-The formula is in ``spline.py``. Parameters lie on the first axis and samples on the last, so that
-softmax, sums and selections run over an outer axis and every operation streams over samples. The
-backward pass keeps the softmax and the numbers of the chosen bin, where autograd would keep all steps
-of all K.
+``spline.py`` has the formula. Parameters are on the first axis and samples on the last, so that
+every operation runs over contiguous samples. The backward pass stores the softmax and the numbers
+of the selected bin; autograd would store every intermediate result of all K bins.
 """
 
 from typing import NamedTuple
@@ -16,14 +15,16 @@ from densekit.kernels.limits import MIN_BIN, MIN_SLOPE, UNIT_SLOPE
 
 
 class _Bins(NamedTuple):
-    """Every bin of every spline: softmax shares of width and height, and the sums before each."""
+    """All bins of all splines: softmax fractions of width and height, and their cumulative sums
+    before each bin.
+    """
 
     share: Tensor  # (2, K, *S)
     before: Tensor  # (2, K, *S)
 
 
 class _Bin(NamedTuple):
-    """The one bin that a number falls into; each of shape S, in units of the box [0, 1]^2."""
+    """The selected bin of each value, in units of the box [0, 1]^2; each field has shape S."""
 
     number: Tensor  # (1, *S), int64
     share: Tensor  # (2, *S)
@@ -51,20 +52,20 @@ def _all_bins(raw: Tensor, n_bins: int) -> _Bins:
 
 
 def _find(u: Tensor, raw: Tensor, bins: _Bins, axis: int) -> _Bin:
-    """The bin of u in [0, 1], by its left edges (axis 0) or its lower edges (axis 1)."""
+    """The bin that contains u in [0, 1], by left edges (axis 0) or lower edges (axis 1)."""
     K = bins.share.shape[1]
     s = 1 - MIN_BIN * K
     edges = bins.before[axis, 1:]
-    place = torch.zeros_like(u)
-    for j in range(1, K):  # counting the edges that lie below takes no branch and no sort
-        place += u >= torch.mul(edges[j - 1], s).add_(MIN_BIN * j)
-    index = place.long()[None]
+    index_of_bin = torch.zeros_like(u)
+    for j in range(1, K):  # Counting the edges below u needs neither branches nor sorting.
+        index_of_bin += u >= torch.mul(edges[j - 1], s).add_(MIN_BIN * j)
+    index = index_of_bin.long()[None]
     both = index.expand(2, *index.shape)
     share = bins.share.gather(1, both)[:, 0]
     before = bins.before.gather(1, both)[:, 0]
     width, height = torch.mul(share, s).add_(MIN_BIN).unbind(0)
-    left, low = torch.mul(before, s).add_(place, alpha=MIN_BIN).unbind(0)
-    first, last = place == 0, place == K - 1
+    left, low = torch.mul(before, s).add_(index_of_bin, alpha=MIN_BIN).unbind(0)
+    first, last = index_of_bin == 0, index_of_bin == K - 1
     slopes = raw[2 * K :]
     raw0 = slopes.gather(0, (index - 1).clamp_(min=0))[0].add_(UNIT_SLOPE)
     raw1 = slopes.gather(0, index.clamp(max=K - 2))[0].add_(UNIT_SLOPE)
@@ -155,7 +156,7 @@ def backward(
     center = torch.mul(g_share, b.share).addcmul_(g_before, b.before)
     graw = torch.empty(3 * K - 1, *gy.shape, dtype=gy.dtype, device=gy.device)
     g_bins = graw[: 2 * K].unflatten(0, (2, K))
-    for j in range(K):  # a bin left of the chosen one acts through what lies before that
+    for j in range(K):  # Bins to the left of the selected one contribute to its cumulative sum.
         torch.mul(g_before, b.number[0] > j, out=g_bins[:, j])
     g_bins.scatter_(1, b.number.expand(2, *b.number.shape), g_share[:, None])
     g_bins.sub_(center[:, None]).mul_(shares)
@@ -174,7 +175,7 @@ def inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     b = _find(v, raw, bins, 1)
     rise = (v - b.low).clamp_(min=0)
     at = _evaluate(_solve(rise, b), b)
-    # One Newton step gives back the digits that the quadratic formula loses to cancellation.
+    # One Newton step recovers the digits that the quadratic formula loses to cancellation.
     miss = torch.mul(b.height, at.top).mul_(at.inverse_bottom).sub_(rise)
     slope = torch.mul(b.mean, at.inverse_bottom).square_().mul_(at.slope).mul_(b.width)
     at = _evaluate(at.t.sub(miss.div_(slope)).clamp_(0, 1), b)
@@ -185,7 +186,9 @@ def inverse(y: Tensor, raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
 
 
 def _solve(rise: Tensor, b: _Bin) -> Tensor:
-    """theta in [0, 1] at which the bin has risen by ``rise``: the root of a quadratic equation."""
+    """Relative position in [0, 1] at which the bin has increased by ``rise``, the root of a quadratic
+    equation.
+    """
     bent = torch.add(b.slope0, b.slope1).sub_(b.mean, alpha=2).mul_(rise)
     a = torch.sub(b.mean, b.slope0).mul_(b.height).add_(bent)
     m = torch.mul(b.height, b.slope0).sub_(bent)

@@ -1,4 +1,4 @@
-"""The squeeze of images: pixels become channels."""
+"""The squeeze of images, which turns blocks of pixels into channels."""
 
 from torch import Tensor
 
@@ -6,11 +6,20 @@ from densekit.transforms.columns import ColumnTransform
 
 
 def block(height: int, width: int) -> tuple[int, int]:
-    """The block of pixels that a squeeze makes into channels.
+    """Size of the blocks of pixels that a squeeze turns into channels.
 
-    Two pixels along each side that has an even number; where none has, as many along one side as
-    its smallest divisor says, so that an image of any size can be squeezed until one pixel is left,
-    without padding.
+    A block has two pixels along each side whose length is even. If both sides are odd, it has
+    several pixels along one side, as many as that side's smallest divisor. Any image can thus be
+    squeezed to a single pixel without padding.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the image.
+
+    Returns
+    -------
+    (int, int)
 
     Examples
     --------
@@ -20,29 +29,34 @@ def block(height: int, width: int) -> tuple[int, int]:
     sides = [height, width]
     if any(side % 2 == 0 for side in sides):
         return 2 - height % 2, 2 - width % 2
-    # The smallest divisor of an odd side, the whole side where it is prime; none of a single pixel.
-    least = [next((d for d in range(3, side + 1, 2) if side % d == 0), 1) for side in sides]
-    along = 0 if least[1] == 1 or 1 < least[0] <= least[1] else 1
-    return (least[0], 1) if along == 0 else (1, least[1])
+    # The smallest divisor of each odd side: the side itself if it is prime, 1 for a single pixel.
+    divisor = [next((d for d in range(3, side + 1, 2) if side % d == 0), 1) for side in sides]
+    axis = 0 if divisor[1] == 1 or 1 < divisor[0] <= divisor[1] else 1
+    return (divisor[0], 1) if axis == 0 else (1, divisor[1])
 
 
 class Squeeze(ColumnTransform):
-    r"""Blocks of f x g pixels as f g channels: (C, H, W) to (C f g, H/f, W/g); no number changes.
+    """Turn blocks of f x g pixels into f g channels: (C, H, W) to (C f g, H/f, W/g), a permutation.
 
-    Dinh, Sohl-Dickstein and Bengio, Density estimation using Real NVP (2017), section 3.6. Channel
-    c f g + i g + j of the noise has the pixels of channel c that lie at (i, j) in their block.
+    Channel c f g + i g + j of the noise holds the pixels of channel c at position (i, j) of their
+    block (Dinh et al., section 3.6).
 
     Parameters
     ----------
     shape : (C, H, W)
-        Of the data.
+        Shape of the data.
     size : (f, g), optional
-        :func:`block` of the image where not given; f must divide H, and g must divide W.
+        Size of a block; f must divide H, and g must divide W. :func:`block` chooses it by default.
 
     Raises
     ------
     ValueError
-        The blocks do not fill the image.
+        If the blocks do not divide the image.
+
+    References
+    ----------
+    L. Dinh, J. Sohl-Dickstein and S. Bengio. Density estimation using Real NVP. ICLR 2017.
+    https://arxiv.org/abs/1605.08803
 
     Examples
     --------
@@ -58,19 +72,19 @@ class Squeeze(ColumnTransform):
         f, g = block(H, W) if size is None else size
         if H % f or W % g:
             raise ValueError(
-                f"size={(f, g)} does not divide the image, {H} x {W}: leave size out, or take "
-                "divisors of the two"
+                f"size={(f, g)} does not divide the image, {H} x {W}: omit size, or use divisors of "
+                "the two sides"
             )
         self.noise_shape = (C * f * g, H // f, W // g)
-        self._apart = (C, H // f, f, W // g, g)
-        self._joined = (C, f, g, H // f, W // g)
+        self._data_blocks = (C, H // f, f, W // g, g)
+        self._noise_blocks = (C, f, g, H // f, W // g)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to noise, and log|dz/dx| = 0."""
-        pixels = x.reshape(*self._apart, x.shape[1]).permute(0, 2, 4, 1, 3, 5)
+        pixels = x.reshape(*self._data_blocks, x.shape[1]).permute(0, 2, 4, 1, 3, 5)
         return pixels.reshape(x.shape), x.new_zeros(x.shape[1])
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Noise to data, and log|dx/dz| = 0."""
-        pixels = z.reshape(*self._joined, z.shape[1]).permute(0, 3, 1, 4, 2, 5)
+        pixels = z.reshape(*self._noise_blocks, z.shape[1]).permute(0, 3, 1, 4, 2, 5)
         return pixels.reshape(z.shape), z.new_zeros(z.shape[1])

@@ -1,5 +1,8 @@
-"""The increasing step s + c tanh(s), which planar and Sylvester layers are made of, and the bounds
-that keep such layers invertible in floats of 32 bits whatever their raw parameters are."""
+"""The increasing function s + c tanh(s) of planar and Sylvester layers, and bounds of their
+parameters.
+
+The bounds keep the layers invertible in float32 for all raw parameters.
+"""
 
 import math
 
@@ -9,19 +12,20 @@ from torch import Tensor
 from densekit.transforms.bracket import invert
 
 MIN_SLOPE = 0.05
-"""No step is flatter: an error of its value is at most twenty times as large in its argument."""
+"""Smallest slope of a step: an error of its value is at most twenty times as large in its argument."""
 LIMIT = 20.0
-"""No weight grows beyond it, and no scale beyond it or its inverse."""
+"""Bound of the weights; scales are between it and its inverse."""
 _Q = -math.expm1(MIN_SLOPE - 1)
-_FAR = 1e30
+_MAX_ABS = 1e30
 
 
 def above_minus_one(raw: Tensor) -> Tensor:
-    r"""Any number to one above MIN_SLOPE - 1, increasing, 0 to 0: a softplus, moved and raised,
+    r"""Map any number to one above MIN_SLOPE - 1, increasing, with 0 to 0: a shifted and scaled
+    softplus.
 
-    .. math:: m(a) = \log(1 + q (e^a - 1)), \quad q = 1 - e^{\mathrm{MIN\_SLOPE} - 1},
+    .. math:: m(a) = \log(1 + q (e^a - 1)), \quad q = 1 - e^{\mathrm{MIN\_SLOPE} - 1}
 
-    in a form that is exact near 0.
+    It is computed in a form that is exact near 0.
 
     Examples
     --------
@@ -34,28 +38,29 @@ def above_minus_one(raw: Tensor) -> Tensor:
 
 
 def limited(raw: Tensor) -> Tensor:
-    """Any number to one within LIMIT, increasing; small ones stay nearly as they are."""
+    """Map any number to the interval (-LIMIT, LIMIT), increasing; small numbers hardly change."""
     return LIMIT * torch.tanh(raw / LIMIT)
 
 
 def positive(raw: Tensor) -> Tensor:
-    """Any number to one between 1 / LIMIT and LIMIT, 0 to 1: its exponential, where it is small."""
+    """Map any number to the interval (1 / LIMIT, LIMIT), with 0 to 1: close to exp for small numbers."""
     limit = math.log(LIMIT)
     return torch.exp(limit * torch.tanh(raw / limit))
 
 
 def finite(x: Tensor) -> Tensor:
-    """Numbers within 1e30, overflowed sums too: no step reaches there, and products stay finite."""
-    return torch.nan_to_num(x, nan=0.0).clamp(-_FAR, _FAR)
+    """Clamp numbers to +-1e30, including overflowed sums, so that products stay finite."""
+    return torch.nan_to_num(x, nan=0.0).clamp(-_MAX_ABS, _MAX_ABS)
 
 
 def log_slope(s: Tensor, c: Tensor) -> Tensor:
-    r"""The logarithm of :math:`1 + c \tanh'(s)`, the derivative of s + c tanh(s)."""
+    r"""Logarithm of :math:`1 + c \tanh'(s)`, the derivative of s + c tanh(s)."""
     return torch.log1p(c * (1 - torch.tanh(s).square()))
 
 
 def solve_step(y: Tensor, c: Tensor) -> Tensor:
-    """s with s + c tanh(s) = y, for c > -1, by bracketing; differentiable in both.
+    """Solve s + c tanh(s) = y for s, with c > -1, by bracketing. The result is differentiable in y
+    and c.
 
     Examples
     --------

@@ -19,20 +19,20 @@ from densekit.transforms.step import (
 
 
 class SylvesterTransform(ColumnTransform):
-    r"""M steps at once, in a subspace, each seeing those after it.
+    r"""M planar steps at once in a learned subspace.
 
     .. math:: z = x + Q R \tanh(s), \quad s = \tilde R Q^T x + b, \qquad
               \log\left|\frac{dz}{dx}\right| = \sum_i \log(1 + R_{ii} \tilde R_{ii} \tanh'(s_i))
 
-    with M orthonormal columns in Q and upper triangles R and :math:`\tilde R`. Van den Berg,
-    Hasenclever, Tomczak and Welling, Sylvester Normalizing Flows for Variational Inference (2018),
-    whose map is taken from data to noise. The other way is found in the subspace, where
-    :math:`Q^T z = v + R \tanh(\tilde R v + b)` is solved for :math:`v = Q^T x` from the last entry to
-    the first: one increasing equation each, by bracketing. Then :math:`x = z - Q R \tanh(s)`.
+    Q has M orthonormal columns, and R and :math:`\tilde R` are upper triangular. It is the map of
+    van den Berg et al., here from data to noise. The inverse is computed in the subspace:
+    :math:`Q^T z = v + R \tanh(\tilde R v + b)` is solved for :math:`v = Q^T x` from the last entry
+    to the first, each a monotone scalar equation that bracketing solves. Then :math:`x = z - Q R
+    \tanh(s)`.
 
-    It is invertible where :math:`R_{ii} \tilde R_{ii} > -1` (theorem 2). Here the diagonal of
-    :math:`\tilde R` is positive, and the product with R's is m(a) for a raw a, with an increasing
-    m > 0.05 - 1 and m(0) = 0. Q is a product of Householder reflections.
+    The map is invertible for :math:`R_{ii} \tilde R_{ii} > -1` (theorem 2). Here the diagonal of
+    :math:`\tilde R` is positive, and its product with that of R is m(a) for a raw parameter a,
+    with an increasing m > 0.05 - 1 and m(0) = 0. Q is a product of Householder reflections.
 
     Parameters
     ----------
@@ -43,20 +43,26 @@ class SylvesterTransform(ColumnTransform):
     hidden_sizes : sequence of int
         Hidden layers of the network from the context to R, :math:`\tilde R` and b.
     n_context : int
-        Number of context features; without them all is learned. Q is learned in either case.
+        Number of context features; without a context all parameters are learned directly. Q never
+        depends on the context.
     activation : str
         Activation of the network.
 
     Raises
     ------
     ValueError
-        ``n_units`` is not between 1 and D.
+        If ``n_units`` is not between 1 and D.
 
     Notes
     -----
-    The raw numbers are b, a and the logarithms of :math:`\tilde R`'s diagonal, M each, and the
-    M (M - 1) / 2 entries above each diagonal; all are kept within 20, and :math:`\tilde R`'s
-    diagonal between 1/20 and 20. It starts as the identity, in a random subspace.
+    The raw parameters are b, a and the logarithm of :math:`\tilde R`'s diagonal, M each, and the M
+    (M - 1) / 2 entries above each diagonal. All are bounded by 20, and :math:`\tilde R`'s diagonal
+    is between 1/20 and 20. The transform starts as the identity, with a random subspace.
+
+    References
+    ----------
+    R. van den Berg, L. Hasenclever, J. M. Tomczak and M. Welling. Sylvester Normalizing Flows for
+    Variational Inference. UAI 2018. https://arxiv.org/abs/1803.05649
 
     Examples
     --------
@@ -83,7 +89,7 @@ class SylvesterTransform(ColumnTransform):
             )
         self.n_units = n_units
         self.reflections = Householder(n_features, n_units)
-        # Derived from the arguments alone, so no part of the state.
+        # This buffer follows from the arguments and is not part of the state.
         above = torch.ones(n_units, n_units).triu(1).flatten().nonzero()[:, 0]
         self.register_buffer("above", above, persistent=False)
         start = torch.cat([torch.randn(n_units), torch.zeros(2 * n_units + 2 * len(above))])
@@ -96,9 +102,8 @@ class SylvesterTransform(ColumnTransform):
         return self.reflections.to_data(unit)[0]
 
     def weights(self, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        r"""R and :math:`\tilde R`, (M, M, N), b and the product of the diagonals, (M, N).
-
-        N is 1 where there is no context.
+        r"""R and :math:`\tilde R`, (M, M, N), b and the product of the diagonals, (M, N); N is 1
+        without a context.
         """
         raw = limited(self.raw(context))
         M, n = self.n_units, len(self.above)
@@ -122,10 +127,10 @@ class SylvesterTransform(ColumnTransform):
         """Noise to data, and log|dx/dz|."""
         Q, (outer, inner, b, c) = self.frame(), self.weights(context)
         y = Q.t() @ finite(z)
-        s = torch.empty_like(y[:0])  # of the entries found so far, as v = Q^T x
+        s = torch.empty_like(y[:0])  # s and v hold the entries computed so far.
         v = s
         for i in reversed(range(self.n_units)):
-            # Both sides times the diagonal of the inner triangle: a step in s_i.
+            # Multiplying both sides by the diagonal entry of the inner triangle gives a step in s_i.
             rest = y[i] - (outer[i, i + 1 :] * torch.tanh(s)).sum(0)
             known = (inner[i, i + 1 :] * v).sum(0) + b[i]
             new = solve_step(inner[i, i] * rest + known, c[i])
@@ -135,5 +140,7 @@ class SylvesterTransform(ColumnTransform):
 
 
 def _product(matrix: Tensor, v: Tensor) -> Tensor:
-    """(M, M, N) times (M, N), for each N; one matrix serves all where it has N = 1."""
+    """Matrix-vector products (M, M, N) times (M, N) for each N; a matrix with N = 1 serves all
+    vectors.
+    """
     return matrix[..., 0] @ v if matrix.shape[-1] == 1 else (matrix * v).sum(1)

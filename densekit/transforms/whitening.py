@@ -9,21 +9,26 @@ from densekit.transforms.shrinkage import shrunken
 
 
 class Whitening(nn.Module):
-    r"""Whitened rows of a data set and the way back.
+    r"""Whitening of rows, and its inverse.
 
     .. math:: z = C^{-1/2} (x - m), \qquad C = (1 - s) S + s I
 
-    m and S are mean and covariance of the rows that :meth:`fit` is given, and s is the shrinkage under
-    which rows left out are likeliest (:mod:`densekit.transforms.shrinkage`), so that few rows in many
-    dimensions change little and many rows are whitened fully. The symmetric root keeps z as close to
-    x as white coordinates can be (Kessy, Lewin & Strimmer 2018, "ZCA").
+    m and S are the mean and covariance of the rows of :meth:`fit`, and s is the shrinkage that
+    maximizes the likelihood of held-out rows (:mod:`densekit.transforms.shrinkage`). Few rows in
+    many dimensions are therefore changed little, and many rows are whitened fully. The symmetric
+    root keeps z as close to x as possible (ZCA).
 
-    Before :meth:`fit` it is the identity. All it learns are buffers.
+    Before :meth:`fit` it is the identity. Its state consists of buffers.
 
     Parameters
     ----------
     n_dims : int
         D; x and z are (..., D).
+
+    References
+    ----------
+    A. Kessy, A. Lewin and K. Strimmer. Optimal Whitening and Decorrelation. American Statistician,
+    2018. https://arxiv.org/abs/1512.00809
 
     Examples
     --------
@@ -47,13 +52,14 @@ class Whitening(nn.Module):
         self.register_buffer("whiten", torch.eye(n_dims))
         self.register_buffer("color", torch.eye(n_dims))
         self.register_buffer("log_det", torch.zeros(()))
-        self.register_load_state_dict_post_hook(_know_fitted)
+        self.register_load_state_dict_post_hook(_mark_fitted)
 
     @torch.no_grad()
     def fit(self, x: Tensor, fixed: Sequence[int] = (), weights: Tensor | None = None) -> None:
-        """Learn from rows (n, D) with weights (n,), in random order and of standardized columns.
+        """Fit to rows (n, D) with weights (n,), in random order and with standardized columns.
 
-        Columns ``fixed`` are left as they are and out of the others."""
+        The columns ``fixed`` are not changed and do not affect others.
+        """
         self.fitted = True
         free = torch.tensor([d for d in range(x.shape[1]) if d not in fixed], device=x.device)
         if not len(free):
@@ -66,22 +72,22 @@ class Whitening(nn.Module):
         self.log_det.copy_(-0.5 * values.log().sum())
 
     def forward(self, x: Tensor) -> Tensor:
-        """x to z; log|det dz/dx| is ``log_det``."""
+        """Map x to z; log|det dz/dx| is ``log_det``."""
         return (x - self.loc) @ self.whiten
 
     def columns(self, x: Tensor) -> Tensor:
-        """Columns x (D, N) to columns z."""
+        """Map columns x (D, N) to columns z."""
         return self.whiten @ (x - self.loc[:, None])
 
     def columns_inverse(self, z: Tensor) -> Tensor:
-        """Columns z (D, N) to columns x."""
+        """Map columns z (D, N) to columns x."""
         return self.color @ z + self.loc[:, None]
 
     def inverse(self, z: Tensor) -> Tensor:
-        """z to x."""
+        """Map z to x."""
         return z @ self.color + self.loc
 
 
-def _know_fitted(whitening: Whitening, _: object) -> None:
-    """Weights that are loaded were learned: a fit that goes on from them keeps its coordinates."""
+def _mark_fitted(whitening: Whitening, _: object) -> None:
+    """Mark a whitening with loaded weights as fitted, so that resumed training keeps its coordinates."""
     whitening.fitted = True

@@ -1,4 +1,4 @@
-"""The variational autoencoder."""
+"""Variational autoencoder."""
 
 import math
 from typing import Annotated, Any, ClassVar
@@ -14,56 +14,70 @@ from densekit.base import Capabilities
 from densekit.codecs.schema import Schema
 from densekit.distributions.heads import Typed, TypedHead
 from densekit.distributions.latent import LatentVariable
-from densekit.distributions.montecarlo import grown
-from densekit.nets.mlp import ACTIVATIONS, MLP, beside
+from densekit.distributions.montecarlo import resized
+from densekit.nets.mlp import ACTIVATIONS, MLP, join_context
 from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
 
 
 class VAE(NeuralDensity):
-    r"""Variational autoencoder: a network decodes normal noise, another one encodes rows.
+    r"""Variational autoencoder (VAE).
+
+    A decoder network maps normal noise to the parameters of each column's distribution, and an
+    encoder network approximates the posterior of the noise given a row:
 
     .. math::
         z \sim N(0, I), \qquad x \mid z \sim \prod_j p_j(x_j; \mathrm{decoder}(z)), \qquad
         q(z \mid x) = N(\mu(x), \operatorname{diag} \sigma^2(x))
 
-    over typed events x (n, D) and latent z (n, ``latent_dim``). Each column has the law of its type
-    (`densekit.distributions.heads`): Student's t, masses of a discretized logistic on integers,
-    pixels and ordinals, category probabilities. Trained on the importance-weighted bound
+    for typed events x of shape (n, D) and latent z of shape (n, ``latent_dim``). Each column has
+    the distribution of its type (`densekit.distributions.heads`): Student's t for floats, a
+    discretized logistic for integers, pixels and ordinals, probabilities for categories. Training
+    maximizes the importance-weighted bound
 
     .. math::
         E_q\Big[\log \frac{1}{K} \sum_{i=1}^K p(x \mid z_i)
         \Big(\frac{p(z_i)}{q(z_i \mid x)}\Big)^\beta\Big], \qquad z_i \sim q(z \mid x)
 
-    whose case K = 1, :math:`E_q[\log p(x \mid z)] - \beta \, KL(q \,\|\, p)`, is Kingma and Welling's,
-    and scored by the same bound with beta = 1 and more draws: in expectation a score lies below
-    log p(x), the closer the more draws, and it has a standard error. The draws behind scores are
-    fixed by ``fit`` and shared by all rows.
+    With K = 1 it is the evidence lower bound :math:`E_q[\log p(x \mid z)] - \beta \, KL(q \,\|\,
+    p)` of Kingma and Welling. A score is the same bound with beta = 1 and more draws. Its
+    expectation is below log p(x) and approaches it with more draws, and it has a standard error.
+    The draws of scores are fixed in ``fit`` and shared by all rows.
 
     Parameters
     ----------
     latent_dim : int, optional
-        Width of z; None takes twice the columns, 16 at most. Dimensions that the data do not need
-        fall back to the prior.
+        Dimension of z; None is twice the number of columns, at most 16. Dimensions that the data
+        do not need return to the prior.
     hidden_sizes : tuple of int
-        Hidden layers of the encoder; the decoder has them in reverse.
+        Widths of the encoder's hidden layers; the decoder has them in reverse.
     activation : str
-        See `densekit.nets.mlp.ACTIVATIONS`.
+        One of `densekit.nets.mlp.ACTIVATIONS`.
     beta : float
-        Weight of the prior while training (Higgins 2017); scores always have 1.
+        Weight of the prior in training; scores always use 1.
     n_importance : int
-        K, draws behind each score. Scoring costs K passes of the decoder.
+        K for scores. Scoring takes K passes of the decoder.
     n_importance_fit : int
-        K while training. With 1 the posterior is pulled toward its one normal and, on data of
-        few columns, often into leaving z unused.
+        K for training. With K = 1 the true posterior is pulled toward a normal, which on data with
+        few columns often leaves z unused.
     min_scale : float
-        Smallest scale of a column given z, in standard deviations of the column: keeps the
-        likelihood from going to infinity on a column that repeats its values.
+        Smallest scale of a column given z, in standard deviations of the column. It bounds the
+        likelihood on a column that repeats its values.
 
     References
     ----------
-    Kingma & Welling 2014, "Auto-encoding variational Bayes". Burda, Grosse & Salakhutdinov 2016,
-    "Importance weighted autoencoders". Sohn, Lee & Yan 2015 (conditional).
+    D. P. Kingma and M. Welling. Auto-Encoding Variational Bayes. ICLR 2014.
+    https://arxiv.org/abs/1312.6114
+
+    Y. Burda, R. Grosse and R. Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016.
+    https://arxiv.org/abs/1509.00519
+
+    I. Higgins et al. beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
+    Framework. ICLR 2017. https://openreview.net/forum?id=Sy2fzU9gl
+
+    K. Sohn, H. Lee and X. Yan. Learning Structured Output Representation using Deep Conditional
+    Generative Models. NeurIPS 2015 (with a context).
+    https://papers.nips.cc/paper/2015/hash/8d55a249e6baa5c06772297520da2051-Abstract.html
 
     Examples
     --------
@@ -94,13 +108,25 @@ class VAE(NeuralDensity):
     )
 
     def model(self, X: Any = None, context: Any = None) -> Tensor:
-        """The generative process as a Pyro program: sites ``z`` and ``x``, an event a row.
+        """The generative process as a Pyro program with sites ``z`` and ``x``.
 
-        Rows X are observed, with their Jacobian as a factor, so that ``Trace_ELBO().loss(est.model,
-        est.guide, X)`` is minus the bound on the log-density of X in its own units. Without X one
-        event (or one for each row of ``context``) is drawn. The weights are constants of the
-        program; nothing enters the parameter store. Under Pyro's handlers pass the context by
-        position: they have an argument of that name themselves.
+        Rows X are observed, and the Jacobian of the codec is a factor. Therefore
+        ``Trace_ELBO().loss(est.model, est.guide, X)`` is minus the bound on the log-density of X
+        in the units of X. The weights are constants of the program; it does not use the parameter
+        store.
+
+        Parameters
+        ----------
+        X : like X of ``fit``, optional
+            Observed rows. Without them one event is drawn, or one per row of ``context``.
+        context : like the context of ``fit``, optional
+            Pass it by position under Pyro's handlers, which have an argument of this name
+            themselves.
+
+        Returns
+        -------
+        Tensor of shape (n, D)
+            The value of site ``x``: the events of X, or those drawn.
         """
         events, ladj, given = self._observed(X, context)
         rows = events if events is not None else given
@@ -112,10 +138,27 @@ class VAE(NeuralDensity):
         return x
 
     def guide(self, X: Any, context: Any = None) -> Tensor:
-        """The encoder as a Pyro program: site ``z`` given rows X."""
+        """The encoder as a Pyro program with the site ``z``, given rows X.
+
+        Parameters
+        ----------
+        X : like X of ``fit``
+            Observed rows.
+        context : like the context of ``fit``, optional
+
+        Returns
+        -------
+        Tensor of shape (n, latent_dim)
+            The value of site ``z``.
+
+        Raises
+        ------
+        ValueError
+            If X is None.
+        """
         events, _, given = self._observed(X, context)
         if events is None:
-            raise ValueError("guide(X=None): the guide is q(z given X), so it needs rows X")
+            raise ValueError("guide(X=None): the guide is q(z | X) and requires rows X")
         with pyro.plate("rows", len(events)):
             z: Tensor = pyro.sample(
                 "z", Independent(Normal(*self.module_.encode(events, given)), 1)
@@ -170,7 +213,7 @@ class VAE(NeuralDensity):
 
 
 class VAEModule(nn.Module):
-    """Encoder, decoder and head, with the bank of noise (K, latent_dim) behind the scores."""
+    """Encoder, decoder and head, with the noise (K, latent_dim) of the scores."""
 
     noise: Tensor
 
@@ -183,27 +226,29 @@ class VAEModule(nn.Module):
 
     @property
     def prior(self) -> Independent:
-        """p(z), on the device of the module."""
+        """The prior p(z), on the device of the module."""
         zero = torch.zeros_like(self.noise[0])
         return Independent(Normal(zero, torch.ones_like(zero), validate_args=False), 1)
 
     def encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | x), each (..., latent_dim), for x (..., D)."""
-        seen = _inputs(self.schema, x.reshape(-1, x.shape[-1]))
-        seen = seen.reshape(*x.shape[:-1], seen.shape[-1])
-        loc, raw = self.encoder(beside(seen, context)).chunk(2, -1)
+        """Mean and standard deviation of q(z | x), each (..., latent_dim), for x of shape (..., D)."""
+        inputs = _inputs(self.schema, x.reshape(-1, x.shape[-1]))
+        inputs = inputs.reshape(*x.shape[:-1], inputs.shape[-1])
+        loc, raw = self.encoder(join_context(inputs, context)).chunk(2, -1)
         return loc, 1e-4 + softplus(raw)
 
     def decode(self, z: Tensor, context: Tensor | None) -> Typed:
-        """p(x | z), batch shape (...), for z (..., latent_dim)."""
-        decoded: Typed = self.head(self.decoder(beside(z, context)))
+        """The distribution p(x | z), batch shape (...), for z of shape (..., latent_dim)."""
+        decoded: Typed = self.head(self.decoder(join_context(z, context)))
         return decoded
 
     def forward(self, context: Tensor | None, n_importance: int | None = None) -> LatentVariable:
-        """p(x) given each row of the context; scored by the draws of the bank, or by so many."""
+        """The distribution p(x | context); ``n_importance`` changes the number of draws of its
+        scores.
+        """
         noise, k = self.noise, n_importance
         if k is not None:
-            noise = grown(noise, k, lambda more: torch.randn(more, noise.shape[1]))
+            noise = resized(noise, k, lambda more: torch.randn(more, noise.shape[1]))
         return LatentVariable(
             self.prior,
             lambda z: self.decode(z, context),
@@ -214,17 +259,20 @@ class VAEModule(nn.Module):
         )
 
 
-def _all_bins(schema: Schema) -> bool:
+def _all_ordered(schema: Schema) -> bool:
     return bool((schema.ordered & (schema.cardinality > 2)).all())
 
 
 def _n_inputs(schema: Schema) -> int:
-    return schema.n_dims if _all_bins(schema) else schema.n_features
+    return schema.n_dims if _all_ordered(schema) else schema.n_features
 
 
 def _inputs(schema: Schema, x: Tensor) -> Tensor:
-    """What the encoder sees. Images: the middle of each code's bin, standardized, since pictures
-    that use a tenth of the gray levels would be a whisper on the scale of all of them."""
-    if _all_bins(schema):
+    """Inputs of the encoder.
+
+    For images these are the standardized centers of the codes' bins. One-hot features or raw
+    levels would give images that use few gray levels almost no variance.
+    """
+    if _all_ordered(schema):
         return schema.relax(x, torch.full_like(x[:1], 0.5))[0]
     return schema.features(x)

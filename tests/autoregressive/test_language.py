@@ -64,7 +64,7 @@ def test_too_long_with_its_prompt_is_an_error_as_too_long_without_is(models):
     for model in models:
         assert np.isfinite(model.score_samples(["abab"], context=["baba"]))
         with pytest.raises(
-            ValueError, match=r"with its prompt, 'ababa'.* 9 tokens; max_length is 8"
+            ValueError, match=r"'ababa'.* 9 tokens with its prompt; max_length is 8"
         ):
             model.score_samples(["ab", "ababa"], context=["baba", "baba"])
     with pytest.raises(ValueError, match=r"with its prompt, X\[2\] has 9 tokens"):

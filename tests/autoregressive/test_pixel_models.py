@@ -133,5 +133,5 @@ def test_a_hundred_images_are_enough_to_beat_their_marginals(kind):
 
 def test_likelihood_is_checked():
     X = np.random.default_rng(0).uniform(0.1, 0.9, (16, 2, 2))
-    with pytest.raises(ValueError, match="likelihood='categorical' wants pixels with levels"):
+    with pytest.raises(ValueError, match="likelihood='categorical' requires pixels with levels"):
         PixelCNN(likelihood="categorical", max_steps=1).fit(X)

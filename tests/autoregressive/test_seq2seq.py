@@ -108,7 +108,7 @@ def test_a_score_depends_on_its_own_source_only(fitted):
 
 def test_cached_logits_are_those_of_scores(tiny):
     source = tiny.context_codec_.encode(["xy", "", "y"])[0]
-    model = tiny.module_.reading(source)
+    model = tiny.module_.conditioned_on(source)
     given, tokens = torch.ones(3, 1).long(), torch.tensor([[3, 4, 1], [4, 1, 0], [1, 0, 0]])
     scored = model.log_probs(given, tokens)
     logits, state = model.start(given)

@@ -268,7 +268,7 @@ def test_what_lies_beyond_all_rows_warns_with_its_log_probability():
     X = pd.DataFrame({"value": rng.uniform(0, 249, 500), "kind": rng.choice(["a", "b"], 500)})
     est = TabularAutoregressive(**SMALL | {"dtype": "float32"}).fit(X)
     for context in ({"value": (1e5, 2e5)}, {"value": 1e5}, {"value": (None, -1e4), "kind": "a"}):
-        with pytest.warns(UserWarning, match="'value' is beyond all values that fit saw"):
+        with pytest.warns(UserWarning, match="'value' is outside the range of the values in fit"):
             _, info = est.sample(2, context=context, return_info=True, random_state=0)
         assert info["log_probability"] < math.log(1e-6)
     # Between rows, where there is next to nothing, too.

@@ -163,7 +163,7 @@ def test_weights_draw_the_centers():
     torch.manual_seed(0)
     x = torch.randn(300, 2).double() * 0.01 + 5 * torch.eye(3)[torch.arange(300) % 3, :2]
     weights = torch.where(torch.arange(300) % 3 == 2, 1e-9, 1.0).double()
-    centers = em.plus_plus(x, weights, 2, 20)
+    centers = em.kmeans_plus_plus(x, weights, 2, 20)
     assert (centers.amax(-1) > 4).all()
 
 
@@ -199,7 +199,7 @@ def test_plus_plus_finds_separate_clusters():
         + torch.tensor([[0.0, 0], [5, 0], [0, 5]])[torch.arange(300) % 3]
     )
     even = torch.ones(300)
-    labels = em.lloyd(x, even, em.plus_plus(x, even, 3, 4))
+    labels = em.lloyd(x, even, em.kmeans_plus_plus(x, even, 3, 4))
     for restart in labels:
         assert len({tuple(restart[i::3].unique().tolist()) for i in range(3)}) == 3
 

@@ -10,7 +10,7 @@ from sklearn.neighbors import KernelDensity as Reference
 
 from densekit import Gaussian, KernelDensity
 from densekit.classical import kde
-from densekit.classical.bandwidth import Held, cross_validated, rule_of_thumb
+from densekit.classical.bandwidth import LeaveOneOut, cross_validated, rule_of_thumb
 from densekit.distributions import kernel as kernels
 from densekit.distributions.kernel import KERNELS
 
@@ -65,14 +65,14 @@ def test_leave_one_out_equals_brute_force(kernel, monkeypatch):
     x = torch.tensor(points)
     with np.errstate(divide="ignore"):
         exact = [np.mean(brute_force(points, 90 / math.sqrt(2) ** b, kernel)) for b in range(8)]
-    got = Held(x).log_likelihood(90.0, 8, kernel)
+    got = LeaveOneOut(x).log_likelihood(90.0, 8, kernel)
     np.testing.assert_allclose(got, exact, atol=1e-9)
 
 
 def test_leave_one_out_does_not_underflow():
     """An outlier at 1,000 bandwidths costs half a million nats, no more and no less."""
     x = torch.tensor([[0.0], [0.0], [1000.0]]).double()
-    got = Held(x).log_likelihood(1.0, 1, "gaussian").item()
+    got = LeaveOneOut(x).log_likelihood(1.0, 1, "gaussian").item()
     log_phi = -0.5 * math.log(2 * math.pi)
     exact = (2 * (log_phi - math.log(2)) + log_phi - 500_000) / 3
     assert got == pytest.approx(exact, rel=1e-12)
@@ -81,7 +81,7 @@ def test_leave_one_out_does_not_underflow():
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_cv_is_the_maximum(kernel):
     points = np.random.default_rng(1).normal(size=(60, 1))
-    chosen = cross_validated(Held(torch.tensor(points)), 60, kernel)
+    chosen = cross_validated(LeaveOneOut(torch.tensor(points)), 60, kernel)
     best = np.mean(brute_force(points, chosen, kernel))
     grid = chosen * np.geomspace(0.3, 3, 25)
     with np.errstate(divide="ignore"):
@@ -149,7 +149,7 @@ def test_leave_one_out_with_weights_is_the_one_with_repeated_rows(kernel, whole,
     for i, x in enumerate(often):
         others = often[(often != x).any(1)] if whole else np.delete(often, i, 0)
         exact.append(Reference(bandwidth=h, kernel=kernel).fit(others).score_samples(x[None])[0])
-    held = Held(torch.tensor(points), torch.tensor(times).double(), whole=whole)
+    held = LeaveOneOut(torch.tensor(points), torch.tensor(times).double(), whole=whole)
     got = held.log_likelihood(h, 1, kernel).item()
     assert got == pytest.approx(np.mean(exact), abs=1e-9)
 
@@ -159,7 +159,7 @@ def test_some_points_left_out_score_as_they_do_among_all(kernel, monkeypatch):
     monkeypatch.setattr(kernels, "tile_shape", lambda device: (5, 7))
     points = np.random.default_rng(0).normal(size=(40, 2))
     exact, some = np.array(brute_force(points, 2.0, kernel)), [3, 4, 17, 38]
-    held = Held(torch.tensor(points), places=torch.tensor(some))
+    held = LeaveOneOut(torch.tensor(points), places=torch.tensor(some))
     assert held.log_likelihood(2.0, 1, kernel).item() == pytest.approx(exact[some].mean())
 
 
@@ -293,5 +293,5 @@ def test_weights_of_a_full_covariance_are_repeated_rows():
 
 @pytest.mark.parametrize("wrong", [{"kernel": "tophat"}, {"bandwidth": 1.5}, {"bandwidth": "cv"}])
 def test_a_full_covariance_that_cannot_be_kept_is_refused(wrong):
-    with pytest.raises(ValueError, match="covariance=\"full\" with"):
+    with pytest.raises(ValueError, match='covariance="full" with'):
         KernelDensity(covariance="full", **wrong).fit(rows())

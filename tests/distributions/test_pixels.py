@@ -118,5 +118,5 @@ def test_the_head_follows_the_levels():
     assert isinstance(pixel_head("categorical", 4, 1, 256, 5), CategoricalPixels)
     assert isinstance(pixel_head("logistic", 4, 1, 16, 5), LogisticPixels)
     assert isinstance(pixel_head("logistic", 4, 1, 2, 5), CategoricalPixels)
-    with pytest.raises(ValueError, match="likelihood='categorical' wants pixels with levels"):
+    with pytest.raises(ValueError, match="likelihood='categorical' requires pixels with levels"):
         pixel_head("categorical", 4, 1, 0, 5)

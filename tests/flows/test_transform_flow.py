@@ -184,7 +184,7 @@ def test_a_factory_is_asked_as_its_signature_says():
 
 WRONG = {
     "a list": ([LULinear(2)], TypeError, "transforms must be Callable or None, got list"),
-    "a module": (pyros.spline(2), TypeError, "transforms is a Spline, and would take its weights"),
+    "a module": (pyros.spline(2), TypeError, "transforms is a Spline, whose weights every clone"),
     "no list": (lambda d: LULinear(d), TypeError, r"returned LULinear\(\), of type LULinear"),
     "an empty list": (lambda d: [], TypeError, r"returned \[\].*one at least"),
     "something else": (
@@ -210,7 +210,7 @@ WRONG = {
     "half the line": (
         lambda d: [LULinear(d), torchs.ExpTransform()],
         ValueError,
-        r"transforms\[1\], ExpTransform gives values that are not finite.*support=",
+        r"transforms\[1\], ExpTransform returns values that are not finite.*support=",
     ),
     "nothing to learn": (
         lambda d: [torchs.AffineTransform(0.0, 2.0)],
@@ -247,7 +247,7 @@ def test_a_factory_that_hands_out_trained_transforms_again_is_refused():
 
 def test_a_context_that_no_transform_reads_is_refused():
     flow = TransformFlow(transforms=lambda d: [LULinear(d)], max_steps=1)
-    with pytest.raises(ValueError, match=r"read by none of transforms\[0\], LULinear"):
+    with pytest.raises(ValueError, match=r"none of transforms\[0\], LULinear"):
         flow.fit(gaussian(50, 2), context=rng().normal(size=(50, 1)))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from densekit import GAN
 from densekit.codecs.schema import Schema
 from densekit.distributions.implicit import Implicit
-from densekit.gans.gan import GANModule, squared_slope
+from densekit.gans.gan import GANModule, squared_gradient_norm
 from densekit.nets.mlp import MLP
 
 
@@ -56,10 +56,10 @@ def test_the_penalty_is_the_squared_gradient_at_real_rows():
     assert slope.item() == pytest.approx((0.7 * x.square().sum(1)).mean().item() * 2.0, rel=1e-4)
 
 
-def test_the_squared_slope_is_that_of_the_function_and_can_be_differentiated():
+def test_the_squared_gradient_norm_is_that_of_the_function_and_can_be_differentiated():
     x = torch.randn(20, 3, dtype=torch.float64, requires_grad=True)
     y = (x.sin() * torch.tensor([1.0, 2.0, 0.0])).sum(1)
-    slope = squared_slope(y, x)
+    slope = squared_gradient_norm(y, x)
     torch.testing.assert_close(slope, x[:, 0].cos() ** 2 + 4 * x[:, 1].cos() ** 2)
     (again,) = torch.autograd.grad(slope.sum(), x)
     torch.testing.assert_close(again[:, 0], -(2 * x[:, 0]).sin())

@@ -20,7 +20,7 @@ TOKENS = torch.tensor([[1, 4, 5, 6], [0, 0, 1, 3], [0, 1, 8, 8]])
 
 def rows(net, sources, tokens):
     """Hidden states, a tensor for each row."""
-    hidden, _ = net.hidden(tokens, net.offer(sources))
+    hidden, _ = net.hidden(tokens, net.encode(sources))
     return hidden.split((tokens != 0).sum(1).tolist())
 
 
@@ -52,14 +52,14 @@ def test_the_order_of_the_source_matters(net):
 
 
 def test_cached_steps_give_the_logits_of_one_pass(net):
-    sources = net.offer(SOURCES)
-    whole = [net.write(h) for h in rows(net, SOURCES, TOKENS[:, 2:])]
+    sources = net.encode(SOURCES)
+    whole = [net.to_logits(h) for h in rows(net, SOURCES, TOKENS[:, 2:])]
     given = torch.tensor([[0, 5], [0, 1], [8, 8]])  # begins of different lengths
     logits, state = net.start(given, sources)
     tokens = torch.tensor([[6, 3], [3, 4], [8, 2]])
     for t in range(2):
         full = torch.cat([given, tokens[:, :t]], 1)
-        one = torch.stack([net.write(h)[-1] for h in rows(net, SOURCES, full)])
+        one = torch.stack([net.to_logits(h)[-1] for h in rows(net, SOURCES, full)])
         torch.testing.assert_close(logits, one)
         logits, state = net.step(tokens[:, t], state)
     assert whole[0].shape == (2, 9)

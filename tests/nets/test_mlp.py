@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from densekit.nets.mlp import ACTIVATIONS, MLP, activation_layer, beside
+from densekit.nets.mlp import ACTIVATIONS, MLP, activation_layer, join_context
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
@@ -52,7 +52,7 @@ def test_unknown_activation_names_the_value_and_the_choices():
 
 def test_beside_puts_each_context_behind_its_row():
     x, context = torch.randn(4, 3, 2), torch.randn(3, 5)
-    both = beside(x, context)
+    both = join_context(x, context)
     assert torch.equal(both[..., :2], x)
     assert all(torch.equal(part, context) for part in both[..., 2:])
-    assert beside(x, None) is x
+    assert join_context(x, None) is x

@@ -11,8 +11,8 @@ from densekit.transforms.autoregressive import AutoregressiveTransform
 from densekit.transforms.columns import Stack
 from densekit.transforms.coupling import CouplingTransform, binary_split
 from densekit.transforms.linear import Diagonal, LULinear, Reverse
+from densekit.transforms.recorded import RecordedRun, group_recordable
 from densekit.transforms.spline import SplineElement
-from densekit.transforms.written import Written, together
 
 machine = pytest.importorskip("densekit.kernels.machine", reason="numba is not installed")
 
@@ -64,7 +64,10 @@ def test_values_and_gradients_are_those_of_float64(D, n, element, allowed, kind,
     # A number near a knot may fall on its other side in float32, where the slope's slope jumps.
     flow = stack(kind, element, D, context)
     x, c = columns(D, n, context)
-    assert sum(isinstance(part, Written) for part in together(flow, flow._parts(), x)) == 1
+    assert (
+        sum(isinstance(part, RecordedRun) for part in group_recordable(flow, flow._parts(), x))
+        == 1
+    )
     gz, gt = torch.randn(D, n), torch.randn(n)
     doubles = [None if t is None else t.detach().double().requires_grad_() for t in (x, c)]
     truth = gradients(copy.deepcopy(flow).double(), *doubles, gz.double(), gt.double())
@@ -102,7 +105,7 @@ def test_the_way_to_data_is_that_of_float64(D, n, element, kind, context, thread
             back, there = flow.to_noise(x, c)
     finally:
         torch.set_num_threads(before)
-    assert next(iter(together(flow, flow._parts(), z)))._tapes
+    assert next(iter(group_recordable(flow, flow._parts(), z)))._tapes
     for ours, theirs in zip((x, ladj), wanted, strict=True):
         scale = theirs.abs().max() + 1e-2
         torch.testing.assert_close(ours.double() / scale, theirs / scale, atol=1e-4, rtol=0)
@@ -221,17 +224,23 @@ def test_weights_may_be_exchanged_for_others():
 
 def test_what_cannot_be_written_stands_between():
     flow = Stack([Diagonal(3), Diagonal(3), Reverse(3), Diagonal(3)])
-    kinds = [isinstance(part, Written) for part in together(flow, flow._parts(), torch.ones(3, 2))]
+    kinds = [
+        isinstance(part, RecordedRun)
+        for part in group_recordable(flow, flow._parts(), torch.ones(3, 2))
+    ]
     assert kinds == [True, False, True]
 
 
 def test_dropout_is_not_written_while_it_drops():
     flow = stack("coupling", AffineElement(), 4, False, dropout=0.5)
     x, _ = columns(4, 20, False)
-    assert sum(isinstance(part, Written) for part in together(flow, flow._parts(), x)) == 3
+    assert (
+        sum(isinstance(part, RecordedRun) for part in group_recordable(flow, flow._parts(), x))
+        == 3
+    )
     assert not torch.allclose(flow.to_noise(x)[0], flow.to_noise(x)[0])
     flow.eval()
-    assert len(list(together(flow, flow._parts(), x))) == 1
+    assert len(list(group_recordable(flow, flow._parts(), x))) == 1
 
 
 def test_a_used_stack_is_copied_and_pickled():
@@ -247,7 +256,7 @@ def test_a_used_stack_is_copied_and_pickled():
 
 
 def is_written(flow, x):
-    return any(isinstance(part, Written) for part in together(flow, flow._parts(), x))
+    return any(isinstance(part, RecordedRun) for part in group_recordable(flow, flow._parts(), x))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
