@@ -129,7 +129,7 @@ class TabularAutoregressive(NeuralDensity):
         "fit(X) without one, then score_samples(X, given=[columns]) and sample(n, context={column: "
         "value}) condition on any columns"
     )
-    _seen_as = None  # the distribution of an estimator that stands in for this one
+    _law_of_call = None  # the distribution of an estimator that stands in for this one
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         laws = SpikedLaws(
@@ -179,7 +179,7 @@ class TabularAutoregressive(NeuralDensity):
         return loss
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        return self._seen_as or self._law()
+        return self._law_of_call or self._law()
 
     def _law(self, **asked: Any) -> AnyOrder:
         law: AnyOrder = self.module_(draws=self.n_draws, n_orders=self.n_orders, **asked)
@@ -187,7 +187,7 @@ class TabularAutoregressive(NeuralDensity):
 
     def _as(self, distribution: AnyOrder, codec: Any) -> Self:
         """This estimator with another distribution and codec: light, and for one call."""
-        return self._copy_with(_seen_as=distribution, codec_=codec)
+        return self._copy_with(_law_of_call=distribution, codec_=codec)
 
     def score_samples(
         self,
