@@ -1,4 +1,4 @@
-"""Tables of measured figures, put where a page wants them: figures are made, not typed."""
+"""Inserts tables of measured results into pages, so that no figure is typed by hand."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def insert(page: str, name: str, text: str) -> None:
-    """Put ``text`` between the marks ``<!-- name -->`` and ``<!-- end of name -->`` of a page.
+    """Replace the text between the marks ``<!-- name -->`` and ``<!-- end of name -->`` of a page.
 
     Raises
     ------

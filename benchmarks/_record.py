@@ -1,4 +1,4 @@
-"""What every benchmark here shares: the machine's description and fair clocks."""
+"""Common functions of the benchmarks: description of the machine, timing, and storage of results."""
 
 import datetime
 import importlib.metadata
@@ -17,7 +17,7 @@ PACKAGES = ("densekit", "torch", "pyro-ppl", "numpy", "scipy", "scikit-learn")
 
 
 def environment() -> dict[str, Any]:
-    """Command, date, versions and machine, for the head of a result."""
+    """Command, date, versions and machine of a result."""
     import torch
 
     return {
@@ -36,9 +36,9 @@ def environment() -> dict[str, Any]:
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, in turns: a slow minute of the machine hits all of them alike.
+    """Seconds of each call over interleaved rounds, so that a busy machine affects all calls equally.
 
-    Each function is called once before the clock runs; every other round goes in reverse order.
+    Each function is called once before the timing. Every second round is in reverse order.
     """
     for function in functions.values():
         function()
@@ -52,7 +52,7 @@ def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[st
 
 
 def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
-    """Median over the rounds of how many times longer ``slow`` took than ``fast``."""
+    """Median over rounds of the time of ``slow`` divided by the time of ``fast``."""
     pairs = zip(seconds[slow], seconds[fast], strict=True)
     return statistics.median(a / b for a, b in pairs)
 

@@ -1,9 +1,9 @@
-"""The classical models beside scikit-learn's: same data, same settings, same answers, by turns.
+"""Speed of the classical models compared with scikit-learn, with the same data, settings and results.
 
     python benchmarks/classical.py
 
-Both run in one process, by turns, with the same number of threads; ratios are medians over the rounds of
-scikit-learn's time divided by ours, so above 1 is faster than scikit-learn. Writes
+Both libraries run alternately in one process with the same number of threads. Ratios are medians
+over rounds of scikit-learn's time divided by densekit's time: densekit is faster above 1. Writes
 results/classical.json.
 """
 
@@ -44,7 +44,7 @@ def brute_force(points, bandwidth, x):
 
 
 def kernel_density(X):
-    """Rows scored per second, exactly: scikit-learn's rtol and atol are 0, as is its default."""
+    """Rows scored per second. Both are exact: scikit-learn's rtol and atol are 0, their default."""
     few, many = rows(100, seed=1), rows(4000, seed=1)
     record = {}
     for kernel in ("gaussian", "epanechnikov", "tophat"):
@@ -83,7 +83,7 @@ def kernel_density(X):
 
 
 def same_start(X):
-    """EM from the same parameters for the same iterations: nothing differs but the arithmetic."""
+    """EM with the same initial parameters and the same number of iterations."""
     x, n_iter, penalty = torch.tensor(X), 20, em.Penalty(1e-6)
     torch.manual_seed(0)
     start = em.start(x, None, K, 1, "full", penalty)
@@ -114,7 +114,7 @@ def same_start(X):
 
 
 def whole_fit(X):
-    """``fit`` as a user calls it, from each package's own k-means start, over five seeds."""
+    """``fit`` with the default k-means initialization of each library, over five seeds."""
     seeds, found = iter(range(1000)), {"scikit-learn": [], "densekit": []}
 
     def sklearn():

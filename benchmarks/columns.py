@@ -1,19 +1,20 @@
-"""Draws of every model of tables, column by column: values that cannot be, shapes and trends.
+"""Samples of every model of tables, by column: impossible values, shape errors and trend errors.
 
     python benchmarks/columns.py --data shared/data                        # all: an hour of one core
     python benchmarks/columns.py --data shared/data --sets buddy --models VAE MADE --seconds 5
     python benchmarks/columns.py --data shared/data --name columns_before  # results/columns_before.json
 
-Each model is fitted to the training part with its defaults but for the budget: neural ones get
-``--seconds``, whatever ``max_steps`` is by default. The figures are
+Each model is fitted to the training part with default parameters, except that neural models train for
+``--seconds`` instead of ``max_steps``. The results are
 
-    impossible    share of the values of 10,000 draws that the training rows rule out: beyond the end of
-                  a column whose smallest or largest value is an atom, off the grid on which all rows
-                  lie, levels that do not exist; and the share of draws with such a value
-    shape, trend  distance of columns and of pairs of columns of the draws from those of the training
-                  rows, as SDMetrics defines them (1 - score), of as many draws as there are test rows
+    impossible    share of the values of 10,000 samples that the training rows rule out (beyond
+                  the end of a column, off the grid of its values, or unknown levels), and the
+                  share of samples with such a value
+    shape, trend  errors of columns and of pairs of columns against the training rows, as defined by
+                  SDMetrics (1 - score), for as many samples as there are test rows
 
-all beside the same of the test rows, which no model can be expected to beat (``test rows``). The sets:
+and the same for the test rows, a baseline that no model is expected to beat (``test rows``). The
+data sets:
 
     adult               integers with atoms at an end (capital gains), categories
     churn               a float with an atom at 0 and two decimals, flags, counts
@@ -22,8 +23,9 @@ all beside the same of the test rows, which no model can be expected to beat (``
     king                integers with atoms at 0, floats of few values, coordinates, prices
     uci_bike            floats of few values (flags, months, hours), counts
 
-Everything runs on one core. What was run stands in the file and is not run again: stop it and start it
-as you like; ``--again`` repeats. ``--draws FOLDER`` keeps the draws, and measures those that it finds.
+Everything runs on one core. Results in the file are not computed again, so the script can be
+interrupted and continued; ``--again`` repeats them. ``--draws FOLDER`` stores the samples and
+reuses stored ones.
 """
 
 import argparse
@@ -50,7 +52,7 @@ TEST = "test rows"
 
 
 def tables(name):
-    """Training and test rows, the two times of ``buddy`` as datetimes."""
+    """Training and test rows; the two times of ``buddy`` are datetimes."""
     data = datasets.load(name)
     parts = [pd.DataFrame(part) for part in (data.train, data.test.for_scoring())]
     if isinstance(data.train, np.ndarray):
@@ -73,11 +75,11 @@ def estimator(kind, seconds, seed=0):
 
 
 def drawn(name, label, train, seconds, folder):
-    """10,000 draws of a model, and how they came about."""
+    """10,000 samples of a model, and details of its fit."""
     kept = folder and folder / f"{name}-{label}.parquet"
-    told = folder and folder / f"{name}-{label}.json"
+    details_path = folder and folder / f"{name}-{label}.json"
     if folder and kept.exists():
-        return pd.read_parquet(kept).astype(train.dtypes), json.loads(told.read_text())
+        return pd.read_parquet(kept).astype(train.dtypes), json.loads(details_path.read_text())
     model, budget = estimator(densekit.all_estimators(modality="table")[label], seconds)
     load, start, busy = os.getloadavg()[0], time.perf_counter(), time.process_time()
     model.fit(train)
@@ -93,12 +95,12 @@ def drawn(name, label, train, seconds, folder):
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         draws.to_parquet(kept)
-        told.write_text(json.dumps(about))
+        details_path.write_text(json.dumps(about))
     return draws, about
 
 
 def figures(train, rows, n):
-    """Of ``rows``: impossible values of all, shapes and trends of the first ``n``."""
+    """Impossible values of all ``rows``, and shape and trend errors of the first ``n``."""
     bad = impossible_values(train, rows)
     some = rows.iloc[:n]
     found = {
@@ -140,7 +142,7 @@ def commit():
 
 
 def run(name, label, parts, seconds, folder):
-    """One entry of the file; a model that fails is told, and does not end the rest."""
+    """The result of one model. A failure is printed and does not stop the script."""
     train, test = parts
     n = min(DRAWS, len(test))
     if label == TEST:
@@ -156,23 +158,25 @@ def run(name, label, parts, seconds, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = list(densekit.all_estimators(modality="table"))
-    parser.add_argument("--data", help="folder of data sets: DENSEKIT_DATA")
+    parser.add_argument("--data", help="folder of data sets, by default DENSEKIT_DATA")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--models", nargs="+", choices=known, default=known)
     parser.add_argument(
-        "--seconds", type=float, default=20, help="of each neural fit: 20 unless given"
+        "--seconds", type=float, default=20, help="seconds of each neural fit, by default 20"
     )
-    parser.add_argument("--name", default="columns", help="of the file in results/: columns")
-    parser.add_argument("--draws", type=Path, help="folder that keeps the draws")
-    parser.add_argument("--again", action="store_true", help="repeat what was run")
+    parser.add_argument(
+        "--name", default="columns", help="name of the file in results, by default columns"
+    )
+    parser.add_argument("--draws", type=Path, help="folder for samples")
+    parser.add_argument("--again", action="store_true", help="repeat runs that have a result")
     arguments = parser.parse_args()
     if arguments.data:
         os.environ["DENSEKIT_DATA"] = os.path.abspath(arguments.data)
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # of what fits say of their data
+    warnings.simplefilter("ignore")  # Warnings of fits about their data.
     path = RESULTS / f"{arguments.name}.json"
     code = commit()
-    # Model by model, so that a run that is stopped has some of them on all sets.
+    # Models are the outer loop, so an interrupted run has some models on all data sets.
     for label in [TEST, *arguments.models]:
         for name in arguments.sets:
             record = json.loads(path.read_text()) if path.exists() else {}
@@ -180,16 +184,16 @@ def main():
                 continue
             found = {"commit": code}
             found |= run(name, label, tables(name), arguments.seconds, arguments.draws)
-            # Others may have written in the meantime.
+            # Another process may have written to the file.
             record = json.loads(path.read_text()) if path.exists() else {}
             head = {"threads": 1, "seconds_per_network": arguments.seconds, "draws": DRAWS}
             record["environment"] = environment() | head
             record.setdefault("sets", {}).setdefault(name, {})[label] = found
             path.write_text(json.dumps(record, indent=1) + "\n")
-            told = {
+            summary = {
                 k: v["value"] for k, v in found.items() if isinstance(v, dict) and "value" in v
             }
-            print(name, label, found.get("failed") or told, flush=True)
+            print(name, label, found.get("failed") or summary, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What distillation gains in draws per second and loses in nats: an inverse flow taught by others.
+"""Distillation into an inverse flow: gain in samples per second and loss in nats.
 
     python benchmarks/distillation.py --data shared/data
 
-Teachers are learned from rows, the student from the teacher alone; both get the same wall-clock budget
-and one thread. Scores are mean nats of the test rows. Writes results/distillation.json.
+Teachers are fitted to rows, and the student only to its teacher. Both have the same budget of
+wall-clock time and one thread. Scores are mean nats per test row. Writes
+results/distillation.json.
 """
 
 import argparse
@@ -21,7 +22,7 @@ DRAWS = 20_000
 
 
 def rate(flow):
-    """Draws per second, median of five."""
+    """Samples per second, median of five repetitions."""
     flow.sample(DRAWS)
     seconds = []
     for _ in range(5):
@@ -33,7 +34,7 @@ def rate(flow):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of data sets: DENSEKIT_DATA")
+    parser.add_argument("--data", help="folder of data sets, by default DENSEKIT_DATA")
     parser.add_argument("--sets", nargs="+", default=["two_moons", "uci_kin40k"])
     parser.add_argument("--seconds", type=float, default=45)
     arguments = parser.parse_args()

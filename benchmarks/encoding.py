@@ -1,10 +1,10 @@
-"""Encoding and scoring a million rows, beside another checkout of this repository.
+"""Time to encode and score a million rows, compared with another checkout of this repository.
 
     python benchmarks/encoding.py --other ../densekit-before      # results/encoding.json
 
-Each figure is the least CPU time of one core over interleaved rounds: a round times both checkouts one
-after the other, each in a process of its own. Rows without atoms are encoded and scored as before;
-``zeros`` has a column of which 80 % are exactly zero, and shows what an atom costs.
+Each result is the smallest CPU time of one core over interleaved rounds. A round times both
+checkouts one after the other, each in its own process. The table ``zeros`` has a column with 80 %
+zeros, which shows the cost of an atom.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def timed(work):
 
 
 def measure():
-    """Seconds of CPU time by table and piece of work, of the densekit that is imported."""
+    """Seconds of CPU time by table and task, for the imported densekit."""
     import numpy as np
     import pandas as pd
     import torch

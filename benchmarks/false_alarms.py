@@ -1,16 +1,16 @@
-"""How often the checks that are left to chance fail densekit's own models, which they should not.
+"""False alarms: how often the random checks of the contract suite fail for densekit's own models.
 
     python benchmarks/false_alarms.py                        # every model, 200 seeds
     python benchmarks/false_alarms.py --models Gaussian NGram --seeds 5
     python benchmarks/false_alarms.py --all-checks           # the checks without chance too
 
-Each seed is a repetition of its own: other data, other fits, other draws. The networks are small and
-learn for few steps, since a check asks whether draws, scores and truth agree and not how well a model
-does. What was run is a line of
-results/false_alarms.jsonl, and is not run again: stop it and start it as you like, also several at once
-on different models. Lines of other settings or of another version are passed over; after a change to
-checks or models delete the log. Writes results/false_alarms.json, in which a model keeps what was found
-of it with the same settings and more seeds; the log is too long to be kept with the sources.
+Each seed is an independent repetition with its own data, fits and samples. Networks are small and
+train for few steps, because the checks test the agreement of samples and scores, not the quality
+of a fit. Each run is a line of results/false_alarms.jsonl and is not repeated, so the script can
+be interrupted and continued, also by several processes on different models. Lines with other
+settings or of other versions are ignored. Delete the log after a change of checks or models.
+Writes results/false_alarms.json, in which a model keeps an earlier result with the same settings
+and more seeds. The log is too long for the repository.
 
 A seed of all models takes about 50 s of one core.
 """
@@ -62,12 +62,12 @@ LOG = RESULTS / "false_alarms.jsonl"
 
 
 def key(line):
-    """What makes two lines the same run."""
+    """Key that identifies the run of a line."""
     return tuple(str(line[k]) for k in ("version", "model", "settings", "check", "seed"))
 
 
 def repeat(models, seeds, everything):
-    """Run what the log lacks, seed by seed so that a log cut short holds all models alike."""
+    """Run what is missing in the log. Seeds are the outer loop, so a short log covers all models."""
     done = {key(line) for line in logged()}
     for seed in range(seeds):
         for name in models:
@@ -87,7 +87,7 @@ def repeat(models, seeds, everything):
 
 
 def outcome(estimator, check, seed):
-    """Whether one check passes, how long it took, and what it says if not."""
+    """Whether a check passes, its duration, and its message if it fails."""
     start, message = time.perf_counter(), ""
     try:
         check(estimator, seed)
@@ -98,13 +98,13 @@ def outcome(estimator, check, seed):
 
 
 def append(line):
-    """One line more, whole, also when others write."""
+    """Append a whole line to the log, safely with concurrent writers."""
     with LOG.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def logged():
-    """Lines of the log, without a last one that was cut off."""
+    """Lines of the log, without an incomplete last line."""
     lines = LOG.read_text().splitlines() if LOG.exists() else []
     for line in lines:
         try:
@@ -134,7 +134,7 @@ def summary(models):
             "settings": SETTINGS[name],
             "seeds": len(seeds),
             "seeds_with_a_failure": len(wrong),
-            # Clopper and Pearson's: the greatest rate that so few failures leave possible.
+            # The Clopper-Pearson bound: the largest rate that is consistent with so few failures.
             "rate_below_at_95_percent": upper(len(wrong), len(seeds)),
             "seconds": round(sum(line["seconds"] for line in mine), 1),
             "checks": checks,
@@ -152,7 +152,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", type=int, default=200, help="run the seeds 0 ... SEEDS - 1")
-    parser.add_argument("--all-checks", action="store_true", help="and those without chance")
+    parser.add_argument(
+        "--all-checks", action="store_true", help="also run the checks without randomness"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)

@@ -1,16 +1,16 @@
-"""What the network of TabularAutoregressive says of some cells, beside the marginals of its density.
+"""Scores of rows with missing cells by the two methods of TabularAutoregressive.
 
     python benchmarks/marginals.py                 # three tables, some minutes
     python benchmarks/marginals.py --tasks wine
 
-Rows of a test part lack one cell, or half of their columns at random. ``score_samples`` scores them by
-``method="marginal"`` and ``method="network"``: of the difference of each row, the mean, the mean of
-the absolute value and the greatest, in nats; the greatest standard error of the marginals; and
-the milliseconds of processor time that a row takes by either. The tables are
+Rows of a test part have one missing cell, or half of their columns missing at random.
+``score_samples`` scores them with ``method="marginal"`` and ``method="network"``. The results are
+the mean, the mean absolute value and the maximum of the difference per row, in nats; the largest
+standard error of the marginals; and the CPU milliseconds per row of both methods. The tables are
 
-- normals: the three correlated normals of 500 rows on which the network's way was first found wanting;
-- wine: thirteen numbers of 178 wines (scikit-learn's copy);
-- mixed: six numbers, four categories and an integer that depend on three hidden normals, 2,000 rows.
+- normals: three correlated normals, 500 rows;
+- wine: thirteen numbers of 178 wines from scikit-learn;
+- mixed: six numbers, four categories and an integer that depend on three latent normals, 2,000 rows.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def wine():
 
 
 def mixed():
-    """Numbers, categories and an integer with three causes."""
+    """Numbers, categories and an integer that depend on three latent normals."""
     rng = np.random.default_rng(0)
     n = 2060
     z = rng.normal(size=(n, 3))
@@ -56,14 +56,14 @@ TASKS = {"normals": normals, "wine": wine, "mixed": mixed}
 
 
 def holes(X, which):
-    """Rows without one cell each, or without half of the columns."""
+    """Rows with one missing cell, or with half of their columns missing."""
     rng = np.random.default_rng(1)
     gone = rng.random(X.shape).argsort(1) < (1 if which == "one cell" else X.shape[1] // 2)
     return X.astype(object).mask(gone)
 
 
 def measure(name):
-    """The gap and the cost on one table."""
+    """Differences and costs on one table."""
     X = TASKS[name]()
     X.columns = [str(c) for c in X]
     test, train = X[:ROWS], X[ROWS:]
@@ -90,7 +90,7 @@ def measure(name):
 
 
 def main():
-    """Measure what is asked for, and write it beside."""
+    """Measure the tasks of the command line, and store the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     path = RESULTS / "marginals.json"

@@ -1,10 +1,10 @@
-"""What the estimator costs over the bare module: import, fit, score_samples, memory.
+"""Overhead of an estimator over its bare module: import, fit, score_samples and memory.
 
     python benchmarks/overhead.py
 
-Estimator and bare code run by turns in one process; medians of the ratios pair by pair. The bare loop is
-the plainest that trains the same module: index batch, loss, backward, fused AdamW, nothing else (no
-held-out rows, no average of weights, no clipping, no schedule). Writes results/overhead.json.
+Estimator and bare code run alternately in one process; ratios are medians over pairs. The bare
+loop trains the same module with batches, loss, backward pass and fused AdamW only: no held-out
+rows, averaged weights, gradient clipping or schedule. Writes results/overhead.json.
 """
 
 import json
@@ -36,7 +36,7 @@ def clock(function):
 
 
 def bare_fit(estimator, events):
-    """The module that ``fit`` trains, trained by hand."""
+    """Train the module of ``fit`` with a bare loop."""
     module = estimator._build(estimator.schema_, None)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
     size, steps = estimator.batch_size, estimator.max_steps
@@ -90,7 +90,7 @@ def summary(pairs):
 
 
 def import_seconds():
-    """Median seconds of a fresh interpreter with the import, less those of one without."""
+    """Median seconds of a new interpreter with the import, minus those of one without."""
     code = "import time; t = time.perf_counter(); import densekit; print(time.perf_counter() - t)"
     runs = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
@@ -119,14 +119,14 @@ print((after - before) / 1024)
 
 
 def peak_growth(name, settings):
-    """MiB by which the peak grows while a million rows of 8 columns (61 MiB) are scored."""
+    """Growth of peak memory in MiB while a million rows of 8 columns (61 MiB) are scored."""
     code = MEMORY.format(name=name, settings=settings)
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return round(float(out.stdout), 1)
 
 
 def main():
-    # The second core would be the operating system's in one half of a pair and not in the other.
+    # With two threads, other processes on the second core could slow down only one half of a pair.
     torch.set_num_threads(1)
     small = {"max_steps": 10, "verbose": False}
     results = {

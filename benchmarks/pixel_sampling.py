@@ -1,10 +1,10 @@
-"""What keeping rows and pixels saves a PixelCNN that draws, and what a step of training costs.
+"""Sampling time of a PixelCNN with and without its cache, and time of a training step.
 
     python benchmarks/pixel_sampling.py
 
-Images of 28 x 28 pixels, of two levels and of 256, on one thread. With the cache: a whole draw, timed.
-Without: one pass over the images for each of the 784 pixels; one pass is timed and multiplied,
-since all take the same time whatever is in the images. Writes results/pixel_sampling.json.
+Images have 28 x 28 pixels with 2 or 256 levels; everything uses one thread. With the cache, a
+whole draw is timed. Without it, a draw takes one pass over the images for each of the 784 pixels,
+so one pass is timed and multiplied. Writes results/pixel_sampling.json.
 """
 
 import statistics
@@ -19,14 +19,14 @@ SIZE, ROUNDS, BATCHES = (28, 28), 3, (16, 64)
 
 
 def fitted(top):
-    """The default network, with weights that have moved."""
+    """The default network after a few steps of training."""
     X = np.random.default_rng(0).integers(0, top + 1, (128, *SIZE), dtype=np.uint8)
     support = ("interval", 0, top)
     return PixelCNN(max_steps=3, support=support, device="cpu", random_state=0).fit(X)
 
 
 def largest_gap(module, n):
-    """Between the features that the head sees while drawing and those of a pass over the draws."""
+    """Largest difference between the features during sampling and those of a pass over the samples."""
     seen, sample = [], module.head.sample
 
     def spy(features):
@@ -41,7 +41,7 @@ def largest_gap(module, n):
 
 
 def measure(module, n):
-    """Seconds of n images with the cache and without, and how many times one is the other."""
+    """Seconds for n images with and without the cache, and their ratio."""
     x = torch.zeros(n, *module.event_shape)
 
     def one_pass():
@@ -60,7 +60,7 @@ def measure(module, n):
 
 
 def step_seconds(model):
-    """One step of training with the default batch."""
+    """Seconds of a training step with the default batch size."""
     module = model._build(model.schema_, None)
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)
     x = torch.zeros(model.batch_size, *module.event_shape)

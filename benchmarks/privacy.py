@@ -1,25 +1,28 @@
-"""What samples give away of the rows that a model was fitted on.
+"""Memorization: what samples reveal about the training rows of a model.
 
     python benchmarks/privacy.py
 
-Tables: one half of scikit-learn's breast cancer data (30 real columns, standardized) is fitted, the
-other held out. Figures of as many draws as there are rows in a half, averaged over five ways to halve:
+Tables: models are fitted to one half of scikit-learn's breast cancer data (30 real columns,
+standardized), and the other half is held out. The results are averages over five random splits,
+with as many samples as rows in a half:
 
-    nearer to train   share of draws that are nearer to a training row than to any held-out row: one half
-                      where nothing is memorized, since the halves are alike
-    distance ratio    median distance of a draw to its closest training row, over that of a held-out row:
-                      below 1 where draws are nearer to training rows than new rows are
-    copies            share of draws that are training rows
+    nearer to train   share of samples that are closer to a training row than to any held-out
+                      row, which is one half without memorization
+    distance ratio    median distance of a sample to its closest training row, divided by that of
+                      a held-out row: below 1 if samples are closer to training rows than new
+                      rows are
+    copies            share of samples that are training rows
 
-A model *memorizes* where the share exceeds one half by three standard errors. The ratio does not decide:
-draws that keep to the middle are near to everything, and draws that are training rows with noise in
-thirty columns are far from everything, though nearest to the row that they came from.
+A model *memorizes* if the first share exceeds one half by three standard errors. The ratio is not
+a criterion: samples near the mean are close to all rows, and training rows with noise in thirty
+columns are far from all rows, but closest to their own.
 
-Text: sentences of the Penn Treebank; the share of drawn sentences that are training sentences, and of
-their windows of 30 characters that stand in a training sentence, beside the same of held-out sentences.
+Text: sentences of the Penn Treebank. The results are the share of samples that are training
+sentences, and the share of their windows of 30 characters that occur in a training sentence; the
+same for held-out sentences.
 
-Networks get 10 seconds each, but for one that is meant to memorize. Writes results/privacy.json and the
-tables of SECURITY.md.
+Each network trains for 10 seconds, except one that is made to memorize. Writes
+results/privacy.json and the tables of SECURITY.md.
 """
 
 import argparse
@@ -53,7 +56,7 @@ BY_HEART = {
 
 
 def halves(seed):
-    """Training and held-out rows, as many of each, standardized by the first."""
+    """Equal numbers of training and held-out rows, standardized by the training rows."""
     X = load_breast_cancer().data
     X = X[np.random.default_rng(seed).permutation(len(X))]
     n = len(X) // 2
@@ -62,7 +65,7 @@ def halves(seed):
 
 
 def distances(drawn, train, held_out):
-    """The three figures of drawn rows (see the head of this file)."""
+    """The three results of the module's docstring for samples."""
     to_train, to_held_out = (cdist(drawn, rows).min(1) for rows in (train, held_out))
     typical = cdist(held_out, train).min(1)
     return (
@@ -73,7 +76,7 @@ def distances(drawn, train, held_out):
 
 
 def tables():
-    """Figures of every model of tables, and of the training rows themselves."""
+    """Results of every model of tables, and of the training rows themselves."""
     found, about = collections.defaultdict(list), {}
     for seed in range(SPLITS):
         train, held_out = halves(seed)
@@ -88,10 +91,10 @@ def tables():
 
 
 def summary(figures, n):
-    """Means over the splits, and whether it memorizes."""
+    """Means over splits, and whether the model memorizes."""
     shares = [nearer for nearer, _, _ in figures]
     nearer, ratio, copies = (float(x) for x in np.mean(figures, 0))
-    # At least that of a fair coin: five splits may agree by chance.
+    # At least the error of a fair coin, because five splits may agree by chance.
     error = max(np.std(shares, ddof=1), 0.5 / n**0.5) / len(shares) ** 0.5
     return {
         "nearer_to_train": round(nearer, 3),
@@ -103,7 +106,7 @@ def summary(figures, n):
 
 
 def estimators(seed):
-    """One of each, cheap, and a kernel density whose bandwidth is learned."""
+    """A fast version of each model, and a kernel density with a learned bandwidth."""
     for name, kind in densekit.all_estimators(modality="table").items():
         neural = (
             {"max_time": SECONDS, "device": "cpu"} if "max_time" in kind().get_params() else {}
@@ -113,7 +116,7 @@ def estimators(seed):
 
 
 def changed(estimator):
-    """Hyper-parameters that are not the defaults."""
+    """Hyper-parameters that differ from their defaults."""
     default = type(estimator)().get_params()
     return {k: v for k, v in estimator.get_params().items() if v != default[k]}
 
@@ -142,7 +145,7 @@ def windows_of(sentence):
 
 
 def copied(drawn, train):
-    """Shares of strings that are training strings, and of their windows that stand in one."""
+    """Shares of strings that are training strings, and of their windows that occur in one."""
     known, windows = set(train), {w for s in train for w in windows_of(s)}
     seen = [w in windows for s in drawn for w in windows_of(s)]
     return {
@@ -164,8 +167,8 @@ def pages(record):
         for name, f in record["tables"].items()
     ]
     heads = ["draws of", "nearer to train", "distance ratio", "copies", "memorizes"]
-    told = f"{record['date'][:10]}, `{record['command']}`"
-    insert("SECURITY.md", "privacy of tables", f"{table(heads, lines)}\n\n({told})")
+    source = f"{record['date'][:10]}, `{record['command']}`"
+    insert("SECURITY.md", "privacy of tables", f"{table(heads, lines)}\n\n({source})")
     lines = [
         [n, f"{100 * f['copies']:.1f} %", f"{100 * f['windows']:.1f} %"]
         for n, f in record["text"].items()

@@ -1,13 +1,13 @@
-"""Two processes against one: seconds of a fit, steps per second, and the held-out score of each.
+"""Two processes compared with one: seconds of a fit, steps per second, and held-out score.
 
     python benchmarks/processes.py
-    python benchmarks/processes.py --steps 20 --rounds 1 --dry    # does it run? writes nothing
+    python benchmarks/processes.py --steps 20 --rounds 1 --dry    # a quick test that writes nothing
 
-The same fit with ``devices=1`` and ``devices=2`` on the CPU, by turns, each round with a seed of its
-own. Two processes share the threads of one, and have one each where it has one (OMP_NUM_THREADS=1).
-``fit_seconds`` is the whole call, with the start of the second process; ``steps_per_second`` is that of
-the training loop alone. Ratios are medians over the rounds of one process' seconds divided by two's, so
-above 1 two are faster. Writes results/processes.json.
+The same fit runs alternately with ``devices=1`` and ``devices=2`` on the CPU; each round has its
+own seed. Two processes share the threads of one, but each has at least one thread. ``fit_seconds``
+is the time of the whole call, including the start of the second process; ``steps_per_second`` is
+that of the training loop only. Ratios are medians over rounds of the time with one process divided
+by that with two: two are faster above 1. Writes results/processes.json.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def rows(n, seed):
 
 
 def compare(kind, settings, steps, rounds):
-    """Both fits in turns; what each took and reached."""
+    """Run both fits alternately, and return their times and scores."""
     X, test = rows(N, 1), rows(5000, 2)
     done = {devices: [] for devices in (1, 2)}
 
@@ -57,7 +57,7 @@ def compare(kind, settings, steps, rounds):
     loops = {str(d): [steps / speed for speed, _ in done[d][1:]] for d in done}
     record = {"model": kind.__name__, "settings": settings, "steps": steps, "rounds": rounds}
     for devices, fits in done.items():
-        # The first of each only warmed up.
+        # The first fit of each is a warm-up.
         speeds, scores = (list(values) for values in zip(*fits[1:], strict=True))
         record[f"devices={devices}"] = {
             "fit_seconds": statistics.median(seconds[str(devices)]),
@@ -77,11 +77,11 @@ def compare(kind, settings, steps, rounds):
 
 
 def main():
-    """Measure, and write the record or show it."""
+    """Measure, and store or print the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dry", action="store_true", help="show the record, write nothing")
+    parser.add_argument("--dry", action="store_true", help="print the record without storing it")
     args = parser.parse_args()
     record = environment() | {"threads": torch.get_num_threads(), "rows": N, "columns": D}
     record["sizes"] = {

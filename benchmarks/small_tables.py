@@ -1,20 +1,19 @@
-"""Default models on tables of 50 to 500 rows, beside the Gaussian.
+"""Default models on tables of 50 to 500 rows, compared with the Gaussian.
 
     python benchmarks/small_tables.py --data shared/data                 # ten tables, all models
     python benchmarks/small_tables.py --data shared/data --tables wine iris --models RealNVP
     python benchmarks/small_tables.py --data shared/data --label before  # of another revision
     python benchmarks/small_tables.py --list
 
-Each figure is the held-out log-density of a model with default parameters minus the Gaussian's, in
-nats per row, averaged over the seeds. All models and seeds are fitted to the same rows and scored on
-the same rows: the first of a permutation by ``numpy.random.RandomState(0)``, and at most 500 of the
-rest. A density has no upper limit on a column whose values repeat, and a model that finds this out
-gains without bound, so the worst table says more than the mean.
+Each result is the held-out log-density of a model with default parameters minus that of the
+Gaussian, in nats per row, averaged over seeds. All models and seeds use the same training rows,
+the first of a permutation by ``numpy.random.RandomState(0)``, and the same held-out rows, at most
+500 of the rest. Densities of columns with repeated values are unbounded, which can dominate the
+mean, so the worst table is more informative.
 
-The rows to fit are described once and every model takes the description, so that all scores of a
-table have one measure.
+All models get one description of the training rows, so all scores of a table have the same measure.
 
-Runs are in results/small_tables.json under their label and are not repeated unless ``--again`` is given.
+Results are in results/small_tables.json under their label and are not repeated without ``--again``.
 """
 
 import argparse
@@ -69,7 +68,7 @@ MOST_SCORED = 500
 
 
 def rows(name):
-    """Rows to fit and rows to score."""
+    """Training rows and held-out rows."""
     if name == "iris":
         X = sklearn_datasets.load_iris().data
     elif name == "wine":
@@ -83,7 +82,7 @@ def rows(name):
 
 
 def run(model, name, seeds):
-    """Mean held-out nats and processor seconds of one model on one table, seed by seed."""
+    """Mean held-out nats and CPU seconds of a model on a table, for each seed."""
     train, test = rows(name)
     columns = densekit.describe(train)
     nats, seconds, steps = [], [], []
@@ -99,7 +98,7 @@ def run(model, name, seeds):
 
 
 def summary(runs):
-    """Nats minus the Gaussian's, the mean over seeds, by model and table."""
+    """Mean nats over seeds minus those of the Gaussian, by model and table."""
     means = {k: {t: float(np.mean(r["nats"])) for t, r in v.items()} for k, v in runs.items()}
     gaussian = means.get("Gaussian", {})
     out = {}
@@ -113,15 +112,15 @@ def summary(runs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of data sets: DENSEKIT_DATA")
+    parser.add_argument("--data", help="folder of data sets, by default DENSEKIT_DATA")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--models", nargs="+", default=[*FLOWS, *OTHERS])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--label", default="now", help="key of the result: now unless given")
+    parser.add_argument("--label", default="now", help="key of the result, by default now")
     parser.add_argument("--out", default=str(RESULTS / "small_tables.json"))
-    parser.add_argument("--again", action="store_true", help="repeat what was run")
-    parser.add_argument("--list", action="store_true", help="name tables and models")
+    parser.add_argument("--again", action="store_true", help="repeat runs that have a result")
+    parser.add_argument("--list", action="store_true", help="list tables and models")
     arguments = parser.parse_args()
     if arguments.list:
         print(*TABLES, *FLOWS, *OTHERS, sep="\n")
@@ -137,7 +136,7 @@ def main():
             if table in runs.get(model, {}) and not arguments.again:
                 continue
             found = run(model, table, arguments.seeds if model != "Gaussian" else 1)
-            # Others may have written in the meantime.
+            # Another process may have written to the file.
             stored = _load(arguments.out)
             record = stored.setdefault(arguments.label, {})
             record["environment"] = environment() | {"threads": arguments.threads}

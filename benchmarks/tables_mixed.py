@@ -1,22 +1,23 @@
-"""TabularAutoregressive on mixed tables, beside the simple models that it has to beat.
+"""TabularAutoregressive on mixed tables, compared with simple baselines.
 
     python benchmarks/tables_mixed.py --data shared/data                  # all: 15 minutes each
     python benchmarks/tables_mixed.py --data shared/data --tasks churn --seconds 20
     python benchmarks/tables_mixed.py --list
 
-All scores are nats per row of the test part, over the same base measure: masses of categories, integers
-and spikes (values that a twentieth of a float column's rows share), densities of other numbers in
-their own units. The simple models are
+All scores are nats per row of the test part over the same measure: masses of categories, integers
+and spikes (values that a twentieth of the rows of a float column share), and densities of other
+numbers in their units. The baselines are
 
-- independent columns: shares of categories, add-one smoothed; shares of integers, mixed with a broad
-  logistic by Good and Turing's share of what was seen once; spikes beside a Gaussian mixture;
-- a Gaussian copula of these: what is discrete is dequantized, and a row's density is the mean over 64
-  draws of its noise;
-- an n-gram over the columns in 16 bins each, its order chosen on the valid part; in a bin, a column has
-  its law of the independent columns.
+- independent columns: shares of categories with add-one smoothing; shares of integers, mixed with
+  a broad logistic by the Good-Turing estimate of unseen mass; spikes mixed with a Gaussian
+  mixture;
+- a Gaussian copula of these columns: discrete columns are dequantized, and the density of a row is
+  the mean over 64 draws of the noise;
+- an n-gram over columns with 16 bins each, with its order chosen on the validation part; within a
+  bin, a column has its distribution under independent columns.
 
-What was run stands in results/tables_mixed.json with its seconds and is not run again: stop it and
-start it as you like; ``--again`` repeats.
+Results in results/tables_mixed.json are not computed again, so the script can be interrupted and
+continued; ``--again`` repeats them.
 """
 
 import argparse
@@ -39,7 +40,7 @@ BINS, DRAWS, COMPONENTS, ROWS = 16, 64, 16, 20_000
 
 
 class Codes:
-    """Levels by their shares, add-one smoothed."""
+    """Distribution of levels: their shares with add-one smoothing."""
 
     def __init__(self, x, column):
         counts = np.bincount(x.astype(int), minlength=len(column.levels)) + 1
@@ -57,7 +58,7 @@ class Codes:
 
 
 class Integers:
-    """Shares of the values seen, and a discretized logistic for what was not."""
+    """Distribution of integers: shares of known values, mixed with a discretized logistic."""
 
     def __init__(self, x, column):
         self.values, counts = np.unique(x, return_counts=True)
@@ -69,7 +70,8 @@ class Integers:
     def at(self, x):
         place = np.searchsorted(self.values, x).clip(max=len(self.values) - 1)
         seen = np.where(self.values[place] == x, self.share[place], 0)
-        # By the upper tail of a symmetric law: far down the lower one's, 1 is taken from 1.
+        # By symmetry the upper tail is used, because the lower one would be a difference of
+        # numbers near 1.
         middle = self.law.median()
         far = middle + np.abs(x - middle)
         return seen + self.rare * (self.law.sf(far - 0.5) - self.law.sf(far + 0.5))
@@ -83,7 +85,7 @@ class Integers:
 
 
 class Numbers:
-    """Spikes with their shares beside a mixture of normals."""
+    """Distribution of numbers: spikes with their shares, mixed with a Gaussian mixture."""
 
     def __init__(self, x, column):
         self.spikes = np.array(column.spikes)
@@ -102,7 +104,7 @@ class Numbers:
         return (x - self.loc) / self.scale
 
     def at(self, x):
-        """The mass of spikes; numbers have none."""
+        """The mass of spikes; other numbers have none."""
         return sum(
             (p * (x == v) for v, p in zip(self.spikes, self.spike_shares, strict=True)), 0.0 * x
         )
@@ -121,7 +123,7 @@ class Numbers:
 
 
 def columns_of(X, schema):
-    """Columns that vary, as numbers: codes of levels, values else."""
+    """Columns that are not constant, as numbers: codes of levels, or values."""
     out = []
     for c in schema.varying:
         values = X[c.name]
@@ -143,7 +145,7 @@ def independent(laws, train, valid, test):
 
 
 def normal_scores(laws, columns, rng):
-    """Columns as standard normal ones, noise over the masses of what is discrete."""
+    """Columns transformed to standard normals; discrete columns are dequantized with noise."""
     z = []
     for law, x in zip(laws, columns, strict=True):
         u = law.below(x) + law.at(x) * rng.random(len(x))
@@ -154,7 +156,7 @@ def normal_scores(laws, columns, rng):
 def copula(laws, train, valid, test):
     rng = np.random.default_rng(0)
     R = np.corrcoef(normal_scores(laws, train, rng), rowvar=False)
-    R = (R + 1e-4 * np.eye(len(laws))) / (1 + 1e-4)  # one column may say what another does
+    R = (R + 1e-4 * np.eye(len(laws))) / (1 + 1e-4)  # Columns may be functions of each other.
     law = stats.multivariate_normal(np.zeros(len(laws)), R)
     ratios = []
     for _ in range(DRAWS):
@@ -174,7 +176,7 @@ def binned(laws, columns):
         spikes = getattr(law, "spikes", np.zeros(0))
         edges = np.concatenate([[-np.inf], law.cuts, [np.inf]])
         place = np.searchsorted(law.cuts, x, side="right")
-        # Without the masses of spikes, which are words of their own.
+        # Spikes have their own symbols, so their mass is not counted in a bin.
         below = np.array([0, *law.below(law.cuts), 1])
         for v, p in zip(spikes, getattr(law, "spike_shares", ()), strict=True):
             below -= p * (edges > v)
@@ -230,12 +232,14 @@ def nats(scores):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of data sets: DENSEKIT_DATA")
+    parser.add_argument("--data", help="folder of data sets, by default DENSEKIT_DATA")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--seconds", type=float, default=900, help="of each fit: 900 unless given")
-    parser.add_argument("--threads", type=int, help="threads of torch: all cores unless given")
-    parser.add_argument("--again", action="store_true", help="repeat what was run")
-    parser.add_argument("--list", action="store_true", help="name the tasks")
+    parser.add_argument(
+        "--seconds", type=float, default=900, help="seconds of each fit, by default 900"
+    )
+    parser.add_argument("--threads", type=int, help="threads of torch, by default all cores")
+    parser.add_argument("--again", action="store_true", help="repeat runs that have a result")
+    parser.add_argument("--list", action="store_true", help="list the tasks")
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(TASKS))
@@ -252,7 +256,7 @@ def main():
             continue
         head = environment() | {"threads": torch.get_num_threads()}
         found = run(name, arguments.seconds) | {"environment": head}
-        # Others may have written in the meantime.
+        # Another process may have written to the file.
         table = json.loads(path.read_text()) if path.exists() else {}
         table[key] = found
         path.write_text(json.dumps(table, indent=1) + "\n")

@@ -1,14 +1,14 @@
-"""Language models against published figures, and the speed of training and sampling.
+"""Language models compared with published results, and the speed of training and sampling.
 
     python benchmarks/text.py --data shared/data                       # all: about five hours
     python benchmarks/text.py --data shared/data --tasks ngram_tinyshakespeare training_speed
     python benchmarks/text.py --list
 
-Plays: the models learn windows of 256 characters of the first nine tenths, and the last tenth is one
-document, scored in windows of which each sees half of the one before; the n-gram learns blocks of lines.
-Penn Treebank: a row is a sentence, and the end of it a symbol; the transformer reads its characters in
-windows, as it does the plays. What was run stands in
-results/text.json and is not run again: stop it and start it as you like; ``--again`` repeats.
+Plays of Shakespeare: networks learn windows of 256 characters of the first nine tenths. The last
+tenth is one document, scored in windows that overlap by half. The n-gram learns blocks of lines.
+Penn Treebank: a row is a sentence, whose end is a symbol; the transformer learns its characters in
+windows too. Results in results/text.json are not computed again, so the script can be interrupted
+and continued; ``--again`` repeats them.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def plays():
 
 
 def windows(text):
-    """A text cut into strings of as many characters as a network reads at a time."""
+    """A text split into strings of the length of a network's window."""
     return [text[i : i + WINDOW] for i in range(0, len(text), WINDOW)]
 
 
@@ -78,7 +78,7 @@ def ptb_characters(model):
 
 
 def transformer_ptb_characters():
-    """Sentences one after another, as the published figures read them: a line feed ends each."""
+    """Concatenated sentences, as in published results; a line feed ends each."""
     data = datasets.load("ptb_characters")
     test = ["\n".join(data.test.for_scoring())]
     model = TransformerLanguageModel(
@@ -121,7 +121,7 @@ def lstm():
 
 
 def training_speed(steps=3, rounds=5):
-    """Steps of ``fit`` against the same steps of a plain loop over the same network."""
+    """Speed of the steps of ``fit`` compared with a bare loop over the same network."""
     X = windows("\n".join(plays()[0]))[:400]
     settings = {"max_length": WINDOW, "validation_fraction": 0.0, "ema_decay": 0.0}
 
@@ -143,7 +143,7 @@ def training_speed(steps=3, rounds=5):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    # A fit has work before its first step: what more steps cost is told by two lengths.
+    # The difference of two fits with different numbers of steps excludes the work before the first step.
     runs = {"one": lambda: ours(1), "ours": lambda: ours(1 + steps), "plain": plain}
     seconds = interleaved(runs, rounds)
     steps_alone = [b - a for a, b in zip(seconds["one"], seconds["ours"], strict=True)]
@@ -157,7 +157,7 @@ def training_speed(steps=3, rounds=5):
 
 
 class Uncached:
-    """A model that reads its whole string again for every token."""
+    """A model without a cache, which processes its whole string for every token."""
 
     def __init__(self, model):
         self.model, self.vocab_size, self.device = model, model.vocab_size, model.device
@@ -174,7 +174,7 @@ class Uncached:
 
 
 class Endless(Uncached):
-    """The same strings to their full length: the end is never drawn."""
+    """A model that never draws the end of a string, so all strings have the same length."""
 
     def __init__(self, model, cached):
         super().__init__(model)
@@ -193,7 +193,7 @@ class Endless(Uncached):
 
 
 def sampling_speed(n=64, length=256):
-    """Seconds of 64 strings of 256 characters with the cache and without."""
+    """Seconds for 64 strings of 256 characters with and without the cache."""
     X = windows("\n".join(plays()[0]))[:400]
     model = TransformerLanguageModel(max_length=length, **BUDGET | {"max_steps": 1}).fit(X)
     seconds = {}
@@ -238,11 +238,11 @@ AT_MOST = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of data sets: DENSEKIT_DATA")
+    parser.add_argument("--data", help="folder of data sets, by default DENSEKIT_DATA")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--threads", type=int, help="threads of torch: all cores unless given")
-    parser.add_argument("--again", action="store_true", help="repeat what was run")
-    parser.add_argument("--list", action="store_true", help="name the tasks and their floors")
+    parser.add_argument("--threads", type=int, help="threads of torch, by default all cores")
+    parser.add_argument("--again", action="store_true", help="repeat runs that have a result")
+    parser.add_argument("--list", action="store_true", help="list the tasks and their goals")
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(f"{name}: {AT_MOST[name]}" for name in TASKS))
@@ -258,7 +258,7 @@ def main():
             continue
         head = environment() | {"threads": torch.get_num_threads()}
         found = {"goal": AT_MOST[name]} | TASKS[name]() | {"environment": head}
-        # Others may have written in the meantime.
+        # Another process may have written to the file.
         table = json.loads(path.read_text()) if path.exists() else {}
         table[name] = found
         path.write_text(json.dumps(table, indent=1) + "\n")

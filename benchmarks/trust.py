@@ -1,14 +1,13 @@
-"""What there is to show that densekit's numbers can be believed, in one table.
+"""The evidence that densekit's results are correct, in one table.
 
     python benchmarks/trust.py                                # the table of what was run so far
     python benchmarks/trust.py --run contract mutants known   # run these, then the table
     python benchmarks/trust.py --run fuzz kills hostile       # minutes: 10,000 files, 20 kills a fit
     python benchmarks/trust.py --run hostile --slow           # 5,000 inputs for each codec
 
-False alarms come from benchmarks/false_alarms.py, which runs for hours. Writes
+False alarms are measured by benchmarks/false_alarms.py, which runs for hours. Writes
 results/trust.json, in which each part has its command, date and version, and the tables of
-docs/trust.md.
-A part that was not run, or was run with another version, says so.
+docs/trust.md. A part that was not run, or was run with another version, is marked as such.
 """
 
 import argparse
@@ -33,13 +32,13 @@ PYTEST = "pytest -n 0 -q"
 
 
 def pytest_of(words):
-    """Outcomes of a test run, and what its tests printed."""
+    """Outcomes of a test run, and the output of its tests."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         run = [sys.executable, "-m", *words.split()]
         run += [f"--junitxml={report}", "-o", "junit_logging=system-out"]
         code = subprocess.run(run, cwd=ROOT, check=False).returncode
-        if code not in (0, 1):  # a test that fails is a result; no test at all is none
+        if code not in (0, 1):  # A failing test is a result, but an empty test run is not.
             raise RuntimeError(f"{words} ran no tests (exit status {code})")
         cases = ElementTree.parse(report).findall(".//testcase")
     kinds = [next((c.tag for c in case if c.tag in _NOT_PASSED), "passed") for case in cases]
@@ -57,25 +56,25 @@ _NOT_PASSED = (*_FAILED, "skipped")
 
 
 def contract(slow):
-    """Every check on every model of ours."""
+    """Every check on every model of densekit."""
     command = f"{PYTEST} tests/test_contract.py"
     return {"command": command, **pytest_of(command)[0]}
 
 
 def mutants(slow):
-    """Each broken estimator with the check that is meant for it."""
+    """Each broken estimator with the check that must detect it."""
     command = f"{PYTEST} tests/checks/test_mutants.py -k broken"
     return {"command": command, **pytest_of(command)[0]}
 
 
 def known(slow):
-    """Scores against closed forms and other libraries."""
+    """Scores compared with closed forms and with other libraries."""
     command = f"{PYTEST} tests/test_known_values.py"
     return {"command": command, **pytest_of(command)[0]}
 
 
 def fuzz(slow):
-    """Saved models changed at random: none may do but be refused, or score as it did."""
+    """Randomly modified files of models: each must raise an error or give the original scores."""
     sys.path.insert(0, str(ROOT / "tests"))
     import test_fuzz_files
 
@@ -96,7 +95,7 @@ def fuzz(slow):
 
 
 def kills(slow):
-    """Fits that are killed and go on."""
+    """Fits that are killed and resumed."""
     with tempfile.TemporaryDirectory() as folder:
         out, command = Path(folder) / "kills.json", "python tests/kills.py --kills 20"
         run = [sys.executable, *command.split()[1:], "--out", str(out)]
@@ -105,7 +104,7 @@ def kills(slow):
 
 
 def hostile(slow):
-    """Inputs that Hypothesis draws; the tests print how many were taken and how many refused."""
+    """Inputs from Hypothesis; the tests print how many were accepted and how many raised an error."""
     command = f"{PYTEST} tests/hostile{' --slow' if slow else ''}"
     counts, printed = pytest_of(command)
     seen = collections.Counter()
@@ -118,7 +117,7 @@ PARTS = {f.__name__: f for f in (contract, mutants, known, fuzz, kills, hostile)
 
 
 def alarms():
-    """Seeds and seeds with a failure, by model."""
+    """Numbers of seeds and of seeds with a failure, by model."""
     path = RESULTS / "false_alarms.json"
     found = json.loads(path.read_text())["models"] if path.exists() else {}
     keep = ("date", "seeds", "seeds_with_a_failure", "rate_below_at_95_percent", "failures")
@@ -129,7 +128,7 @@ def alarms():
 
 
 def lines(parts, noisy):
-    """A line of the table for each part: what is shown, the result, the command."""
+    """A line of the table for each part: claim, result and command."""
     shown = {
         "contract": ("Pairs of a model and a check that applies to it: the model passes", _of),
         "mutants": ("Broken estimators caught by the check that is meant for each", _of),
@@ -142,13 +141,15 @@ def lines(parts, noisy):
         "hostile": ("Hostile inputs: a right answer, or an error that names the culprit", _tried),
     }
     found = [["Checks in the public suite", str(len(CHECKS)), "`densekit.checks`"]]
-    for name, (what, told) in shown.items():
+    for name, (claim, describe) in shown.items():
         part = parts.get(name)
         if part is None:
-            found.append([what, "not run", f"`python benchmarks/trust.py --run {name}`"])
+            found.append([claim, "not run", f"`python benchmarks/trust.py --run {name}`"])
             continue
         old = "" if part["version"] == densekit.__version__ else f", version {part['version']}"
-        found.append([what, f"{told(part)} ({part['date'][:10]}{old})", f"`{part['command']}`"])
+        found.append(
+            [claim, f"{describe(part)} ({part['date'][:10]}{old})", f"`{part['command']}`"]
+        )
     seeds = [a["seeds"] for a in noisy.values()]
     wrong = sum(a["seeds_with_a_failure"] for a in noisy.values())
     result = "not run"
@@ -174,8 +175,8 @@ def _fuzzed(part):
 def _killed(part):
     families = part["families"].values()
     unlike, left, n = (sum(f[k] for f in families) for k in ("unlike", "left", "kills"))
-    told = f"{n} in {len(families)} families, {unlike} fits unlike"
-    return told + (f", {left} half-written files left behind" if left else "")
+    text = f"{n} in {len(families)} families, {unlike} fits unlike"
+    return text + (f", {left} half-written files left behind" if left else "")
 
 
 def _tried(part):
@@ -184,7 +185,7 @@ def _tried(part):
 
 
 def page(parts, noisy):
-    """Put the tables into docs/trust.md."""
+    """Insert the tables into docs/trust.md."""
     heads = ["what", "found", "command"]
     text = table(heads, lines(parts, noisy)).replace("--:", "---")
     insert("docs/trust.md", "trust", text)
@@ -203,14 +204,16 @@ def page(parts, noisy):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", nargs="+", choices=PARTS, default=[], metavar="PART")
-    parser.add_argument("--slow", action="store_true", help="the long form of a part that has one")
+    parser.add_argument(
+        "--slow", action="store_true", help="run the long form of a part, if it has one"
+    )
     given = parser.parse_args()
     ran = {}
     for name in given.run:
         now = environment()
         stamp = {"version": densekit.__version__, "date": now["date"], "machine": now["machine"]}
         ran[name] = PARTS[name](given.slow) | stamp
-    path = RESULTS / "trust.json"  # read last: another run may have written its part meanwhile
+    path = RESULTS / "trust.json"  # Read last, because another run may have written its part.
     parts = (json.loads(path.read_text())["parts"] if path.exists() else {}) | ran
     noisy = alarms()
     write(

@@ -135,7 +135,7 @@ class Features(Context):
     def split(self, X: Any, context: Any, fitting: bool) -> tuple[Any, Any, tuple[str, ...]]:
         names = context if fitting else (self.estimator.context_names_ or None)
         if names_columns(X, names):
-            listed = (names,) if isinstance(names, str) else tuple(names)
+            listed = (names,) if isinstance(names, str) else tuple(names or ())
             return *split_columns(X, names), listed
         return super().split(X, context, fitting)
 

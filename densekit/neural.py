@@ -40,7 +40,7 @@ from densekit.training import (
 _FREE = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
 """Parameters that may differ between a checkpoint and the fit that goes on from it: they leave the
 steps alone, or (the last two) are compared by what comes of them."""
-_ONE_PASS = {
+_ONE_PASS: dict[str, Any] = {
     "max_steps": None,
     "max_epochs": 1,
     "max_time": None,

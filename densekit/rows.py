@@ -200,7 +200,7 @@ class TakesRows(HyperParameters, ABC):
         if self.device_ == device:
             return self
         other = self._copy_with()
-        other.__setstate__({**self.__getstate__(), "device_": device})
+        other.__setstate__({**self.__getstate__(), "device_": device})  # type: ignore[dict-item]
         return other
 
     def _codec_for(self, X: Any) -> codecs.Codec:

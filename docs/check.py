@@ -1,4 +1,4 @@
-"""Find dead links inside the built site: ``python docs/check.py docs/_build/html``."""
+"""Find dead links in the built documentation: ``python docs/check.py docs/_build/html``."""
 
 import sys
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class Page(HTMLParser):
-    """The targets that a page offers, and what it points to."""
+    """The anchors and links of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -23,10 +23,10 @@ class Page(HTMLParser):
 
 
 def dead_links(site: Path) -> list[str]:
-    """``page: link`` for each relative link of the folder ``site`` whose file or anchor is missing."""
+    """Relative links in the folder ``site`` whose file or anchor is missing, as ``page: link``."""
     site = site.resolve()
-    found = (p for p in sorted(site.rglob("*.html")) if site / "_static" not in p.parents)
-    pages = {p: Page(p.read_text(encoding="utf-8")) for p in found}
+    paths = (p for p in sorted(site.rglob("*.html")) if site / "_static" not in p.parents)
+    pages = {p: Page(p.read_text(encoding="utf-8")) for p in paths}
     dead = []
     for path, page in pages.items():
         for link in page.links:
@@ -38,8 +38,8 @@ def dead_links(site: Path) -> list[str]:
                 target /= "index.html"
             anchor = unquote(parts.fragment)
             ids = pages[target].ids if target in pages else None
-            lacks = anchor and ids is not None and anchor not in ids
-            if not target.is_file() or site not in target.parents or lacks:
+            no_anchor = anchor and ids is not None and anchor not in ids
+            if not target.is_file() or site not in target.parents or no_anchor:
                 dead.append(f"{path.relative_to(site)}: {link}")
     return dead
 
@@ -47,7 +47,7 @@ def dead_links(site: Path) -> list[str]:
 def main(site: Path) -> str | int:
     """Print the dead links; the exit status is 1 if there are any."""
     if not (site / "index.html").is_file():
-        return f"{site} holds no built site: run sphinx-build -b html docs {site} first"
+        return f"{site} has no built documentation: run sphinx-build -b html docs {site} first"
     return "\n".join(dead_links(site)) or 0
 
 

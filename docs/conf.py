@@ -1,4 +1,4 @@
-"""How the documentation is built: ``sphinx-build -W --keep-going -b html docs docs/_build/html``."""
+"""Configuration of Sphinx: ``sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pages  # noqa: E402  (found beside this file)
+import pages  # noqa: E402  (a module in this folder)
 
 project = "densekit"
 author = "the densekit developers"
@@ -31,10 +31,10 @@ extensions = [
 ]
 exclude_patterns = ["_build", "**/README.txt"]
 nitpicky = True
-# Abstract hooks and third-party classes have no page here; intersphinx would need a network.
+# Abstract hooks and third-party classes have no page. Intersphinx would need network access.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|pyro|sklearn|numpy|pandas|nn|np|pd)\..*"),
-    # Attributes that are properties, which numpydoc links to a page of their own.
+    # numpydoc links attributes that are properties to pages that do not exist.
     ("py:obj", r"(mean|covariance|means|covariances)_"),
 ]
 intersphinx_mapping: dict = {}
@@ -53,7 +53,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "examples"),
     "gallery_dirs": "examples",
     "within_subsection_order": "FileNameSortKey",
-    # Which examples use a model: shown on the model's page.
+    # The page of a model lists the examples that use it.
     "backreferences_dir": "examples/backreferences",
     "doc_module": ("densekit",),
     "remove_config_comments": True,
@@ -85,11 +85,11 @@ html_sidebars = {
     page: [] for page in ("index", "start", "concepts", "datasets", "changelog", "architecture")
 }
 
-# Matplotlib looks for fonts once per machine and warns about it.
+# Matplotlib builds its font cache once per machine, with a warning.
 warnings.filterwarnings("ignore", message="Matplotlib is building the font cache")
 
 
 def setup(app: Sphinx) -> None:
-    """Write the pages that come out of the package before Sphinx looks for pages."""
+    """Generate pages from the package before Sphinx looks for pages."""
     pages.write(HERE, HERE.parent / "benchmarks" / "results")
     app.connect("build-finished", pages.copy_reports)

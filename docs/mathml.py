@@ -1,4 +1,4 @@
-"""Mathematics as MathML, which browsers draw themselves: no script and no network."""
+"""Math as MathML, which browsers render without scripts or network access."""
 
 import re
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from sphinx.writers.html5 import HTML5Translator
 
 logger = logging.getLogger(__name__)
 
-# TeX sizes a delimiter by \big whether it opens or closes; docutils knows the two halves only.
+# \big applies to opening and closing delimiters in TeX; docutils supports only \bigl and \bigr.
 _BIG = re.compile(r"\\([bB]igg?)(?![a-zA-Z])\s*(\\?[^a-zA-Z\s])(?=([\^_])?)")
-_HALF = re.compile(r"frac\s*(\d)(\d)")  # docutils would read the 12 of \frac12 as one number
+_HALF = re.compile(r"frac\s*(\d)(\d)")  # docutils parses the 12 of \frac12 as one number.
 _APPLY = re.compile(r"<mo>&ApplyFunction;</mo>(?!\s*<mo[^>]*>\()")
 _THIN = '<mspace width="0.17em"></mspace>'
 
 
 def mathml(tex: str, block: bool) -> str:
-    r"""MathML of LaTeX; several lines are aligned.
+    r"""Convert LaTeX to MathML; the lines of a formula are aligned.
 
     >>> mathml(r"\Big[x\Big]", False).startswith("<math")
     True
@@ -28,7 +28,7 @@ def mathml(tex: str, block: bool) -> str:
     tex = _HALF.sub(r"frac{\1}{\2}", tex)
     if block and r"\\" in tex and r"\begin" not in tex:
         tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
-    # Browsers leave no room after the name of a function; TeX does, unless a bracket follows.
+    # TeX adds space after the name of a function unless a bracket follows; browsers do not.
     return _APPLY.sub(_THIN, latex2mathml.tex2mathml(tex, as_block=block))
 
 
@@ -52,7 +52,7 @@ def _visit(block: bool) -> Callable[[HTML5Translator, nodes.Element], None]:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the renderer and choose it."""
+    """Register the renderer and select it."""
     app.add_html_math_renderer("mathml", (_visit(False), None), (_visit(True), None))
     app.config.html_math_renderer = "mathml"
     return {"parallel_read_safe": True, "parallel_write_safe": True}

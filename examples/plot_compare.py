@@ -1,15 +1,15 @@
 """
-Comparing models honestly
-=========================
+Comparing models
+================
 
-Two numbers may be ranked only if they are the same kind of number over the same measure, and only
-as far as their errors let them. This example does it by hand; ``densekit bench`` does it for a
-suite.
+Two scores can be ranked only if they have the same density kind and the same measure, and if their
+difference is larger than its standard error. This example compares models by hand; ``densekit bench``
+does it for a suite.
 """
 
 # %%
-# Seven models of 11 measurements of wines, each asked what its score is. Two more columns hold whole
-# numbers and are left out: as real numbers, their density would have no upper bound.
+# Seven models are fitted to 11 measurements of wines. Two columns of integers are dropped, because a
+# density of repeated values has no upper bound.
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -53,9 +53,9 @@ table = pd.DataFrame(rows).set_index("model")
 table.round(2)
 
 # %%
-# One panel for each kind. Across panels no bar is comparable: a lower bound of -12 may belong to
-# a better density than an exact -11, and an estimate may err to either side by more than its
-# standard error says.
+# One panel per density kind. Values in different panels are not comparable: a lower bound of -12 may
+# belong to a better density than an exact score of -11, and an estimate may be off in either direction
+# by more than its standard error.
 
 kinds = [k for k in ("exact", "lower_bound", "estimate") if (table.kind == k).any()]
 widths = [(table.kind == k).sum() for k in kinds]
@@ -72,8 +72,8 @@ axes[0].set_ylabel("nats per row, ± 2 standard errors")
 plt.show()
 
 # %%
-# The bars overlap, but they share their rows: what is hard for one model is hard for the others.
-# The standard error of the *difference*, row by row, is what a ranking needs.
+# The error bars overlap, but all models are scored on the same rows, so their errors are correlated. A
+# ranking needs the standard error of the *difference*, row by row.
 
 exact = [name for name in scores if table.kind[name] == "exact"]
 best = max(exact, key=lambda name: scores[name].mean())
@@ -83,7 +83,7 @@ columns = [f"{best} is ahead by", "error", "in errors"]
 pd.DataFrame(rows, index=list(gaps), columns=columns).round(2)
 
 # %%
-# The GAN stands in none of the panels. What remains for it is how well a classifier tells its
-# samples from the data: 0.5 is the best, and all models can be compared by it.
+# The GAN has no density and is in none of the panels. It can be compared by its samples: how well does a
+# classifier separate them from the data? The best value is 0.5, and all models have this metric.
 
 table["two-sample AUC"].sort_values().round(3)

@@ -1,14 +1,14 @@
 """
-A flow, a mixture and kernels against the truth
-===============================================
+A flow, a mixture and kernels compared with the true density
+============================================================
 
-Two moons have a density that is known, so a learned one can be looked at beside it, and its mean
-score on rows that it has not seen has a ceiling: minus the entropy of the truth.
+The density of the two moons is known. Learned densities can be plotted next to it, and minus its entropy
+is the largest expected score on new rows.
 """
 
 # %%
-# Three models see the same 4,500 rows. ``bandwidth="cv"`` chooses the kernels' width by
-# leave-one-out likelihood.
+# Three models are fitted to the same 4,500 rows. With ``bandwidth="cv"``, the width of the kernels
+# maximizes the leave-one-out likelihood.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,15 +29,16 @@ for model in models.values():
     model.fit(moons.train)
 
 # %%
-# All three scores are exact log-densities over the plane, so they may be compared with each other
-# and with the truth. ``held_out_nats`` gives the mean over the test part and its standard error.
+# All three scores are exact log-densities over the plane, so they are comparable with each
+# other and with the true density. ``held_out_nats`` returns the mean over the test part and its
+# standard error.
 
 scores = {name: model.score_samples(moons.test) for name, model in models.items()}
-scores["the truth"] = moons.truth.log_prob(moons.test)
+scores["true density"] = moons.truth.log_prob(moons.test)
 
 
 def tabulate(estimates: dict[str, Estimate]) -> pd.DataFrame:
-    """Estimates by name as a table."""
+    """A table of estimates."""
     rows = [(e.value, e.standard_error) for e in estimates.values()]
     return pd.DataFrame(rows, index=list(estimates), columns=["nats per row", "error"]).round(3)
 
@@ -45,20 +46,20 @@ def tabulate(estimates: dict[str, Estimate]) -> pd.DataFrame:
 tabulate({name: held_out_nats(score) for name, score in scores.items()})
 
 # %%
-# The standard errors above are mostly luck of the rows, which all models share. Differences row
-# by row tell the models apart much better:
+# The standard errors above are mostly due to the choice of test rows, which all models share.
+# Differences row by row have much smaller errors:
 
-below = {name: held_out_nats(scores["the truth"] - scores[name]) for name in models}
+below = {name: held_out_nats(scores["true density"] - scores[name]) for name in models}
 tabulate(below)
 
 # %%
-# The densities themselves, on one color scale. Kernels are grainy, and the mixture shows its
-# components. The flow bends one connected cloud, so it cannot take the moons apart for nothing: it
-# has hard edges where it tears and is best in the middle of each moon.
+# The densities on one color scale. The kernels are grainy, and the components of the mixture
+# are visible. The flow transforms one connected distribution, so it cannot separate the moons
+# completely. It is best in the middle of each moon.
 
 x, y = np.linspace(-1.6, 2.6, 160), np.linspace(-1.1, 1.6, 120)
 grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-densities = {"the truth": moons.truth.log_prob(grid)}
+densities = {"true density": moons.truth.log_prob(grid)}
 densities |= {name: model.score_samples(grid) for name, model in models.items()}
 
 figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, sharey=True, layout="constrained")

@@ -1,14 +1,14 @@
 """
-Digits from four families
-=========================
+Models of digits from four families
+===================================
 
-Images are integers with a mass each, so a likelihood in bits per pixel has a meaning, and a GAN,
-which has none, can only be judged by what it draws.
+The pixels of images are integers with a probability mass, so likelihoods are measured in bits per
+pixel. A GAN has no likelihood and can be evaluated only by its samples.
 """
 
 # %%
-# 8 by 8 pixels of 17 gray levels. ``support`` says that there are 17, not 256. A few seconds
-# each: enough to see how the families differ, too little to rank them.
+# The images have 8 by 8 pixels with 17 gray levels, which ``support`` declares. Each model is
+# trained for a few seconds. This is enough to see how the families differ, but not to rank them.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +29,7 @@ for model in models.values():
     model.fit(digits.train)
 
 # %%
-# Ten images from each, and ten of the data.
+# Ten samples of each model, and ten images of the data.
 
 figure, axes = plt.subplots(5, 1, figsize=(8, 5), layout="constrained")
 rows = {"data": digits.train[:10]}
@@ -41,9 +41,9 @@ for ax, (name, images) in zip(axes, rows.items(), strict=True):
 plt.show()
 
 # %%
-# Fewer bits per pixel are better. All of these are lower bounds of the mass, so the bits are
-# upper bounds; the bound is Monte Carlo, hence ``return_std=True`` and the larger standard error.
-# Guessing uniformly costs log2(17) = 4.09 bits.
+# Fewer bits per pixel are better. All scores are lower bounds of the log-probability, so the
+# bits are upper bounds. The bounds are Monte Carlo estimates, whose standard errors
+# ``return_std=True`` returns. A uniform distribution needs log2(17) = 4.09 bits.
 
 bits = {}
 for name, model in models.items():

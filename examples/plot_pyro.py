@@ -2,12 +2,13 @@
 A learned density as a prior
 ===========================
 
-A fitted estimator is a Pyro distribution, so it can stand wherever a prior stands. Here a flow has
-learned where things are, and one noisy measurement says roughly where this one is.
+A fitted estimator is a Pyro distribution, so it can be the prior of a Pyro program. Here a flow
+learns the distribution of positions from data, and inference combines it with a noisy measurement
+of one position.
 """
 
 # %%
-# The prior is learned from data; it has two arms.
+# The prior is learned from data, the two moons.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,18 +31,18 @@ flow = NeuralSplineFlow(
 ).fit(moons.train)
 
 # %%
-# An ordinary Pyro program. ``flow.distribution_`` is over the rows of the data, in their units.
-# Only the first coordinate is measured, with an error of 0.3.
+# The Pyro program. ``flow.distribution_`` is a distribution over rows in the units of the data. Only the
+# first coordinate is measured, with a standard error of 0.3.
 
 
 def program(measured: torch.Tensor) -> None:
-    place = pyro.sample("place", flow.distribution_)
-    pyro.sample("measured", dist.Normal(place[..., 0], 0.3), obs=measured)
+    position = pyro.sample("position", flow.distribution_)
+    pyro.sample("measured", dist.Normal(position[..., 0], 0.3), obs=measured)
 
 
 measured = torch.tensor(0.5, dtype=torch.float64)
 pyro.set_rng_seed(0)
-start = {"place": torch.tensor([0.2, 0.9], dtype=torch.float64)}
+start = {"position": torch.tensor([0.2, 0.9], dtype=torch.float64)}
 sampler = MCMC(
     NUTS(program, max_tree_depth=5),
     num_samples=200,
@@ -50,10 +51,10 @@ sampler = MCMC(
     disable_progbar=True,
 )
 sampler.run(measured)
-draws = sampler.get_samples()["place"].numpy()
+draws = sampler.get_samples()["position"].numpy()
 
 # %%
-# In two dimensions the posterior can be had on a grid too: the score of the flow plus the
+# In two dimensions the posterior can also be computed on a grid: the score of the flow plus the
 # log-likelihood, normalized.
 
 x, y = np.linspace(-1.5, 2.5, 160), np.linspace(-1, 1.5, 120)
@@ -68,13 +69,13 @@ axes[0].set_title("prior: the flow")
 axes[1].pcolormesh(x, y, posterior.reshape(120, 160), rasterized=True)
 axes[1].plot(*draws.T, ".", color="w", ms=2)
 axes[1].axvline(measured.item(), color="C3", ls=":")
-axes[1].set_title("posterior: on a grid, and drawn by NUTS")
+axes[1].set_title("posterior on a grid, and draws of NUTS")
 plt.show()
 
 # %%
-# The same by numbers. A chain of 200 draws is short, and NUTS moves between two arms only seldom,
-# so the share of draws on the upper arm is much less certain than 200 independent draws would
-# make it.
+# The probability of the upper moon from both. A chain of 200 draws is short, and NUTS rarely
+# moves between the two moons, so the share of draws is much less certain than that of 200
+# independent draws.
 
 upper = posterior[grid[:, 1] > 0.25].sum() / posterior.sum()
-{"by the grid": round(float(upper), 2), "of the draws": round((draws[:, 1] > 0.25).mean(), 2)}
+{"grid": round(float(upper), 2), "draws": round((draws[:, 1] > 0.25).mean(), 2)}

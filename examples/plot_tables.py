@@ -1,13 +1,14 @@
 """
-A table of mixed columns, and rows given some of them
-=====================================================
+A table with mixed columns, and samples given one of them
+=========================================================
 
-One model for numbers, integers, categories and flags together. The data are simulated, so that
-what the model says about a part of them can be held against the rule that made them.
+One model learns numbers, integers, categories and flags together. The data are simulated, so samples can
+be compared with the distribution that generated the data.
 """
 
 # %%
-# Rent depends on city and size, with a multiplicative error; the number of rooms on the size.
+# The rent depends on the city and the area, with a multiplicative error. The number of rooms
+# depends on the area.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,9 +33,9 @@ homes = pd.DataFrame(
 homes.head()
 
 # %%
-# Column kinds come from the dtypes. That rents and areas are positive is said, because nobody can
-# infer it from a sample. ``context=["city"]`` learns the density of the other columns given the
-# city.
+# The dtypes determine the kinds of columns. ``support`` declares that rents and areas are
+# positive, which cannot be inferred from a sample. With ``context=["city"]`` the model learns the
+# density of the other columns given the city.
 
 flow = NeuralSplineFlow(
     support={"area": "positive", "rent": "positive"},
@@ -47,16 +48,16 @@ flow.fit(homes, context=["city"])
 str.join(" over ", (flow.density_kind_, flow.base_measure_))
 
 # %%
-# The score of a row is a density in the numbers and a mass in the others (``product``), and
-# because integers and flags are dequantized it is a lower bound.
+# The score of a row is a density over the numbers and a mass over the other columns
+# (``product``). It is a lower bound, because integers and flags are dequantized.
 #
-# Samples come back as a DataFrame of the same columns and dtypes, the given city included.
+# Samples are a DataFrame with the same columns and dtypes, including the given city.
 
 flow.sample(4, context={"city": ["Graz"]}, random_state=1)
 
 # %%
-# Rents of 3,000 homes drawn for each city, beside the data. The dotted curve is what the rule
-# says for the median over the areas of the data: the model never saw it.
+# Rents of 3,000 samples for each city, and rents of the data. The dotted line is the median of the
+# generating distribution over the areas of the data, which the model does not know.
 
 figure, axes = plt.subplots(
     1, 3, figsize=(10, 3.2), sharex=True, sharey=True, layout="constrained"
@@ -65,23 +66,23 @@ bins = np.linspace(0, 3500, 45)
 for ax, name in zip(axes, ["Bern", "Graz", "Lyon"], strict=True):
     sample = flow.sample(3000, context={"city": [name]}, random_state=2)
     ax.hist(homes.rent[homes.city == name], bins, density=True, color="0.75", label="data")
-    ax.hist(sample.rent, bins, density=True, histtype="step", color="C0", lw=1.5, label="drawn")
+    ax.hist(sample.rent, bins, density=True, histtype="step", color="C0", lw=1.5, label="samples")
     rate = {"Bern": 24.0, "Graz": 13.0, "Lyon": 15.0}[name]
-    ax.axvline(np.median(rate * area**0.9), color="C3", ls=":", label="median by the rule")
+    ax.axvline(np.median(rate * area**0.9), color="C3", ls=":", label="true median")
     ax.set(title=name, xlabel="rent")
 axes[0].set_ylabel("density")
 axes[-1].legend()
 plt.show()
 
 # %%
-# Discrete columns are drawn with the right masses too. Standard errors of the shares of 3,000
-# draws are at most 0.009.
+# The shares of the values of a discrete column. Their standard errors for 3,000 samples are at
+# most 0.009.
 
-drawn = flow.sample(3000, context={"city": ["Bern"]}, random_state=3)
+samples = flow.sample(3000, context={"city": ["Bern"]}, random_state=3)
 bern = homes[homes.city == "Bern"]
 pd.DataFrame(
     {
         "data": bern.rooms.value_counts(normalize=True),
-        "drawn": drawn.rooms.value_counts(normalize=True),
+        "samples": samples.rooms.value_counts(normalize=True),
     }
 ).fillna(0.0).sort_index().head(8).round(3)

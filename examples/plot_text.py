@@ -2,13 +2,13 @@
 An n-gram model and a small transformer on the same sentences
 =============================================================
 
-Both give the exact probability of a whole string, end included, so bits per character compare
-fairly.
+Both models compute the exact probability of a whole string including its end, so their bits per
+character are comparable.
 """
 
 # %%
-# Sentences from Python's own documentation strings, character by character. The transformer is
-# tiny and trained for seconds: counting wins here, as it should on so little text and time.
+# Sentences from Python's documentation, as characters. The transformer is tiny and is trained
+# for seconds. With so little text and time, the n-gram model is better.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,17 +35,16 @@ pd.DataFrame(
 ).round(3)
 
 # %%
-# Continuations of a beginning: the score of a string given a prompt is exact as well.
+# Samples given a prompt. The score of a string given a prompt is exact as well.
 
-drawn = {
+samples = {
     name: model.sample(3, context="Return the ", random_state=0) for name, model in models.items()
 }
-pd.DataFrame(drawn).map(lambda text: "Return the " + text[:80]).style.hide(axis="index")
+pd.DataFrame(samples).map(lambda text: "Return the " + text[:80]).style.hide(axis="index")
 
 # %%
-# Where the bits go. The probability of a beginning is not a score of its own, but a difference of
-# two prompts is: the bits of each character are the fall of the score when it moves from the text
-# to the prompt.
+# The bits of each character. Let the prompt be the first i characters and the text the rest. The bits of
+# character i are the change of the score when the character moves from the text to the prompt.
 
 sentence = next(s for s in held_out if 40 <= len(s) <= 60)
 cuts = range(len(sentence) + 1)

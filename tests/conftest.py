@@ -1,4 +1,4 @@
-"""Options of the test run, and a torch that does not fight the other workers for cores."""
+"""Options and fixtures of all tests; under xdist, torch uses one thread per worker."""
 
 import os
 import pathlib
@@ -13,8 +13,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # A folder of data sets that lies beside the checkout, so that tests of real data run without
-    # a download; where there is none and DENSEKIT_DATA is not set, they are skipped.
+    # Tests of real data use a folder next to the checkout, if it exists, instead of downloads. Without
+    # it and without DENSEKIT_DATA they are skipped.
     data = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
     if "DENSEKIT_DATA" not in os.environ and data.is_dir():
         os.environ["DENSEKIT_DATA"] = str(data)
@@ -25,10 +25,9 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    # Not the header, which -q leaves out.
+    # The option -q suppresses the header, so the line is in the summary.
     folder = os.environ.get("DENSEKIT_DATA")
-    said = folder or "no folder of them; DENSEKIT_DATA may name one"
-    terminalreporter.write_line(f"data sets: {said}")
+    terminalreporter.write_line(f"data sets: {folder or 'none; set DENSEKIT_DATA to a folder'}")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -41,8 +40,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 class Clock:
-    """Seconds that pass when a test says so, and at no other time: a shared machine may stop a test for
-    as long as it likes."""
+    """A clock that only a test advances, so that a busy machine cannot affect the result."""
 
     def __init__(self, now=1000.0):
         self.now = now
@@ -56,7 +54,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """What ``time.perf_counter()`` and ``time.monotonic()`` return in this process."""
+    """Replace ``time.perf_counter()`` and ``time.monotonic()`` by a clock that the test advances."""
     clock = Clock()
     for name in ("perf_counter", "monotonic"):
         monkeypatch.setattr(time, name, clock)
@@ -65,5 +63,5 @@ def clock(monkeypatch):
 
 @pytest.fixture(scope="session")
 def device(request):
-    """The device that the run was asked to use."""
+    """The device of the option ``--device``."""
     return request.config.getoption("--device")

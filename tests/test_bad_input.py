@@ -1,5 +1,5 @@
-"""Bad input through the public entries: each error names what was wrong and what to do about it,
-and leaves nothing half-fitted behind."""
+"""Invalid input to public methods: each error names the problem and the remedy, and a failed fit leaves
+the estimator unchanged."""
 
 import pathlib
 import re

@@ -17,7 +17,7 @@ from densekit.neural import NeuralDensity
 
 
 class StandardNormal(DensityEstimator):
-    """N(0, 1) on every event entry, whatever the data."""
+    """N(0, 1) for every entry of an event, independent of the data."""
 
     _capabilities: ClassVar[Capabilities] = Capabilities(
         density="exact", view="relaxed", modalities=("table", "image")

@@ -1,4 +1,4 @@
-"""Checkpoints: a fit that is cut short goes on to the result it would have had, and only its own."""
+"""Checkpoints: an interrupted fit resumes to the result of an uninterrupted one."""
 
 import json
 import pathlib

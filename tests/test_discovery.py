@@ -106,7 +106,7 @@ def test_dir_lists_the_public_names_and_no_others():
 
 
 def test_type_checkers_and_editors_see_every_public_name():
-    """They read imports and run nothing, so what ``__getattr__`` finds is imported for them too."""
+    """They read imports only, so everything that ``__getattr__`` finds is also imported for them."""
     tree = ast.parse(pathlib.Path(densekit.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     assert ast.unparse(block.test) == "TYPE_CHECKING"

@@ -1,4 +1,4 @@
-"""The documentation says what is so: its code runs, its pages cover the package, its links lead."""
+"""The documentation is correct: its code runs, its pages cover the package, its links are valid."""
 
 import doctest
 import importlib.util
@@ -34,7 +34,9 @@ def blocks(page, language):
 
 
 def module(name):
-    """A module of the docs folder, which is no package."""
+    """A module of the docs folder, which is not a package."""
+    if str(DOCS) not in sys.path:  # Modules of the folder import each other.
+        sys.path.append(str(DOCS))
     spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
@@ -50,9 +52,9 @@ def test_a_page_s_code_gives_the_output_it_shows(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some of it writes files
     code = "\n".join(blocks(page, "python"))
     test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), 0)
-    told = []
-    doctest.DocTestRunner(optionflags=OPTIONS, verbose=False).run(test, out=told.append)
-    assert not told, "".join(told)
+    failures = []
+    doctest.DocTestRunner(optionflags=OPTIONS, verbose=False).run(test, out=failures.append)
+    assert not failures, "".join(failures)
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.stem)
@@ -167,7 +169,7 @@ def test_results_keep_kinds_apart_and_rank_inside_them(tmp_path):
     assert re.findall(r"<b>(.*?)</b>", pages["quick.md"]) == ["2.00 ± 0.10"]
 
 
-def test_every_data_set_stands_on_their_page():
+def test_the_page_of_data_sets_lists_all():
     page = module("pages").datasets_page()
     listed = re.findall(r"^\| `(.*?)` \|", page, re.M)
     assert sorted(listed) == sorted(datasets.names())

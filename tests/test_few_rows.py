@@ -105,7 +105,7 @@ def test_angles_stay_out_of_the_start():
 
 
 def test_the_start_is_a_candidate_of_early_stopping():
-    """Steps that are far too long make everything worse: what was there before them is kept."""
+    """Far too large steps increase the loss, so the initial weights are kept."""
     X = correlated(600)
     est = RealNVP(learning_rate=10.0, max_steps=60, patience=3, random_state=0, device="cpu")
     est.fit(X)

@@ -1,10 +1,10 @@
-"""Files changed at random: each is refused by a ValueError that names it, or loads and scores as it did.
+"""Randomly modified files: each raises a ValueError that names the file, or loads with unchanged scores.
 
-A third of the mutants get a new digest, as from someone who knows the format: those come past the
-digest to the checks behind it. A mutant is known by its seed and number, which a failure names.
+A third of the mutants get a valid digest, so that they reach the checks behind it. A failure names
+the seed and the number of its mutant.
 
-Others are tampered with where it hurts: an attribute of a codec is dropped or of another type, an array
-is not finite. What loads must be of use: it draws, and scores what it drew.
+Other mutants lack an attribute of a codec, have one of another type, or have an array that is not
+finite. A mutant that loads must be able to draw samples and score them.
 """
 
 import collections
@@ -82,7 +82,7 @@ def arrays_of(header, body):
 
 
 def sealed(header, body, spec):
-    """The file with another specification, and the digest that goes with it."""
+    """The file with another specification and the matching digest."""
     spec = {**spec, "digest": files._digest(spec, arrays_of(header, body))}
     return joined({**header, "__metadata__": {"densekit": json.dumps(spec)}}, body)
 
@@ -310,7 +310,7 @@ def attributes(value, path=()):
 
 
 def put(value, path, new):
-    """Another attribute at the end of a way, or none."""
+    """Set or delete the attribute at the end of a path."""
     first, *rest = path
     if isinstance(first, int):
         inner = value["$tuple"] if isinstance(value, dict) else value
@@ -342,7 +342,7 @@ def tampered(header, body, spec, name, path, new):
 
 
 def hash_of(header, body, spec):
-    """The hash that goes with the schema, if there is one that can be read."""
+    """The hash of the schema, if it can be read."""
     try:
         schema = files._decode(dict(spec["fitted"]["$dict"])["schema_"], arrays_of(header, body))
         return {"schema_hash": files.digest(schema)}

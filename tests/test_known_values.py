@@ -1,9 +1,9 @@
-"""Every model's score against a value from somewhere else: a closed form, SciPy, scikit-learn, nflows,
-Pyro, pencil and paper, or the sum over everything there is.
+"""Every model's score compared with an independent value: a closed form, SciPy, scikit-learn, nflows,
+Pyro, a calculation by hand, or a sum over all possible values.
 
-The models are fitted only to have columns with locations and scales of their own. What they learned is
-then put aside: means, weights and networks are set, so that a score has one right value, in the units
-of X. A bound is held against the likelihood that it bounds.
+The models are fitted only to learn locations and scales of columns. Then means, weights and
+networks are set to known values, which determine the score in the units of X. Bounds are compared
+with the likelihood.
 """
 
 import importlib
@@ -50,7 +50,7 @@ def rows(n=60, n_columns=2, seed=0):
 
 
 def units(X):
-    """What standardized columns are multiplied by, and what is added."""
+    """Scale and offset of standardized columns."""
     return X.std(0), X.mean(0)
 
 
@@ -138,7 +138,7 @@ class Numbers(nn.Module):
 
 
 class OfNflows(Numbers):
-    """As nflows takes it: inner slopes are softplus of the raw number, which ours shift to 1 at 0."""
+    """In the parametrization of nflows, whose inner slopes are the softplus without a shift."""
 
     def forward(self, x, context=None):
         raw = super().forward(x).clone()
@@ -169,7 +169,7 @@ def unit_slope():
 
 
 def nflows_layer(layer):
-    """A layer of ours, data to noise, as a transform of nflows."""
+    """A layer of densekit, data to noise, as a transform of nflows."""
     from nflows.transforms import autoregressive, coupling, standard
 
     if isinstance(layer, Diagonal):
@@ -193,7 +193,7 @@ def nflows_layer(layer):
 
 
 def pyro_layers(layer):
-    """A layer of ours, data to noise, as transforms of Pyro."""
+    """A layer of densekit, data to noise, as transforms of Pyro."""
     if isinstance(layer, Diagonal):
         return [
             transforms.AffineTransform(layer.shift[:, 0], layer.log_scale[:, 0].exp(), event_dim=1)

@@ -1,4 +1,4 @@
-"""What every neural estimator does beside its model: progress, precision, callbacks, state."""
+"""Behavior of all neural estimators: progress, precision, callbacks and state."""
 
 import copy
 import pickle

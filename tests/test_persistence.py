@@ -1,4 +1,4 @@
-"""Files: what goes in comes out, a damaged file is an error, nothing in it runs."""
+"""Files: round trips, errors for damaged files, and no execution of their contents."""
 
 import copy
 import importlib
@@ -485,7 +485,7 @@ GOLDEN = sorted((pathlib.Path(__file__).parent / "golden").glob("*.json"))
 
 
 def golden(path):
-    """What the file of a model says, the model, and its rows."""
+    """The content of a model's golden file, the model, and its rows."""
     said = json.loads(path.read_text())
     est = densekit.load(path.with_suffix(".densekit"))
     if "frame" in said:

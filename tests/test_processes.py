@@ -1,4 +1,4 @@
-"""Several processes train one model: the result of one, told deaths, and no script that runs twice."""
+"""Several processes train one model: same result as one, reported crashes, and no script runs twice."""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ def script(text, tmp_path, *launcher, **kwargs):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """What a script without any guard of its main module says; one line, so that it ran once."""
+    """The output of a script without a main guard: one line if it ran once."""
     done = script(PLAIN, tmp_path_factory.mktemp("plain"))
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
@@ -158,7 +158,7 @@ def test_a_worker_that_is_killed_is_named_and_the_fit_goes_on_from_its_checkpoin
     assert resumed.history_["valid_loss"] == whole.history_["valid_loss"]
 
 
-def test_an_error_of_a_worker_is_told():
+def test_an_error_of_a_worker_is_raised():
     class Unbuildable(RealNVP):
         def _build(self, schema, context_schema):
             if torch.distributed.get_rank() == 1:
@@ -230,7 +230,7 @@ est.fit(X + (rank == "1"))
 
 
 def test_under_torchrun_all_processes_end_with_one_model(tmp_path, plain):
-    """The third fit is given other rows in rank 1, which says so and ends the run."""
+    """The third fit has other rows in rank 1, which raises an error and ends the run."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     done = script(LAUNCHED, tmp_path, *launcher)
     said = {

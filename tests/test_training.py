@@ -1,4 +1,4 @@
-"""The training loop: what it minimizes, when it stops, which weights it keeps."""
+"""The training loop: objective, stopping, and selection of weights."""
 
 import itertools
 import math
@@ -351,7 +351,7 @@ def test_callbacks_are_told_how_many_steps_the_time_is_enough_for(fake):
 
 
 def drifting(module, events, context):
-    """A loss whose optimum is out of reach: every step lowers it on every row alike."""
+    """A loss without a minimum: every step decreases it equally on all rows."""
     return (events - module.loc).square().sum(-1) + 1000 - 10 * module.loc.sum()
 
 

@@ -1,4 +1,4 @@
-"""Weights of rows: what fit makes of them before a model sees them."""
+"""Weights of rows: validation and normalization in ``fit``."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Benchmarks: a suite's runs, each in its own process, to records and tables."""
+"""Benchmarks: run the models of a suite in separate processes, and store and print the results."""
 
 from densekit.bench.records import Record, append, read
 from densekit.bench.runner import run_suite

@@ -1,4 +1,7 @@
-"""What a run's result depends on, as one number: the run of the same number need not be repeated."""
+"""Addresses of runs: a digest of everything that the result of a run depends on.
+
+A run whose address has a record does not need to be repeated.
+"""
 
 import ast
 import contextlib
@@ -20,19 +23,23 @@ _EVERY_RUN = "densekit.bench.worker"
 _LIBRARIES = (
     "torch", "pyro-ppl", "numpy", "scipy", "pandas", "scikit-learn"
 )  # fmt: skip
-# A name, a mark, and bounds that decide whether there is a result but not which.
-_NOT_COUNTED = ("label", "baseline", "time_limit", "memory_limit")
+# Fields that cannot change a result. The limits decide only whether there is one.
+_IGNORED_FIELDS = ("label", "baseline", "time_limit", "memory_limit")
 
 
 def address(run: Run) -> str:
-    """Sixteen hexadecimal digits of SHA-256 over all that the result of ``run`` depends on.
+    """Digest of everything that the result of ``run`` depends on.
 
-    That is what the suite says of it (but not its label), the content of its data where they are a file
-    (but not where that lies), the source of its model and of every
-    module of densekit that the model or the benchmark's worker imports, and the versions of
-    Python and of the libraries below. The source stands for the data too: recipes and checksums
-    are part of it. A model that is not ours counts by its module, by what that imports of its own
-    package and of densekit, and by its package's version.
+    These are the fields of the run except its label and limits; the content of a data file, but not its
+    path; the source of the model and of all modules of densekit that the model or the worker imports,
+    which includes the preprocessing and checksums of data sets; and the versions of Python and of the
+    numerical libraries. For a third-party model, the source is its module with all imports from its own
+    package and from densekit, and the version of its package counts too.
+
+    Returns
+    -------
+    address : str
+        The first sixteen hexadecimal digits of a SHA-256.
 
     Examples
     --------
@@ -42,12 +49,14 @@ def address(run: Run) -> str:
     >>> address(run) == address(dataclasses.replace(run, seed=1))
     False
     """
-    said = {
-        name: value for name, value in dataclasses.asdict(run).items() if name not in _NOT_COUNTED
+    fields = {
+        name: value
+        for name, value in dataclasses.asdict(run).items()
+        if name not in _IGNORED_FIELDS
     }
     if run.file is not None:
-        said["file"] = run.file.counted()
-    parts = [json.dumps(said, sort_keys=True, default=repr), *_versions(), _source(run.model)]
+        fields["file"] = run.file.address_fields()
+    parts = [json.dumps(fields, sort_keys=True, default=repr), *_versions(), _source(run.model)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -59,7 +68,7 @@ def _versions() -> Iterator[str]:
 
 @functools.cache
 def _source(model: str) -> str:
-    """Digest of the code behind ``model``."""
+    """Digest of the source code that ``model`` and the worker import."""
     import densekit
 
     module, _, _ = model.rpartition(":")
@@ -76,7 +85,7 @@ def _source(model: str) -> str:
 
 
 def distributions(model: str) -> tuple[str, ...]:
-    """Names under which the package of a ``"package.module:name"`` was installed; none of ours."""
+    """Names of the installed distributions of a third-party model ``"package.module:name"``."""
     package = model.rpartition(":")[0].split(".")[0]
     if package in ("", "densekit"):
         return ()
@@ -84,16 +93,18 @@ def distributions(model: str) -> tuple[str, ...]:
 
 
 def _closure(module: str) -> frozenset[Path]:
-    """Files of the module and of all that it imports of densekit and of its own package, wherever
-    in the file it does."""
+    """Source files of a module and of everything it imports from densekit and its own package.
+
+    Imports inside functions count too.
+    """
     seen: set[Path] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
+    pending = [module]
+    while pending:
+        name = pending.pop()
         path = _path(name, module.split(".")[0])
         if path is not None and path not in seen:
             seen.add(path)
-            waiting.extend(_imports(path, name))
+            pending.extend(_imports(path, name))
     return frozenset(seen)
 
 
@@ -103,10 +114,10 @@ def _imports(path: Path, module: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = "." * node.level + (node.module or "")
+            name = "." * node.level + (node.module or "")
             try:
-                base = importlib.util.resolve_name(above, package) if node.level else above
-            except ImportError:  # beyond the top: it could not be imported either
+                base = importlib.util.resolve_name(name, package) if node.level else name
+            except ImportError:  # A relative import beyond the top-level package is never valid.
                 continue
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
@@ -114,18 +125,18 @@ def _imports(path: Path, module: str) -> Iterator[str]:
 
 @functools.cache
 def _path(module: str, root: str) -> Path | None:
-    """The source of a module of densekit or of ``root``; None of anything else."""
-    own, *rest = module.split(".")
-    if own == "densekit" and rest:
+    """The source file of a module of densekit or of the package ``root``; None for other modules."""
+    package, *rest = module.split(".")
+    if package == "densekit" and rest:
         stem = _PACKAGE.joinpath(*rest)
         return next(
             (p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None
         )
-    if own != root or own == "densekit":
+    if package != root or package == "densekit":
         return None
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # a name of a module, and not a module
+    except (ImportError, ValueError):  # The name is that of a function or class.
         return None
     origin = spec.origin if spec else None
     return Path(origin) if origin and origin.endswith(".py") else None

@@ -1,7 +1,8 @@
-"""Estimators that are not densekit's: what they lack of the contract is filled in or left unsaid.
+"""Support for third-party estimators in benchmarks.
 
-The benchmark calls the functions here with any estimator that has ``fit``, ``score_samples`` and
-``sample``, in scikit-learn's manner. Images reach a foreign estimator as flat rows of float64.
+An estimator needs only ``fit``, ``sample`` and, for a density, ``score_samples`` with scikit-learn's
+conventions. These functions supply defaults for the rest. Third-party estimators get images as flat rows
+of float64.
 """
 
 import inspect
@@ -14,27 +15,27 @@ from densekit.base import DensityEstimator
 
 
 def rows_for(estimator: Any, rows: Any) -> Any:
-    """``rows`` as ``estimator`` takes them."""
+    """``rows`` in the form that ``estimator`` accepts: images are flattened for third parties."""
     if isinstance(estimator, DensityEstimator) or getattr(rows, "ndim", 2) <= 2:
         return rows
     return np.asarray(rows, float).reshape(len(rows), -1)
 
 
 def scores(estimator: Any, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Log-densities and their standard errors; zeros where the estimator has none to give."""
+    """Log-densities and their standard errors, which are zeros if the estimator returns none."""
     rows = rows_for(estimator, rows)
     if _takes(estimator.score_samples, "return_std"):
-        found, errors = estimator.score_samples(rows, return_std=True)
-        return np.asarray(found, float), np.asarray(errors, float)
-    found = np.asarray(estimator.score_samples(rows), float)
-    return found, np.zeros_like(found)
+        logp, errors = estimator.score_samples(rows, return_std=True)
+        return np.asarray(logp, float), np.asarray(errors, float)
+    logp = np.asarray(estimator.score_samples(rows), float)
+    return logp, np.zeros_like(logp)
 
 
 def draw(estimator: Any, n: int, seed: int, like: Any) -> Any:
     """``n`` rows drawn from the model, in the shape and type of ``like``."""
-    given = {"random_state": seed} if _takes(estimator.sample, "random_state") else {}
-    rows = estimator.sample(n, **given)
-    # scikit-learn's mixtures return the component of each row too.
+    options = {"random_state": seed} if _takes(estimator.sample, "random_state") else {}
+    rows = estimator.sample(n, **options)
+    # The mixtures of scikit-learn also return the component of each row.
     rows = rows[0] if isinstance(rows, tuple) else rows
     shape = getattr(like, "shape", ())
     if isinstance(estimator, DensityEstimator):
@@ -49,16 +50,18 @@ def draw(estimator: Any, n: int, seed: int, like: Any) -> Any:
 
 
 def kind_and_measure(estimator: Any) -> dict[str, str] | None:
-    """Density kind and base measure of its scores, "unstated" from those that do not say; the measure of
-    each column, in words, from those that do. None without a density."""
+    """Density kind and measure of the scores, as in a record; None without a density.
+
+    The kind and the base measure of an estimator that does not state them are "unstated".
+    """
     if not hasattr(estimator, "score_samples"):
         return None
-    word = getattr(estimator, "base_measure_", "unstated")
-    found = {"kind": getattr(estimator, "density_kind_", "unstated"), "base_measure": word}
+    base = getattr(estimator, "base_measure_", "unstated")
+    values = {"kind": getattr(estimator, "density_kind_", "unstated"), "base_measure": base}
     measure = getattr(estimator, "measure_", None)
     if measure is not None:
-        found |= {"measure": str(measure), "measure_in_brief": getattr(measure, "in_brief", word)}
-    return found
+        values |= {"measure": str(measure), "measure_in_brief": getattr(measure, "in_brief", base)}
+    return values
 
 
 def _takes(method: Callable[..., Any], name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the user sees while a suite runs: bars in a terminal, a line for each run elsewhere."""
+"""Progress of a suite: bars in a terminal, otherwise one line per finished run."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from densekit.bench.records import Record
 from densekit.bench.suite import Run, Suite
 from densekit.bench.table import amount, labels, result
 
-# Shares of a run's bar: most of it is the fit.
-_SHARE = {"load": 0.0, "fit": 0.02, "score": 0.85, "sample": 0.93}
+# Position in the bar of a run at which each stage starts.
+_STAGE_START = {"load": 0.0, "fit": 0.02, "score": 0.85, "sample": 0.93}
 
 
 class Lines:
-    """One line for each run that ends."""
+    """Prints one line per finished run."""
 
     def __init__(self, suite: Suite, console: Console):
         self.console, self.total, self.done = console, len(suite.runs), 0
@@ -26,22 +26,22 @@ class Lines:
         self.width = max(map(len, self.names.values()))
 
     def kept(self, records: list[Record], folder: Path) -> None:
-        """How many runs need not be repeated."""
+        """Print how many runs are not repeated."""
         self.done = len(records)
         self.console.print(
-            f"{self.done} of {self.total} runs stand unchanged in {folder} and are not repeated",
+            f"{self.done} of {self.total} runs have up-to-date records in {folder} and are not repeated",
             highlight=False,
             soft_wrap=True,
         )
 
     def started(self, run: Run) -> None:
-        """Nothing: a log wants results."""
+        """Print nothing: a log has results only."""
 
     def progressed(self, run: Run, stage: str, share: float, loss: float | None) -> None:
-        """Nothing: a log wants results."""
+        """Print nothing: a log has results only."""
 
     def finished(self, run: Run, record: Record) -> None:
-        """The line."""
+        """Print the result of the run."""
         self.done += 1
         count = f"[{self.done:>{len(str(self.total))}}/{self.total}]"
         fit = record.times.get("fit")
@@ -52,7 +52,7 @@ class Lines:
 
 
 class Bars(Lines):
-    """A bar for the suite and one for each run in hand; the lines of ended runs above them."""
+    """Shows one bar for the suite and one per active run, below the lines of finished runs."""
 
     def __init__(self, suite: Suite, console: Console, bars: Progress):
         super().__init__(suite, console)
@@ -61,25 +61,25 @@ class Bars(Lines):
         self.suite = bars.add_task(f"suite {suite.name}", total=self.total, note="importing")
 
     def started(self, run: Run) -> None:
-        """A new bar."""
+        """Add a bar."""
         self.bars.update(self.suite, note="")
         self.tasks[run.key] = self.bars.add_task(
             "  " + self.names[run.key], total=1.0, note="start"
         )
 
     def kept(self, records: list[Record], folder: Path) -> None:
-        """The suite's bar does not start at nothing."""
+        """Advance the bar of the suite by the runs that are not repeated."""
         super().kept(records, folder)
         self.bars.update(self.suite, completed=self.done)
 
     def progressed(self, run: Run, stage: str, share: float, loss: float | None) -> None:
-        """The bar moves."""
-        done = _SHARE[stage] + (share * 0.83 if stage == "fit" else 0)
+        """Advance the bar of the run."""
+        done = _STAGE_START[stage] + (share * 0.83 if stage == "fit" else 0)
         note = stage if loss is None else f"{stage}, loss {loss:.4g}"
         self.bars.update(self.tasks[run.key], completed=done, note=note)
 
     def finished(self, run: Run, record: Record) -> None:
-        """The bar goes, the line comes."""
+        """Replace the bar of the run by a line with its result."""
         self.bars.remove_task(self.tasks.pop(run.key))
         super().finished(run, record)
         self.bars.advance(self.suite)
@@ -87,7 +87,7 @@ class Bars(Lines):
 
 @contextlib.contextmanager
 def watching(suite: Suite, console: Console) -> Iterator[Lines]:
-    """The watcher that suits ``console``."""
+    """A watcher for ``console``: bars in a terminal, otherwise lines."""
     if not console.is_terminal:
         yield Lines(suite, console)
         return

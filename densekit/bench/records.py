@@ -1,13 +1,13 @@
-"""What runs leave behind: a folder with a line of JSON for each, and what they drew.
+"""Records: the stored results of runs.
 
 .. code-block:: text
 
-    DIR/suite.json        the runs of the suite as it is now, by address
-    DIR/records.jsonl     one record a line, in the order in which runs ended
-    DIR/records.parquet   the same as a table, one row a run
+    DIR/suite.json        the runs of the current suite, by address
+    DIR/records.jsonl     one record per line, in the order in which runs ended
+    DIR/records.parquet   the records as a table, one row per run
     DIR/samples/ID.*      rows drawn from the model of run ID
-    DIR/data/NAME.*       rows of the data set to look at beside them; a toy's density on a grid
-    DIR/report.html       the page
+    DIR/data/NAME.*       rows of the data set for comparison; the density of a toy on a grid
+    DIR/report.html       the report
 """
 
 import contextlib
@@ -29,23 +29,23 @@ from densekit.bench.address import address
 from densekit.bench.suite import Run, Suite
 
 FORMAT = 2
-"""Version of the record's layout."""
+"""Version of the format of records."""
 FILE = "records.jsonl"
 PLAN = "suite.json"
 
 
 @dataclass
 class Record:
-    """The result of one run. Plain values only; what does not apply is None or empty."""
+    """The result of one run, in plain values; values that do not apply are None or empty."""
 
     id: str
-    """The run's ``densekit.bench.address``."""
+    """Address of the run, see ``densekit.bench.address``."""
     suite: str
     run: dict[str, Any]
-    """Data, model, label, settings, seed, budget and limits, as the suite has them."""
+    """Data, model, label, settings, seed, budget and limits of the run in the suite."""
     status: Literal["ok", "failed"] = "failed"
     reason: str = ""
-    """Of a failure, in a line."""
+    """Reason of a failure, in one line."""
     traceback: str = ""
     family: str = ""
     data: dict[str, Any] = field(default_factory=dict)
@@ -53,13 +53,13 @@ class Record:
     score: dict[str, Any] | None = None
     """Held-out score: value, standard error, unit, kind, base measure; None without a density."""
     truth: dict[str, Any] | None = None
-    """Of toys: what the true density scores on the same rows, and its entropy."""
+    """For toys, the score of the true density on the same rows, and its entropy."""
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Further numbers by name: value, standard error, unit."""
+    """Value, standard error and unit of other metrics, by name."""
     times: dict[str, float] = field(default_factory=dict)
     """Seconds to fit, score and sample, and rows per second."""
     memory: dict[str, float] = field(default_factory=dict)
-    """Megabytes resident in the process, libraries included: at its start and at most."""
+    """Resident megabytes of the process, including libraries: ``start`` and ``peak``."""
     n_parameters: int | None = None
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     history: dict[str, Any] | None = None
@@ -67,33 +67,33 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     started: str = ""
     samples: str = ""
-    """File of the rows drawn, as a path inside the folder."""
+    """Path of the file of samples, relative to the folder."""
     format: int = FORMAT
 
     @classmethod
     def of(cls, suite: str, run: Run, **values: Any) -> "Record":
-        """A record of ``run``; failed until its worker says otherwise."""
+        """A record of ``run``, with the status "failed" until the worker completes it."""
         described = {**dataclasses.asdict(run), "key": run.key}
         return cls(suite=suite, run=described, id=address(run), **values)
 
     @property
     def key(self) -> str:
-        """The run's name among its suite's."""
+        """Name of the run, unique in its suite."""
         return self.run["key"]
 
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """The folder is ours until the block ends: a second benchmark in it is refused.
+    """Lock a folder for one benchmark until the block ends.
 
-    The system gives the lock back when a process dies, however it dies.
+    The operating system releases the lock of a process that dies.
 
     Raises
     ------
     ValueError
-        Another process writes there.
+        Another process has locked the folder.
     OSError
-        The folder cannot be made or written to.
+        The folder cannot be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
@@ -101,8 +101,7 @@ def writing(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ValueError(
-            f"another benchmark is writing to {folder}: wait for it, or give this one a folder "
-            "of its own"
+            f"another benchmark is writing to {folder}: wait until it ends, or use another folder"
         ) from error
     try:
         yield
@@ -111,23 +110,23 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def append(record: Record, folder: Path) -> None:
-    """Add ``record`` to the folder's file: its whole line, or nothing.
+    """Append ``record`` to the file of records in ``folder``, as a whole line or not at all.
 
     Raises
     ------
     OSError
-        It cannot be written, the disk being full for one; what was there stays as it was.
+        The line cannot be written, for example because the disk is full. The file is unchanged.
     """
     path = folder / FILE
     line = json.dumps(plain(dataclasses.asdict(record)), allow_nan=False) + "\n"
-    # Unbuffered: nothing may be left over that closing the file would write after all.
+    # With a buffer, closing the file after an error would write the rest of a partial line.
     with open(path, "ab", buffering=0) as file:
-        end = _whole(path)
+        end = _end_of_last_line(path)
         file.truncate(end)
         try:
-            rest = memoryview(line.encode())
-            while rest:
-                rest = rest[file.write(rest) :]
+            remaining = memoryview(line.encode())
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
             os.fsync(file.fileno())
         except BaseException:
             file.truncate(end)
@@ -135,21 +134,23 @@ def append(record: Record, folder: Path) -> None:
 
 
 def write_plan(suite: Suite, folder: Path) -> None:
-    """Say which runs the folder is about: of what earlier suites or earlier code left there,
-    :func:`read` returns what still stands, under the names that it has now.
+    """Write the runs of the current suite to ``suite.json``.
+
+    The folder may also have records of earlier suites or of earlier code. :func:`read` returns
+    only those of the current runs, with their current names.
 
     Raises
     ------
     ValueError
-        Two runs differ in nothing that a result depends on.
+        Two runs have the same address.
     """
     runs: dict[str, dict[str, Any]] = {}
     for run in suite.runs:
-        twin = runs.get(address(run))
-        if twin is not None:
+        duplicate = runs.get(address(run))
+        if duplicate is not None:
             raise ValueError(
-                f"suite {suite.name}: {twin['key']} and {run.key} are the same run under two "
-                "labels; leave one out"
+                f"suite {suite.name}: {duplicate['key']} and {run.key} are the same run with two "
+                "labels; remove one of them"
             )
         runs[address(run)] = Record.of(suite.name, run).run
     plan = {"format": FORMAT, "suite": suite.name, "description": suite.description, "runs": runs}
@@ -158,18 +159,27 @@ def write_plan(suite: Suite, folder: Path) -> None:
 
 
 def read(folder: Path) -> list[Record]:
-    """The records of the folder's suite, in its order; the latest of each run.
+    """The latest record of each run of the current suite, in the order of the suite.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder of a benchmark.
+
+    Returns
+    -------
+    records : list of Record
 
     Raises
     ------
     ValueError
-        The folder has no records, or some of another format; the file and the line are named.
+        The folder has no records, or records of another format. The message names the file and line.
 
     Examples
     --------
     >>> read(Path("nowhere"))
     Traceback (most recent call last):
-    ValueError: nowhere has no records.jsonl: it is not a folder that a benchmark wrote
+    ValueError: nowhere has no records.jsonl: it is not the output folder of a benchmark
     """
     records = everything(folder)
     path = folder / PLAN
@@ -179,7 +189,7 @@ def read(folder: Path) -> list[Record]:
         plan = json.loads(path.read_bytes(), object_hook=_numbers)
         runs = {str(id): dict(run) for id, run in plan["runs"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a benchmark's: {error}; run the suite again") from error
+        raise ValueError(f"{path} is not valid: {error}; run the suite again") from error
     return [
         dataclasses.replace(records[id], run=run, suite=plan["suite"])
         for id, run in runs.items()
@@ -188,33 +198,32 @@ def read(folder: Path) -> list[Record]:
 
 
 def everything(folder: Path) -> dict[str, Record]:
-    """The latest record of every address, whichever suite it was of.
+    """The latest record of each address, of all suites that ran in the folder.
 
-    A last line that a crash cut off is not a record and is left out.
+    An incomplete last line, as after a crash, is ignored.
 
     Raises
     ------
     ValueError
-        As :func:`read`.
+        As in :func:`read`.
     """
     path = folder / FILE
     if not path.is_file():
         if any(folder.glob("*--*.json")):
             raise ValueError(
-                f"{folder} holds records of format 1, a file for each run, which this version "
-                "does not read: run the suite again in another folder"
+                f"{folder} has records of format 1, one file per run, which this version cannot read: "
+                "run the suite again in another folder"
             )
-        raise ValueError(f"{folder} has no {FILE}: it is not a folder that a benchmark wrote")
+        raise ValueError(f"{folder} has no {FILE}: it is not the output folder of a benchmark")
     records: dict[str, Record] = {}
-    text = path.read_bytes()[: _whole(path)].decode()
+    text = path.read_bytes()[: _end_of_last_line(path)].decode()
     for number, line in enumerate(text.splitlines(), 1):
         try:
             values = json.loads(line, object_hook=_numbers)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
         try:
-            right = values["format"] == FORMAT
-            record = Record(**values) if right else None
+            record = Record(**values) if values["format"] == FORMAT else None
         except (KeyError, TypeError):
             record = None
         if record is None:
@@ -227,12 +236,14 @@ def everything(folder: Path) -> dict[str, Record]:
 
 
 def write_table(records: Iterable[Record], folder: Path) -> Path:
-    """``records.parquet``: a row a run; nested values have a column each, settings are JSON.
+    """Write ``records.parquet``, one row per run.
+
+    Nested values have one column each, and settings are JSON strings.
 
     Raises
     ------
     OSError
-        It cannot be written; what was there stays as it was.
+        The file cannot be written. An existing file is unchanged.
     """
     import pandas as pd
 
@@ -261,14 +272,14 @@ def _flat(record: Record) -> Iterator[tuple[str, Any]]:
     yield "environment", json.dumps(plain(record.environment))
 
 
-def _whole(path: Path) -> int:
-    """Bytes of the file up to the end of its last whole line."""
+def _end_of_last_line(path: Path) -> int:
+    """Position of the end of the last complete line of a file."""
     with open(path, "rb") as file:
         return file.read().rfind(b"\n") + 1
 
 
 def plain(value: Any) -> Any:
-    """JSON's own types: NaN becomes null, infinities become strings, the unknown its ``repr``."""
+    """A value in the types of JSON: NaN becomes null, infinities strings, other types their ``repr``."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float | np.floating):

@@ -1,4 +1,4 @@
-"""Runs side by side, each in its own process, and whatever happens to one ends as a record."""
+"""Runs the models of a suite concurrently, each in its own process; every run ends with a record."""
 
 import contextlib
 import dataclasses
@@ -35,40 +35,40 @@ from densekit.bench.suite import Run, Suite
 _MAX_JOBS = 8
 _THREADS = 1
 _LOG_TAIL = 4000
-_LOOK_SECONDS = 0.25
-"""How often the memory of runs is looked at."""
+_POLL_SECONDS = 0.25
+"""Seconds between two checks of the memory of runs."""
 
 
 class Watcher(Protocol):
-    """Told what happens, in the parent's process."""
+    """Receives the events of a suite in the parent process."""
 
     def started(self, run: Run) -> None:
-        """``run`` has a process."""
+        """The process of ``run`` has started."""
 
     def progressed(self, run: Run, stage: str, share: float, loss: float | None) -> None:
-        """``run`` is at ``stage``; of a fit, which share of its budget is used, and the loss."""
+        """``run`` is at ``stage``. For a fit, ``share`` of its budget is used, at this loss."""
 
     def kept(self, records: list[Record], folder: Path) -> None:
-        """These were found in ``folder``; their runs have not changed and are not repeated."""
+        """These records in ``folder`` are up to date, so their runs are not repeated."""
 
     def finished(self, run: Run, record: Record) -> None:
-        """``run`` is over and its record is written."""
+        """``run`` has ended, and its record is written."""
 
 
 def default_jobs() -> int:
-    """Runs at once: one for each processor we may use (a container's quota counts), 8 at most.
+    """Default number of concurrent runs: one per available processor, at most 8.
 
-    One thread each: the models of a suite are small, and two of them side by side end sooner than
-    one after the other with two threads.
+    The quota of a container limits the processors. Each run has one thread: the models of a suite are
+    small, and two concurrent runs end sooner than two successive runs with two threads.
     """
     return max(1, min(_MAX_JOBS, joblib.cpu_count()))
 
 
 def start_server() -> multiprocessing.context.BaseContext:
-    """The context that processes come from.
+    """The multiprocessing context of runs.
 
-    Where there is a fork server it imports everything once, in the background, and a run starts
-    in milliseconds; elsewhere every run imports for itself.
+    A fork server, where the platform has one, imports all libraries once in the background, and a run
+    starts in milliseconds. On other platforms each run imports the libraries itself.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -86,53 +86,60 @@ def run_suite(
     jobs: int | None = None,
     repeat: Literal["none", "failed", "all"] = "none",
 ) -> list[Record]:
-    """Run what ``folder`` does not hold of ``suite`` yet, ``jobs`` at a time.
+    """Run the models of a suite that have no up-to-date record in ``folder``.
 
-    A record is appended to the folder when its run ends, so that whatever stops the suite loses
-    only the runs that were going on. A run is known by its
-    ``densekit.bench.address``; one that failed is kept like any other, unless its
-    limits have changed since.
+    The record of a run is appended to the folder when the run ends, so an interruption loses only the
+    active runs. Records are matched to runs by ``densekit.bench.address``. The record of a failed run is
+    up to date too, unless the limits of the run have changed.
 
     Parameters
     ----------
+    suite : Suite
+        The runs.
+    folder : Path
+        Output folder, created if needed.
+    watcher : Watcher
+        Receives the events of the suite.
+    jobs : int, optional
+        Number of concurrent runs, by default :func:`default_jobs`.
     repeat : {"none", "failed", "all"}
-        Which runs to do again although their records are there.
+        Runs to repeat even if they have an up-to-date record.
 
     Returns
     -------
     records : list of Record
-        In the order of the suite.
+        The records in the order of the suite.
 
     Raises
     ------
     ValueError
-        Another process writes to the folder, it holds records of another format, or two runs of
-        the suite are one.
+        Another process writes to the folder, it has records of another format, or two runs of the suite
+        are the same.
     KeyboardInterrupt
-        Ctrl-C; it says how many runs are kept.
+        After Ctrl-C. The message has the number of finished runs.
     OSError
-        The folder cannot be written to; found out before anything runs, unless it fills up later.
+        The folder cannot be written to. Unless the disk fills up later, this is raised before any run.
     """
     _download(suite)
     with writing(folder):
-        found = _found(folder)
+        existing = _existing_records(folder)
         write_plan(suite, folder)
         kept = {}
         for run in suite.runs:
-            record = found.get(address(run))
-            if record is not None and _stands(record, run, repeat):
+            record = existing.get(address(run))
+            if record is not None and _is_current(record, run, repeat):
                 kept[run.key] = dataclasses.replace(record, run=Record.of("", run).run)
         if kept:
             watcher.kept(list(kept.values()), folder)
-        left = tuple(run for run in suite.runs if run.key not in kept)
+        remaining = tuple(run for run in suite.runs if run.key not in kept)
         with tempfile.TemporaryDirectory(prefix="densekit-bench-") as logs:
             pool = _Pool(suite.name, folder, Path(logs), watcher)
             try:
-                done = pool.run(left, jobs or default_jobs())
+                done = pool.run(remaining, jobs or default_jobs())
             except KeyboardInterrupt:
                 n = len(kept) + len(pool.records)
                 raise KeyboardInterrupt(
-                    f"{n} of {len(suite.runs)} runs are kept in {folder}; the same command goes on "
+                    f"{n} of {len(suite.runs)} runs are kept in {folder}; the same command continues "
                     "with the rest"
                 ) from None
         records = [{**kept, **done}[run.key] for run in suite.runs]
@@ -141,21 +148,21 @@ def run_suite(
 
 
 def _download(suite: Suite) -> None:
-    """What is not on the machine, before any clock runs. What cannot be had is each run's to say."""
+    """Download missing data sets before any time limit starts; failures are reported by the runs."""
     for name in dict.fromkeys(run.data for run in suite.runs if run.file is None):
         if datasets.info(name).needs_download:
             with contextlib.suppress(OSError):
                 datasets.load(name)
 
 
-def _found(folder: Path) -> dict[str, Record]:
+def _existing_records(folder: Path) -> dict[str, Record]:
     if (folder / FILE).is_file() or any(folder.glob("*--*.json")):
         return everything(folder)
     return {}
 
 
-def _stands(record: Record, run: Run, repeat: str) -> bool:
-    """Whether a record of the same address spares the run."""
+def _is_current(record: Record, run: Run, repeat: str) -> bool:
+    """Whether a record with the address of the run makes it unnecessary to repeat the run."""
     if record.status == "ok":
         return repeat != "all"
     limits = {name: getattr(run, name) for name in ("time_limit", "memory_limit")}
@@ -163,21 +170,22 @@ def _stands(record: Record, run: Run, repeat: str) -> bool:
 
 
 @dataclass
-class _Live:
-    """A run that has a process."""
+class _ActiveRun:
+    """A run whose process is alive."""
 
     run: Run
     process: Any
     connection: multiprocessing.connection.Connection
     log: Path
-    begun: float = field(default_factory=lambda: time.perf_counter())
+    start: float = field(default_factory=lambda: time.perf_counter())
 
     @property
     def time_left(self) -> float:
-        return self.begun + self.run.time_limit - time.perf_counter()
+        """Seconds until the time limit."""
+        return self.start + self.run.time_limit - time.perf_counter()
 
-    def over(self) -> str:
-        """Which limit the run has passed, in words; empty if none."""
+    def exceeded_limit(self) -> str:
+        """A description of the limit that the run exceeds; empty if there is none."""
         if self.time_left <= 0:
             return f"over its time limit of {self.run.time_limit:g} s"
         resident = _resident_megabytes(self.process.pid)
@@ -187,81 +195,84 @@ class _Live:
 
 
 class _Pool:
+    """Starts runs, enforces their limits, and collects their records."""
+
     def __init__(self, suite: str, folder: Path, logs: Path, watcher: Watcher):
         self.suite, self.folder, self.logs, self.watcher = suite, folder, logs, watcher
         self.context: Any = start_server()
-        self.live: list[_Live] = []
+        self.active: list[_ActiveRun] = []
         self.records: dict[str, Record] = {}
 
     def run(self, runs: tuple[Run, ...], jobs: int) -> dict[str, Record]:
-        """Records by key."""
-        # The longest first, so that the end of the suite is not one long run on one processor.
+        """Run everything with up to ``jobs`` processes, and return the records by key."""
+        # Runs with the largest budget start first, so that none of them is the last one alone.
         waiting = deque(sorted(runs, key=lambda run: -run.budget))
         try:
-            while waiting or self.live:
-                while waiting and len(self.live) < jobs:
-                    self.live.append(self._start(waiting.popleft()))
-                left = min(one.time_left for one in self.live)
+            while waiting or self.active:
+                while waiting and len(self.active) < jobs:
+                    self.active.append(self._start(waiting.popleft()))
+                time_left = min(one.time_left for one in self.active)
                 ready = multiprocessing.connection.wait(
-                    [one.connection for one in self.live], max(0.0, min(left, _LOOK_SECONDS))
+                    [one.connection for one in self.active],
+                    max(0.0, min(time_left, _POLL_SECONDS)),
                 )
-                for one in list(self.live):
-                    record = self._listen(one) if one.connection in ready else None
-                    if record is None and (reason := one.over()):
-                        record = self._lost(one, reason)
+                for one in list(self.active):
+                    record = self._receive(one) if one.connection in ready else None
+                    if record is None and (reason := one.exceeded_limit()):
+                        record = self._failed_record(one, reason)
                     if record is not None:
-                        self._end(one, record)
+                        self._finish(one, record)
         finally:
-            for one in self.live:
+            for one in self.active:
                 self._stop(one)
         return self.records
 
-    def _start(self, run: Run) -> _Live:
+    def _start(self, run: Run) -> _ActiveRun:
         receiver, sender = self.context.Pipe(duplex=False)
         log = self.logs / f"{run.key}.log"
         process = self.context.Process(
-            # The address is of the code as it is here: a checkout may change under a long suite.
+            # The address is computed here, because the source may change during a long suite.
             target=worker.main,
             args=(Record.of(self.suite, run), run, self.folder, _THREADS, log, sender),
             daemon=True,
         )
         process.start()
-        # Ours must be closed, or a dead worker's pipe would never end.
+        # Otherwise the pipe of a dead worker would stay open.
         sender.close()
         self.watcher.started(run)
-        return _Live(run, process, receiver, log)
+        return _ActiveRun(run, process, receiver, log)
 
-    def _listen(self, one: _Live) -> Record | None:
-        """Hear all that was sent; the record, if the run is over."""
+    def _receive(self, one: _ActiveRun) -> Record | None:
+        """Receive all messages of a run; return its record if it has ended."""
         try:
-            # A run that reports without end must not keep us from looking at its clock.
+            # The time limit must hold for a run that sends messages without end.
             while one.connection.poll() and one.time_left > 0:
                 kind, *rest = one.connection.recv()
                 if kind == "record":
                     return rest[0]
                 if kind == "full":
-                    raise _full(one.run.key, self.folder, *rest)
+                    raise _write_error(one.run.key, self.folder, *rest)
                 self.watcher.progressed(one.run, *rest)
         except (EOFError, ConnectionError):
             one.process.join(5)
-            return self._lost(one, _cause_of_death(one.process.exitcode))
+            return self._failed_record(one, _exit_reason(one.process.exitcode))
         return None
 
-    def _end(self, one: _Live, record: Record) -> None:
+    def _finish(self, one: _ActiveRun, record: Record) -> None:
         self._stop(one)
-        self.live.remove(one)
-        wall = time.perf_counter() - one.begun
+        self.active.remove(one)
+        wall = time.perf_counter() - one.start
         record.times["overhead"] = wall - record.times["total"]
         try:
             append(record, self.folder)
         except OSError as error:
-            raise _full(record.key, self.folder, error.errno, error.strerror) from error
+            raise _write_error(record.key, self.folder, error.errno, error.strerror) from error
         self.records[one.run.key] = record
         self.watcher.finished(one.run, record)
 
-    def _lost(self, one: _Live, reason: str) -> Record:
-        """The record of a run that cannot make its own."""
-        # Dead before its log is read, so that the log is whole.
+    def _failed_record(self, one: _ActiveRun, reason: str) -> Record:
+        """The record of a run that did not return one."""
+        # Stop the process first, so that its log is complete.
         self._stop(one)
         log = ""
         with contextlib.suppress(OSError):
@@ -272,10 +283,10 @@ class _Pool:
             reason=reason,
             traceback=log,
             environment={**worker.environment(one.run.model), "threads": _THREADS},
-            times={"total": time.perf_counter() - one.begun},
+            times={"total": time.perf_counter() - one.start},
         )
 
-    def _stop(self, one: _Live) -> None:
+    def _stop(self, one: _ActiveRun) -> None:
         if one.process.is_alive():
             for child in _children(one.process.pid):
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -292,7 +303,7 @@ def _children(pid: int) -> list[psutil.Process]:
 
 
 def _resident_megabytes(pid: int) -> float:
-    """Of a process and its children; 0 of one that is gone."""
+    """Resident memory of a process and its children; 0 if it has exited."""
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in (psutil.Process(pid), *_children(pid)):
@@ -300,17 +311,19 @@ def _resident_megabytes(pid: int) -> float:
     return total / 2**20
 
 
-def _full(key: str, folder: Path, number: int | None, reason: str | None) -> OSError:
+def _write_error(key: str, folder: Path, number: int | None, reason: str | None) -> OSError:
     return OSError(
         number,
-        f"what {key} left cannot be written to {folder} ({reason}); the runs before it are kept: "
-        "make room, and the same command goes on with the rest",
+        f"the result of {key} cannot be written to {folder} ({reason}); the runs before it are kept: "
+        "free some space, and the same command continues with the rest",
     )
 
 
-def _cause_of_death(exitcode: int | None) -> str:
+def _exit_reason(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
-        hint = ", perhaps for memory" if name == "SIGKILL" and sys.platform != "win32" else ""
+        hint = (
+            ", perhaps for lack of memory" if name == "SIGKILL" and sys.platform != "win32" else ""
+        )
         return f"its process was killed by {name}{hint}"
-    return f"its process ended with status {exitcode} and left no result"
+    return f"its process ended with status {exitcode} and without a result"

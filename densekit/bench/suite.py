@@ -1,37 +1,37 @@
-"""A suite: which models meet which data, with which settings, seeds and budgets. Read from TOML.
+"""Suites: models, data, settings, seeds and budgets of a benchmark, from TOML files.
 
 .. code-block:: toml
 
-    description = "what the suite is for"
+    description = "the purpose of the suite"
     budget = 10          # seconds of training for models that have ``max_time``
     time_limit = 60      # seconds after which a run is killed
     memory_limit = 4096  # megabytes at which a run is killed
     n_samples = 500      # rows drawn from each model
-    n_test = 2000        # rows of the test part that are scored, the first ones, at most
-    seeds = [0, 1]       # each run once from each
-    metrics = ["two_sample_auc", "mmd"]    # of samples; held-out scores are always there
+    n_test = 2000        # most rows of the test part that are scored, from its start
+    seeds = [0, 1]       # each run is repeated for each seed
+    metrics = ["two_sample_auc", "mmd"]    # of samples; held-out scores are always computed
 
     [[runs]]
     data = ["digits", "mnist"]   # one name, or several
     model = "RealNVP"            # or "package.module:Class"
-    label = "RealNVP, 4 steps"   # its name in the table, where one model runs twice
-    budget = 20                  # any of the keys above, for this entry alone
+    label = "RealNVP, 4 steps"   # name in tables, needed if a model runs twice
+    budget = 20                  # any of the keys above, for this entry only
     settings = { n_transforms = 4 }
 
-Every data set meets a baseline of its modality too, unless the suite says ``baselines = false``.
+A baseline of its modality is added for each data set, unless the suite has ``baselines = false``.
 
-A file of one's own is data as well, its path seen from the folder of the suite:
+The data may also be a file, with a path relative to the folder of the suite:
 
 .. code-block:: toml
 
     [[runs]]
     data = "shop.csv"
     model = "NeuralSplineFlow"
-    target = "Revenue"                               # its values are equally frequent in all parts
+    target = "Revenue"                               # column by which the split is stratified
     split = { test = 0.2, valid = 0.1, seed = 0 }    # or "part", a column; or { test = "held-out.csv" }
     kinds = { Month = "categorical" }                # and other options of the codec: support, ...
-    sep = ";"                                        # where it is not found out
-    drop_missing = true                              # rows that lack a cell
+    sep = ";"                                        # if it is not detected
+    drop_missing = true                              # drop rows with a missing cell
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ _RUN_KEYS = ("data", "model", "label", "settings", *_DEFAULTS, *files.KEYS)
 
 @dataclass(frozen=True)
 class Run:
-    """One model on one data set from one seed."""
+    """One model on one data set with one seed."""
 
     data: str
     model: str
@@ -82,20 +82,20 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     budget: float = 30.0
-    """Seconds of training, handed to estimators that have ``max_time``."""
+    """Seconds of training, passed to estimators that have ``max_time``."""
     time_limit: float = 300.0
-    """Seconds for the whole run; then it is killed."""
+    """Seconds after which the run is killed."""
     memory_limit: float = 8192.0
-    """Megabytes resident in the run's process, libraries included; then it is killed."""
+    """Resident megabytes of its process, including libraries, above which the run is killed."""
     n_samples: int = 500
     n_test: int = 2000
-    """Rows of the test part that are scored, at most."""
+    """Most rows of the test part that are scored."""
     metrics: tuple[str, ...] = ("two_sample_auc",)
-    """Of samples: names of :data:`densekit.metrics.SAMPLE_METRICS`, and ``"hpd"``."""
+    """Metrics of samples: names of :data:`densekit.metrics.SAMPLE_METRICS`, and ``"hpd"``."""
     baseline: bool = False
-    """The suite did not ask for it: every data set meets it."""
+    """Whether the run was added as the baseline of its data set."""
     file: files.DataFile | None = None
-    """Where the data are, if they are no data set of ours."""
+    """The data file, if the data are not one of densekit's data sets."""
 
     @property
     def modality(self) -> str:
@@ -103,19 +103,19 @@ class Run:
         return datasets.info(self.data).modality if self.file is None else self.file.modality
 
     def load(self) -> datasets.Dataset:
-        """The data, in their parts."""
+        """Load the data with its split."""
         return datasets.load(self.data) if self.file is None else self.file.load()
 
     @property
     def key(self) -> str:
-        """What names the run among its suite's, and its file."""
+        """Name of the run, unique in its suite, and of its log file."""
         label = re.sub(r"[^\w.-]+", "-", self.label).strip("-")
         return f"{self.data}--{label}--{self.seed}"
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Runs that belong together."""
+    """A named list of runs."""
 
     name: str
     description: str
@@ -123,7 +123,7 @@ class Suite:
 
 
 def suites() -> tuple[str, ...]:
-    """Names of the suites that come with the package.
+    """Names of the suites in the package.
 
     Examples
     --------
@@ -135,13 +135,22 @@ def suites() -> tuple[str, ...]:
 
 
 def load_suite(name: str) -> Suite:
-    """The suite called ``name``, or the one in the TOML file of that path.
+    """Load a suite of the package by name, or a suite from a TOML file.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`suites`, or a path that ends in ``.toml``.
+
+    Returns
+    -------
+    suite : Suite
 
     Raises
     ------
     ValueError
-        No such suite or file, no TOML, or a wrong key, value or data set; the nearest right name
-        is given.
+        The suite or file does not exist, is not TOML, or has an invalid key, value or data set. The
+        message suggests the closest valid name.
 
     Examples
     --------
@@ -154,7 +163,9 @@ def load_suite(name: str) -> Suite:
         path = importlib.resources.files("densekit.bench") / "suites" / f"{name}.toml"
     else:
         hint = nearest(name, suites())
-        raise ValueError(f"no suite is called {name!r}{hint}; a file's path ends in .toml")
+        raise ValueError(
+            f"no suite is called {name!r}{hint}; the path of a file must end in .toml"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -169,12 +180,12 @@ def load_suite(name: str) -> Suite:
 
 
 def resolve(model: str) -> Callable[..., Any]:
-    """The estimator class of that name, or whatever ``"package.module:name"`` is that makes one.
+    """The estimator class of a name, or the class or factory of ``"package.module:name"``.
 
     Raises
     ------
     ValueError
-        There is none; the nearest name is given.
+        It does not exist. The message suggests the closest valid name.
     """
     if ":" in model:
         module, _, name = model.partition(":")
@@ -191,14 +202,14 @@ def resolve(model: str) -> Callable[..., Any]:
 
 
 def check(suite: Suite) -> None:
-    """Raise before anything runs if a model or one of its settings does not exist.
+    """Raise ValueError if a model or one of its settings does not exist.
 
-    Apart from :func:`load_suite` because it has to import the models.
+    This is separate from :func:`load_suite` because it imports the models.
 
     Raises
     ------
     ValueError
-        Naming the run, the model or setting, and the nearest right name.
+        A model or a setting does not exist. The message names the run and the closest valid name.
     """
     for run in suite.runs:
         try:
@@ -206,15 +217,15 @@ def check(suite: Suite) -> None:
             known = inspect.signature(kind).parameters
         except ValueError as error:
             raise ValueError(f"suite {suite.name}, run {run.key}: {error}") from error
-        lacks = [name for name in ("fit", "sample") if not hasattr(kind, name)]
-        if isinstance(kind, type) and lacks:
+        missing = [name for name in ("fit", "sample") if not hasattr(kind, name)]
+        if isinstance(kind, type) and missing:
             raise ValueError(
-                f"suite {suite.name}, run {run.key}: {run.model} has no {' and no '.join(lacks)}; "
-                "a model has fit and sample, and score_samples if it has a density"
+                f"suite {suite.name}, run {run.key}: {run.model} has no {' and no '.join(missing)}; a "
+                "model must have fit and sample, and score_samples if it has a density"
             )
-        anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        accepts_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
         for key in run.settings:
-            if key not in known and not anything:
+            if key not in known and not accepts_any:
                 raise ValueError(
                     f"suite {suite.name}, run {run.key}: {run.model} has no setting "
                     f"{key!r}{nearest(key, known)}"
@@ -230,18 +241,18 @@ def _suite(name: str, table: dict[str, Any], folder: Path) -> Suite:
         or not entries
         or not all(isinstance(e, dict) for e in entries)
     ):
-        raise ValueError(f"{where}: it needs at least one [[runs]] entry")
+        raise ValueError(f"{where}: a suite needs at least one [[runs]] entry")
     defaults = _values(where, {key: table.get(key, value) for key, value in _DEFAULTS.items()})
-    about_files = {key: table[key] for key in files.KEYS if key in table}
+    file_defaults = {key: table[key] for key in files.KEYS if key in table}
     known: dict[str, files.DataFile] = {}
     runs: list[Run] = []
     for i, entry in enumerate(entries, 1):
-        place = f"{where}, run {i}"
-        _check_keys(place, entry, _RUN_KEYS)
-        named = entry.get("data")
-        named = named if isinstance(named, list) else [named]
-        own = _own_files(place, named, folder, entry, about_files, known)
-        runs += _runs(place, named, entry, defaults, own)
+        where_run = f"{where}, run {i}"
+        _check_keys(where_run, entry, _RUN_KEYS)
+        names = entry.get("data")
+        names = names if isinstance(names, list) else [names]
+        data_files = _data_files(where_run, names, folder, entry, file_defaults, known)
+        runs += _runs(where_run, names, entry, defaults, data_files)
     baselines = table.get("baselines", True)
     if not isinstance(baselines, bool):
         raise ValueError(f"{where}: baselines={baselines!r} must be true or false")
@@ -250,19 +261,21 @@ def _suite(name: str, table: dict[str, Any], folder: Path) -> Suite:
     seen: set[str] = set()
     for run in runs:
         if run.key in seen:
-            raise ValueError(f"{where}: two runs are called {run.key}; give one a label or a seed")
+            raise ValueError(
+                f"{where}: two runs are called {run.key}; give one of them another label or seed"
+            )
         seen.add(run.key)
     rows: dict[str, int] = {}
     for run in runs:
         if rows.setdefault(run.data, run.n_test) != run.n_test:
             raise ValueError(
-                f"{where}: runs of {run.data} are to score n_test={rows[run.data]} and "
-                f"{run.n_test} rows; scores of different rows are not comparable, give them one"
+                f"{where}: runs of {run.data} have n_test={rows[run.data]} and n_test={run.n_test}, but "
+                "scores of different rows are not comparable; use one n_test"
             )
     return Suite(name, str(table.get("description", "")), tuple(runs))
 
 
-def _own_files(
+def _data_files(
     where: str,
     names: list[Any],
     folder: Path,
@@ -270,43 +283,45 @@ def _own_files(
     defaults: dict[str, Any],
     known: dict[str, files.DataFile],
 ) -> dict[str, files.DataFile]:
-    """The files among an entry's data, by what the entry calls them; ``known`` are those of earlier
-    entries, by their names."""
+    """The data files of an entry, by the paths in the entry.
+
+    ``known`` has the files of earlier entries by their names, and is updated.
+    """
     for name in names:
         if not isinstance(name, str):
             raise ValueError(f"{where}: data must be a string, got {name!r}")
         if name not in datasets.names() and not files.is_file(name):
             hint = nearest(name, datasets.names())
             raise ValueError(
-                f"{where}: no data set is called {name!r}{hint}; the path of a file ends in "
-                "its suffix"
+                f"{where}: no data set is called {name!r}{hint}; the path of a file must have a "
+                "suffix"
             )
-    own = [name for name in names if name not in datasets.names()]
+    paths = [name for name in names if name not in datasets.names()]
     given = {key: entry[key] for key in files.KEYS if key in entry}
-    if given and not own:
+    if given and not paths:
         raise ValueError(
-            f"{where}: {next(iter(given))} is for data from files, and {names[0]} is a data set, which "
-            "has its own parts and columns"
+            f"{where}: {next(iter(given))} is for data files, but {names[0]} is a data set with its own "
+            "parts and columns"
         )
-    found = {}
-    for name in own:
+    data_files = {}
+    for name in paths:
         file = files.DataFile.of(where, name, folder, {**defaults, **given})
         if (other := known.setdefault(file.name, file)) != file:
-            raise ValueError(f"{where}: {_differ(file, other)}")
-        found[name] = file
-    return found
+            raise ValueError(f"{where}: {_difference(file, other)}")
+        data_files[name] = file
+    return data_files
 
 
-def _differ(file: files.DataFile, other: files.DataFile) -> str:
-    """Why two runs cannot both have data of one name."""
+def _difference(file: files.DataFile, other: files.DataFile) -> str:
+    """The reason why two runs cannot have these two files as data of the same name."""
     if file.path != other.path:
         return f"two files are called {file.name}: {other.path} and {file.path}; rename one"
     key = next(
         f.name for f in dataclasses.fields(file) if getattr(file, f.name) != getattr(other, f.name)
     )
     return (
-        f"runs of {file.name} differ in {key}: {getattr(other, key)!r} and {getattr(file, key)!r}; "
-        "scores of different rows or columns are not comparable, give them one"
+        f"runs of {file.name} differ in {key}: {getattr(other, key)!r} and {getattr(file, key)!r}, but "
+        f"scores of different rows or columns are not comparable; use one {key}"
     )
 
 
@@ -315,7 +330,7 @@ def _runs(
     names: list[str],
     entry: dict[str, Any],
     defaults: dict[str, Any],
-    own: dict[str, files.DataFile],
+    data_files: dict[str, files.DataFile],
 ) -> Iterator[Run]:
     """One run for each data set and seed of an entry."""
     if not isinstance(entry.get("model"), str):
@@ -327,18 +342,18 @@ def _runs(
     label = entry.get("label", entry["model"].rpartition(":")[2])
     if not isinstance(label, str) or not re.search(r"\w", label):
         raise ValueError(f"{where}: label must be a name, got {label!r}")
-    # Fields of estimators are tuples where TOML has arrays.
+    # TOML arrays become tuples, the type of estimators' fields.
     settings = {k: frozen(v) for k, v in settings.items()}
     seeds = values.pop("seeds")
     for name in names:
-        file = own.get(name)
+        file = data_files.get(name)
         for seed in seeds:
             data = name if file is None else file.name
             yield Run(data, entry["model"], label, settings, seed=seed, file=file, **values)
 
 
 def _baselines(runs: list[Run]) -> Iterator[Run]:
-    """For each data set that has none, its modality's baseline under the terms of its first run."""
+    """The missing baselines of data sets, with seed, budget and limits of their first runs."""
     for name in dict.fromkeys(run.data for run in runs):
         others = [run for run in runs if run.data == name]
         model, settings = _BASELINES[others[0].modality]
@@ -353,16 +368,16 @@ def _baselines(runs: list[Run]) -> Iterator[Run]:
 
 
 def _values(where: str, table: dict[str, Any]) -> dict[str, Any]:
-    """The values of keys that a suite and its entries share, checked."""
+    """The validated values of keys that both a suite and its entries may have."""
     for key, value in table.items():
         if key in ("seeds", "metrics"):
             if not isinstance(value, list) or (not value and key == "seeds"):
                 raise ValueError(f"{where}: {key}={value!r} must be a list")
             continue
-        whole = key.startswith("n_")
+        is_count = key.startswith("n_")
         least = _LEAST.get(key, 0.1)
-        right = isinstance(value, int) or (isinstance(value, float) and not whole)
-        if isinstance(value, bool) or not right or not least <= value < math.inf:
+        is_number = isinstance(value, int) or (isinstance(value, float) and not is_count)
+        if isinstance(value, bool) or not is_number or not least <= value < math.inf:
             kind = f"a number of {_UNITS[key]}" if key in _UNITS else "an integer"
             raise ValueError(f"{where}: {key}={value!r} must be {kind}, at least {least}")
     for seed in table.get("seeds", ()):

@@ -1,7 +1,7 @@
-"""The records of a suite as a table for each data set.
+"""Tables of records for the terminal, one per data set.
 
-Scores of another density kind or measure are not comparable: each has its own part of the
-table, and rows are sorted inside a part only.
+Scores of different density kinds or measures are not comparable. They are in separate parts of the
+table, and rows are sorted within a part.
 """
 
 import math
@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from densekit.bench.floors import MARK, losers
+from densekit.bench.baselines import MARK, below_baseline
 from densekit.bench.records import Record
 
 _KINDS = {
@@ -31,7 +31,7 @@ _UNITS = {
 }
 
 MIN_WIDTH = 110
-"""Columns that the widest table needs: on a narrower terminal lines wrap, and no number is cut."""
+"""Least width of a table. A narrower terminal wraps lines, but no number is truncated."""
 
 
 def tables(records: Iterable[Record]) -> RenderableType:
@@ -43,7 +43,7 @@ def tables(records: Iterable[Record]) -> RenderableType:
 
 
 def pm(entry: dict[str, Any] | None) -> str:
-    """``value ± standard error``, to the error's second digit.
+    """A value as ``value ± standard error``, rounded to the second digit of the error.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def pm(entry: dict[str, Any] | None) -> str:
 
 
 def amount(value: float | None) -> str:
-    """Seconds or rows per second to two digits and without an exponent.
+    """A number of seconds or of rows per second with two digits and no exponent.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def amount(value: float | None) -> str:
 
 
 def result(record: Record) -> str:
-    """What came out, in a few words."""
+    """The result of a run in one line."""
     if record.status == "failed":
         return f"FAILED: {record.reason}"
     if record.score is None:
@@ -94,16 +94,16 @@ def result(record: Record) -> str:
 
 
 def _part(record: Record) -> tuple[int, str]:
-    """Where in the table a record belongs, and the heading there."""
+    """The position and heading of the part of the table to which a record belongs."""
     if record.status == "failed":
         return len(_KINDS), "failed"
     if record.score is None:
         return len(_KINDS) - 1, _KINDS["none"]
     kind = record.score["kind"]
     measure = record.score.get("measure_in_brief") or record.score["base_measure"]
-    place = list(_KINDS).index(kind if kind in _KINDS else "unstated")
+    position = list(_KINDS).index(kind if kind in _KINDS else "unstated")
     heading = _KINDS.get(kind, kind)
-    return place, heading if measure == "unstated" else f"{heading}, {measure}"
+    return position, heading if measure == "unstated" else f"{heading}, {measure}"
 
 
 def _table(name: str, records: list[Record]) -> Table:
@@ -112,9 +112,7 @@ def _table(name: str, records: list[Record]) -> Table:
     size = ""
     if data:
         dims = f", {data['n_dims']} dimensions" if data["n_dims"] else ""
-        size = (
-            f": {data['modality']}, {data['n_train']} rows to fit, {data['n_test']} held out{dims}"
-        )
+        size = f": {data['modality']}, {data['n_train']} training rows, {data['n_test']} held out{dims}"
     title = f"[bold]{escape(name)}[/bold]{size}"
     table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD)
     table.padding = (0, 1, 0, 0)
@@ -124,7 +122,7 @@ def _table(name: str, records: list[Record]) -> Table:
     for head in ("nats per row", *units, "fit\ns", "scored\nrows/s", "sampled\nrows/s"):
         table.add_column(head, justify="right", no_wrap=True)
     parts: dict[tuple[int, str], list[list[str]]] = {}
-    names, below = labels(record.run for record in records), losers(records)
+    names, below = labels(record.run for record in records), below_baseline(records)
     if below:
         table.caption, table.caption_justify = f"{MARK} below the baseline of the data", "left"
     for record in sorted(records, key=_value, reverse=True):
@@ -149,7 +147,7 @@ def _value(record: Record) -> float:
 
 
 def labels(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """A name for each run by its key: the label, with the seed where that alone tells runs apart.
+    """Names of runs by key: the label, with the seed if several runs of a data set have that label.
 
     Examples
     --------
@@ -158,10 +156,10 @@ def labels(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     {'a': 'VAE, seed 0', 'b': 'VAE, seed 1'}
     """
     runs = list(runs)
-    alike = Counter((run["data"], run["label"]) for run in runs)
+    count = Counter((run["data"], run["label"]) for run in runs)
     return {
         run["key"]: f"{run['label']}, seed {run['seed']}"
-        if alike[run["data"], run["label"]] > 1
+        if count[run["data"], run["label"]] > 1
         else run["label"]
         for run in runs
     }

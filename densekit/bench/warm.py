@@ -1,6 +1,6 @@
-"""Imported once by the server that runs are forked from, so that no run pays for it.
+"""Imports of the fork server, which runs inherit.
 
-Nothing here may compute with tensors: threads do not survive a fork.
+The module must not compute with tensors, because threads do not survive a fork.
 """
 
 import narwhals
@@ -8,12 +8,12 @@ import pandas as pd
 import sklearn.datasets
 import sklearn.ensemble  # noqa: F401
 
-# Imported late by whoever needs them; every neural run does.
+# densekit imports this on first use, and every neural model uses it.
 import torch._dynamo  # noqa: F401
 
 import densekit
 import densekit.bench.worker
 
 densekit.all_estimators()
-# narwhals imports its side of pandas with the first frame it meets.
+# narwhals imports its pandas support with the first DataFrame.
 narwhals.from_native(pd.DataFrame({"x": [0.0]}))

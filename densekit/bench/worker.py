@@ -1,6 +1,6 @@
-"""One run, in a process of its own: load, fit, score, sample, measure.
+"""A run in its own process: load the data, fit, score, sample, and compute metrics.
 
-The estimator is known by its public methods only, so anyone's with scikit-learn's can run.
+Only public methods of the estimator are used, so third-party estimators can run too.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ from densekit.bench.records import Record, plain
 from densekit.bench.suite import Run, resolve
 
 Report = Callable[..., None]
-"""Called with ``stage`` and, while fitting, ``share`` (of the budget, 0 to 1) and ``loss``."""
+"""Called with ``stage`` and, during a fit, the used ``share`` of the budget (0 to 1) and ``loss``."""
 
 _LIBRARIES = (
     "densekit", "torch", "pyro-ppl", "numpy", "scipy", "scikit-learn", "pandas"
 )  # fmt: skip
 _EXTENSION = {"table": "npy", "image": "npy", "text": "jsonl"}
-_SHOWN = 400
+_ROWS_IN_REPORT = 400
 DESCRIBED = ("support", "kinds", "atom_share", "step", "derived")
-"""Options of a description."""
+"""Options of ``densekit.describe``."""
 _GRID = 200
 _RATE_SECONDS = 0.5
 _RATE_CALLS = 20
@@ -46,10 +46,10 @@ _RATE_CALLS = 20
 def main(
     record: Record, run: Run, folder: Path, threads: int, log: Path, connection: Connection
 ) -> None:
-    """Entry of the process: execute ``run`` and send what happens, at last the filled record."""
-    # Ctrl-C reaches the whole process group; the parent decides what dies.
+    """Entry point of the process: execute ``run``, and send its progress and finally its record."""
+    # Ctrl-C reaches the whole process group, but the parent stops the runs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The terminal belongs to the parent; what libraries write is kept for the record of a crash.
+    # The parent uses the terminal. Output of libraries goes to a log for the record of a crash.
     with open(log, "wb", buffering=0) as file:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -62,7 +62,7 @@ def main(
 
     try:
         execute(record, run, folder, report)
-    except NotKeptError as error:
+    except WriteError as error:
         connection.send(("full", error.errno, error.strerror))
         return
     record.environment["threads"] = threads
@@ -70,18 +70,18 @@ def main(
     connection.close()
 
 
-class NotKeptError(OSError):
-    """What a run leaves cannot be written: the folder's fault, and no result of the run."""
+class WriteError(OSError):
+    """The output of a run cannot be written. This is not a failure of the run itself."""
 
 
 def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
-    """Do ``run`` here and now and fill its record; an exception makes it a failed one.
+    """Execute ``run`` in this process and complete its record; an exception becomes a failed record.
 
-    What the model draws is left in ``folder``.
+    Samples are written to ``folder``.
 
     Raises
     ------
-    NotKeptError
+    WriteError
         The folder cannot be written to.
     """
     record.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -93,9 +93,9 @@ def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
         try:
             _measure(run, record, folder, report)
             record.status = "ok"
-        except NotKeptError:
+        except WriteError:
             raise
-        except Exception as error:  # whatever a model raises is a result of the benchmark
+        except Exception as error:  # Any exception of a model is a result of the benchmark.
             record.reason = f"{type(error).__name__}: {error}".split("\n")[0]
             record.traceback = traceback.format_exc()
     record.warnings = list(dict.fromkeys(f"{w.category.__name__}: {w.message}" for w in caught))
@@ -104,7 +104,7 @@ def execute(record: Record, run: Run, folder: Path, report: Report) -> None:
 
 
 def environment(model: str) -> dict[str, Any]:
-    """The machine and the versions that a result depends on."""
+    """The machine and the versions of libraries on which a result depends."""
     versions = {}
     for name in (*_LIBRARIES, *distributions(model)):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -133,7 +133,7 @@ def _measure(run: Run, record: Record, folder: Path, report: Report) -> None:
     }
     if run.file is not None:
         record.data |= {"file": run.file.path, "target": run.file.target}
-    _show_data(data, folder / "data")
+    _write_data(data, folder / "data")
     if data.truth is not None:
         true = metrics.held_out_nats(data.truth.log_prob(test))
         record.truth = {**vars(true), "kind": "exact", "base_measure": data.truth.base_measure}
@@ -155,19 +155,19 @@ def _measure(run: Run, record: Record, folder: Path, report: Report) -> None:
         record.score = dict(score)
         scores = _score(estimator, data, test, record)
     report("sample")
-    drawn = _sample(estimator, test, run, record)
-    record.samples = f"samples/{record.id}.{_extension(data.modality, drawn)}"
-    _keep(drawn, folder / record.samples)
+    samples = _sample(estimator, test, run, record)
+    record.samples = f"samples/{record.id}.{_extension(data.modality, samples)}"
+    _write_rows(samples, folder / record.samples)
     if data.modality != "text":
-        record.metrics |= _compare(estimator, test, drawn, scores, run)
+        record.metrics |= _sample_metrics(estimator, test, samples, scores, run)
 
 
-def _show_data(data: datasets.Dataset, folder: Path) -> None:
-    """Rows of the data set to look at, and of a planar toy its density; once for all runs."""
-    rows = codecs.take(data.train, 0, _SHOWN)
+def _write_data(data: datasets.Dataset, folder: Path) -> None:
+    """Write rows of the data set for the report, and the density of a two-dimensional toy, once."""
+    rows = codecs.take(data.train, 0, _ROWS_IN_REPORT)
     path = folder / f"{data.name}.{_extension(data.modality, rows)}"
     if not path.exists():
-        _keep(rows, path)
+        _write_rows(rows, path)
     path = folder / f"{data.name}.density.npz"
     if data.truth is None or data.n_dims != 2 or path.exists():
         return
@@ -176,7 +176,7 @@ def _show_data(data: datasets.Dataset, folder: Path) -> None:
     x, y = np.linspace(low - margin, high + margin, _GRID).T
     grid = np.stack(np.meshgrid(x, y), -1)
     density = data.truth.log_prob(grid.reshape(-1, 2)).reshape(_GRID, _GRID)
-    with _keeping(path), replacing(path) as part:
+    with _write_errors(path), replacing(path) as part:
         np.savez_compressed(part, x=x, y=y, log_density=density.astype(np.float32))
 
 
@@ -184,35 +184,39 @@ def _extension(modality: str, rows: Any) -> str:
     return "parquet" if hasattr(rows, "columns") else _EXTENSION[modality]
 
 
-def _keep(rows: Any, path: Path) -> None:
-    with _keeping(path):
+def _write_rows(rows: Any, path: Path) -> None:
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         formats.write(rows, path)
 
 
 @contextlib.contextmanager
-def _keeping(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
+    """Convert any OSError of the block to a WriteError that names the file."""
     try:
         yield
     except OSError as error:
-        raise NotKeptError(error.errno, f"{path.name}: {error.strerror or error}") from error
+        raise WriteError(error.errno, f"{path.name}: {error.strerror or error}") from error
 
 
 def _estimator(run: Run, data: datasets.Dataset, record: Record, report: Report) -> Any:
+    """The estimator of a run, with the parameters that the benchmark sets for all models."""
     estimator = resolve(run.model)(**run.settings)
     record.family = _family(type(estimator))
     known = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
     record.hyper_parameters = {**run.settings}
     if not known:
         return estimator
-    ours = {**data.domain, "random_state": run.seed, "max_time": run.budget, "verbose": False}
+    common = {**data.domain, "random_state": run.seed, "max_time": run.budget, "verbose": False}
     description = _description(data) if "columns" in known else None
-    own = {"support", "kinds", "step", "derived", "columns", "atom_share"} & set(run.settings)
-    if description is not None and not own:
-        # One description for all models of a data set: their scores then have one measure.
-        ours = {k: v for k, v in ours.items() if k not in DESCRIBED} | {"columns": description}
-    estimator.set_params(**{k: v for k, v in ours.items() if k in known and k not in run.settings})
-    # Plain at once: what a stranger's parameters are may not go through a pipe.
+    describes_itself = {"columns", *DESCRIBED} & set(run.settings)
+    if description is not None and not describes_itself:
+        # With one description for all models of a data set, their scores have the same measure.
+        common = {k: v for k, v in common.items() if k not in DESCRIBED} | {"columns": description}
+    estimator.set_params(
+        **{k: v for k, v in common.items() if k in known and k not in run.settings}
+    )
+    # Third-party parameters may not pickle, so only plain values are sent through the pipe.
     settings = estimator.get_params(deep=False)
     if settings.get("columns") is not None:
         settings["columns"] = "described once, from all training rows"
@@ -220,17 +224,17 @@ def _estimator(run: Run, data: datasets.Dataset, record: Record, report: Report)
     if "callbacks" in known:
         limit = record.hyper_parameters.get("max_time") or run.time_limit
 
-        def tell(state: Any) -> None:
+        def report_progress(state: Any) -> None:
             share = max(state.step / max(1, state.total_steps), state.seconds / limit)
             held_out = state.valid_loss
             report("fit", min(1.0, share), held_out if held_out == held_out else state.train_loss)
 
-        estimator.set_params(callbacks=(*(known["callbacks"] or ()), tell))
+        estimator.set_params(callbacks=(*(known["callbacks"] or ()), report_progress))
     return estimator
 
 
 def _description(data: datasets.Dataset) -> codecs.Description | None:
-    """What is known of the columns of a table, from all its training rows and what the data set says."""
+    """The description of a table's columns, from its training rows and its domain."""
     if data.modality != "table":
         return None
     options = {k: v for k, v in data.domain.items() if k in DESCRIBED}
@@ -255,39 +259,39 @@ def _score(estimator: Any, data: datasets.Dataset, test: Any, record: Record) ->
         texts=test if data.modality == "text" else None,
         units={published.unit for published in data.reference},
     )
-    record.metrics |= {name: vars(found) for name, found in units.items()}
+    record.metrics |= {name: vars(estimate) for name, estimate in units.items()}
     record.times["score"] = seconds
-    again = foreign.rows_for(estimator, test)
-    record.times["scored_rows_per_second"] = len(test) / _best_of(
-        seconds, lambda: estimator.score_samples(again)
+    rows = foreign.rows_for(estimator, test)
+    record.times["scored_rows_per_second"] = len(test) / _best_time(
+        seconds, lambda: estimator.score_samples(rows)
     )
     return scores
 
 
 def _sample(estimator: Any, test: Any, run: Run, record: Record) -> Any:
     n = run.n_samples
-    seconds, drawn = _timed(lambda: foreign.draw(estimator, n, run.seed, test))
+    seconds, samples = _timed(lambda: foreign.draw(estimator, n, run.seed, test))
     record.times["sample"] = seconds
-    record.times["sampled_rows_per_second"] = n / _best_of(
+    record.times["sampled_rows_per_second"] = n / _best_time(
         seconds, lambda: foreign.draw(estimator, n, run.seed, test)
     )
-    if len(drawn) != n:
-        raise ValueError(f"sample({n}) returned {len(drawn)} rows")
-    return drawn
+    if len(samples) != n:
+        raise ValueError(f"sample({n}) returned {len(samples)} rows")
+    return samples
 
 
-def _compare(
-    estimator: Any, test: Any, drawn: Any, scores: np.ndarray | None, run: Run
+def _sample_metrics(
+    estimator: Any, test: Any, samples: Any, scores: np.ndarray | None, run: Run
 ) -> dict[str, Any]:
-    """The metrics that the suite asks for, of rows drawn beside rows held out."""
-    found = {}
+    """The metrics of the suite that compare samples with test rows."""
+    values = {}
     for name in run.metrics:
         if name in metrics.SAMPLE_METRICS:
-            found[name] = vars(metrics.SAMPLE_METRICS[name](test, drawn, random_state=run.seed))
+            values[name] = vars(metrics.SAMPLE_METRICS[name](test, samples, random_state=run.seed))
         elif scores is not None:
-            own, _ = foreign.scores(estimator, drawn)
-            found[name] = vars(metrics.hpd_calibration(scores, own))
-    return found
+            sample_scores, _ = foreign.scores(estimator, samples)
+            values[name] = vars(metrics.hpd_calibration(scores, sample_scores))
+    return values
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -296,9 +300,11 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def _best_of(first: float, call: Callable[[], Any]) -> float:
-    """The shortest of the first call and as many more as fit into half a second: the first one
-    of a fast model times imports and caches."""
+def _best_time(first: float, call: Callable[[], Any]) -> float:
+    """The shortest time of the first call and of repetitions within half a second.
+
+    For a fast model, the first call would mostly measure imports and caches.
+    """
     best, spent, calls = first, first, 1
     while spent < _RATE_SECONDS and calls < _RATE_CALLS:
         seconds, _ = _timed(call)
@@ -323,10 +329,10 @@ def _limit_threads(threads: int) -> None:
 def _peak_megabytes() -> float:
     try:
         import resource
-    except ImportError:  # Windows keeps no such count
+    except ImportError:  # Not available on Windows.
         return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes on Linux, bytes on macOS.
+    # The unit is kilobytes on Linux and bytes on macOS.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 

@@ -1,6 +1,6 @@
-"""The command line: it parses, calls and prints, and decides nothing.
+"""The command line. It parses arguments, calls the library and prints, without logic of its own.
 
-A command imports what it needs when it is called: --help waits for no library.
+A command imports libraries when it is called, so ``--help`` is fast.
 """
 
 import os
@@ -18,25 +18,37 @@ from densekit.cli.shared import Stopped, app
 __all__ = ["app", "main", "models", "tools"]
 
 _INTERRUPTED = 130
-"""What Typer returns for Ctrl-C, as shells do."""
+"""Exit status after Ctrl-C, in Typer and in shells."""
 _BUG = 70
-"""The exit status that BSD's sysexits has for an internal error."""
-_SHARED = ("--debug", "--quiet", "--json")
-_EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError)
-"""What is raised at the border, and says what was wrong with the data or the call."""
+"""Exit status for an internal error, EX_SOFTWARE of BSD's sysexits."""
+_COMMON_OPTIONS = ("--debug", "--quiet", "--json")
+_EXPECTED_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError)
+"""Errors whose message tells the user what was wrong with the data or the call."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a run or a check failed or the reader of a pipe
-    went away, 2 a wrong call or bad data, 70 a bug, 130 interrupted.
+    """Run the command line and exit.
 
-    An error is one line on standard error; ``--debug`` shows its traceback.
+    An error is one line on standard error; ``--debug`` prints its traceback.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Arguments after the program name; by default those of the process.
+
+    Raises
+    ------
+    SystemExit
+        With status 0 after success, 1 if a run or a check failed or the reader of a pipe exited, 2 for
+        a wrong call or bad data, 70 for a bug, and 130 after an interrupt.
     """
-    words = _shared_first(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    words = _common_options_first(
+        list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    )
     status: Any = 0
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn if "--quiet" not in words else _hush
+            warnings.showwarning = _show_warning if "--quiet" not in words else _ignore_warning
             status = app(words, prog_name="densekit", standalone_mode=False)
         sys.stdout.flush()
     except Stopped as stop:
@@ -44,33 +56,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     except BrokenPipeError:
-        _leave_pipe()
+        _exit_after_broken_pipe()
     except Exception as error:
         if "--debug" in words:
             traceback.print_exc()
-        _fail(*_said(error))
+        _fail(*_message_and_status(error))
     if status == _INTERRUPTED:
         _fail("stopped; nothing was written", _INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _shared_first(words: list[str]) -> list[str]:
-    """The options of every command before the command, where Typer looks for them."""
+def _common_options_first(words: list[str]) -> list[str]:
+    """Move the options of every command before the command, where Typer expects them."""
     end = words.index("--") if "--" in words else len(words)
-    shared = [word for word in words[:end] if word in _SHARED]
-    return shared + [word for word in words[:end] if word not in _SHARED] + words[end:]
+    shared = [word for word in words[:end] if word in _COMMON_OPTIONS]
+    return shared + [word for word in words[:end] if word not in _COMMON_OPTIONS] + words[end:]
 
 
-def _said(error: Exception) -> tuple[str, int]:
-    """The line that an error deserves, and the exit status."""
-    # Typer's own errors know how to say what was wrong with the call.
-    if hasattr(error, "format_message"):
-        return f"{error.format_message()} (densekit --help lists what there is)", 2
+def _message_and_status(error: Exception) -> tuple[str, int]:
+    """The message to print for an error, and the exit status."""
+    if hasattr(error, "format_message"):  # An error of Typer about the call.
+        return f"{error.format_message()} (densekit --help lists the commands)", 2
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 2
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory {error}", 2
-    if isinstance(error, _EXPECTED):
+    if isinstance(error, _EXPECTED_ERRORS):
         return str(error), 2
     return (
         f"{type(error).__name__}: {error}. This is a bug in densekit: --debug shows the traceback; "
@@ -79,18 +90,18 @@ def _said(error: Exception) -> tuple[str, int]:
     )
 
 
-def _leave_pipe() -> NoReturn:
-    """Exit quietly, as Typer does: what Python would still flush goes nowhere."""
+def _exit_after_broken_pipe() -> NoReturn:
+    """Exit without a message, and discard the output that Python would flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
 
 
-def _warn(message: Warning | str, *_args: Any, **_options: Any) -> None:
+def _show_warning(message: Warning | str, *_args: Any, **_options: Any) -> None:
     sys.stderr.write("densekit: warning: " + " ".join(str(message).split()) + "\n")
 
 
-def _hush(*_args: Any, **_options: Any) -> None:
-    """A warning that --quiet leaves out."""
+def _ignore_warning(*_args: Any, **_options: Any) -> None:
+    """Ignore a warning because of --quiet."""
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -1,14 +1,15 @@
-"""What a fitted model is, in words: its scores, and the columns that it knows."""
+"""Descriptions of a fitted model: the kind of its scores, and its columns."""
 
 from typing import Any
 
-_SHOWN = 40
-"""Columns of a table that are shown."""
-_VALUES = 4
-"""Values of a column that are shown."""
+_MOST_COLUMNS = 40
+"""Most columns of the data that are printed."""
+_MOST_VALUES = 4
+"""Most values in a cell that are printed."""
 
 
-def kind_of(estimator: Any) -> dict[str, str]:
+def score_kind(estimator: Any) -> dict[str, str]:
+    """Density kind, base measure and measure of the scores, for JSON output."""
     return {
         "density_kind": estimator.density_kind_,
         "base_measure": estimator.base_measure_,
@@ -16,30 +17,30 @@ def kind_of(estimator: Any) -> dict[str, str]:
     }
 
 
-def described(estimator: Any) -> str:
-    """What its scores are, in words."""
+def score_description(estimator: Any) -> str:
+    """The kind of the scores in words."""
     if estimator.density_kind_ == "none":
-        return "it has no density, so no score"
-    what = {
+        return "the model has no density, so it has no scores"
+    kind = {
         "exact": "exact log-densities",
         "lower_bound": "lower bounds of log-densities",
         "estimate": "estimates of log-densities",
     }[estimator.density_kind_]
-    measure, _, more = estimator.measure_.in_brief.partition(", ")
-    return f"scores are {what} over {measure} measure{more and f' ({more})'}, in nats"
+    measure, _, details = estimator.measure_.in_brief.partition(", ")
+    return f"scores are {kind} over {measure} measure{details and f' ({details})'}, in nats"
 
 
-def columns_of(estimator: Any) -> list[dict[str, Any]]:
-    """What it knows of each column of a table, in plain values; nothing of images and texts."""
+def column_descriptions(estimator: Any) -> list[dict[str, Any]]:
+    """What the model learned about each column, for JSON output; empty for images and texts."""
     if estimator.schema_.modality != "table":
         return []
     frame = estimator.describe_columns().reset_index().astype(object)
-    found: list[dict[str, Any]] = frame.where(frame.notna(), None).to_dict("records")
-    return found
+    records: list[dict[str, Any]] = frame.where(frame.notna(), None).to_dict("records")
+    return records
 
 
-def table_of(columns: list[dict[str, Any]]) -> Any:
-    """These columns as a table to be shown: what no column has is left out, and long lists are cut."""
+def column_table(columns: list[dict[str, Any]]) -> Any:
+    """A printable table of column descriptions, without empty properties and with long lists cut."""
     from rich.table import Table
 
     heads = ("kind", "support", "step", "atoms", "levels", "measure")
@@ -48,23 +49,23 @@ def table_of(columns: list[dict[str, Any]]) -> Any:
     ]
     kept = [0, *(j for j in range(1, len(heads) + 1) if any(row[j] for row in rows))]
     table = Table(*(("column", *heads)[j] for j in kept))
-    for row in rows[:_SHOWN]:
+    for row in rows[:_MOST_COLUMNS]:
         table.add_row(*(row[j] for j in kept))
-    if len(rows) > _SHOWN:
-        table.add_row(f"... {len(rows) - _SHOWN} more")
+    if len(rows) > _MOST_COLUMNS:
+        table.add_row(f"... {len(rows) - _MOST_COLUMNS} more")
     return table
 
 
 def _support(support: Any) -> str:
-    """As one says it; nothing where all numbers are in it."""
-    word, *ends = support if isinstance(support, list | tuple) else [support]
-    if word in ("interval", "circle"):
-        return f"{ends[0]} to {ends[1]}" + (", a circle" if word == "circle" else "")
-    return "" if word == "real" else " ".join([word.replace("_", " "), *map(str, ends)])
+    """A support in words; empty for the real line."""
+    kind, *ends = support if isinstance(support, list | tuple) else [support]
+    if kind in ("interval", "circle"):
+        return f"{ends[0]} to {ends[1]}" + (", a circle" if kind == "circle" else "")
+    return "" if kind == "real" else " ".join([kind.replace("_", " "), *map(str, ends)])
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
-        more = f", ... ({len(value)})" if len(value) > _VALUES else ""
-        return ", ".join(map(str, value[:_VALUES])) + more
+        more = f", ... ({len(value)})" if len(value) > _MOST_VALUES else ""
+        return ", ".join(map(str, value[:_MOST_VALUES])) + more
     return "" if value is None else str(value)

@@ -1,11 +1,11 @@
-"""How good a model is on some rows: their scores, and draws compared with them."""
+"""Evaluation of a model on data: scores, and metrics of samples."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 
 def scores_of(estimator: Any, rows: Any, **given: Any) -> Any:
-    """Scores and standard errors; a ValueError, with the estimator's reason, where it has none."""
+    """Scores and standard errors; raises ValueError with the reason if the model has no scores."""
     try:
         score_samples: Callable[..., Any] = estimator.score_samples
     except AttributeError as error:
@@ -14,16 +14,16 @@ def scores_of(estimator: Any, rows: Any, **given: Any) -> Any:
 
 
 def likelihood(estimator: Any, rows: Any, units: Collection[str]) -> dict[str, Any]:
-    """Mean score, and in the units of such rows; the number of rows scored -inf."""
+    """Mean score, the same in the usual units of the data, and the number of rows that score -inf."""
     import numpy as np
 
     from densekit import metrics
 
     scores, errors = scores_of(estimator, rows)
-    found: dict[str, Any] = {"outside": int(np.isneginf(scores).sum())}
-    found["mean_score"] = metrics.held_out_nats(scores, errors)
+    result: dict[str, Any] = {"outside": int(np.isneginf(scores).sum())}
+    result["mean_score"] = metrics.held_out_nats(scores, errors)
     modality = estimator.schema_.modality
-    return found | metrics.likelihood_units(
+    return result | metrics.likelihood_units(
         scores,
         errors,
         modality=modality,
@@ -34,8 +34,8 @@ def likelihood(estimator: Any, rows: Any, units: Collection[str]) -> dict[str, A
     )
 
 
-def metrics_of(names: str) -> list[str]:
-    """Names of sample metrics, separated by commas."""
+def metric_names(names: str) -> list[str]:
+    """The validated names of sample metrics in a list separated by commas, which may have ``all``."""
     from densekit.metrics import SAMPLE_METRICS
     from densekit.params import nearest
 
@@ -47,22 +47,22 @@ def metrics_of(names: str) -> list[str]:
     return list(SAMPLE_METRICS) if "all" in listed else listed
 
 
-def compared(
-    estimator: Any, rows: Any, n: int, wanted: Sequence[str], seed: int
+def sample_metrics(
+    estimator: Any, rows: Any, n: int, names: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """How near draws are to rows; nothing for text, or for few rows."""
+    """Metrics of n samples against rows; empty for text or for less than ten rows."""
     from densekit import metrics
 
-    given = None
+    context = None
     if estimator.context_names_:
-        # Draws given the contexts of other rows: of the same, they would come in pairs with them.
+        # The metrics assume independent samples, so the contexts must be those of other rows.
         half = len(rows) // 2
-        given, rows = rows[list(estimator.context_names_)][half:], rows[:half]
+        context, rows = rows[list(estimator.context_names_)][half:], rows[:half]
     n = min(n, len(rows))
     if estimator.schema_.modality == "text" or n < 10:
         return {}
-    given = None if given is None else given[:n]
-    drawn = estimator.sample(n, context=given, random_state=seed)
+    context = None if context is None else context[:n]
+    samples = estimator.sample(n, context=context, random_state=seed)
     return {
-        name: metrics.SAMPLE_METRICS[name](rows[:n], drawn, random_state=seed) for name in wanted
+        name: metrics.SAMPLE_METRICS[name](rows[:n], samples, random_state=seed) for name in names
     }

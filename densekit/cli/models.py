@@ -1,4 +1,4 @@
-"""fit, sample, score, evaluate: data files in, a model or data files out."""
+"""The commands fit, sample, score and evaluate."""
 
 import contextlib
 import time
@@ -27,7 +27,7 @@ TABLES = ("csv", "tsv", "parquet", "jsonl", "npy", "npz")
 
 
 def _model_names() -> list[str]:
-    """For the shell's completion, which must not wait for torch."""
+    """Names of the models for shell completion, without importing torch."""
     import densekit
 
     return [name for name, module in densekit._EXPORTS.items() if module.count(".") == 2]
@@ -42,7 +42,7 @@ def fit(
         typer.Option(
             "--model",
             "-m",
-            help="A name that densekit list shows.",
+            help="Name of a model, see densekit list.",
             autocompletion=_model_names,
         ),
     ],
@@ -50,13 +50,13 @@ def fit(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="A hyper-parameter, its value as in TOML."
+            "--set", metavar="KEY=VALUE", help="A hyper-parameter, with its value as in TOML."
         ),
     ] = None,
     context: Annotated[
         str | None, typer.Option(metavar="COLS", help="Columns to condition on: age,sex.")
     ] = None,
-    max_time: Annotated[float | None, typer.Option(help="Seconds of training.")] = None,
+    max_time: Annotated[float | None, typer.Option(help="Seconds to train at most.")] = None,
     seed: Seed = None,
     format: Format = None,
     sep: Sep = None,
@@ -64,7 +64,7 @@ def fit(
 ) -> None:
     """Learn the density of DATA and save the model.
 
-    Of a data set (densekit datasets), the train part is used.
+    If DATA is a data set (densekit datasets), its training part is used.
 
     \b
     Examples:
@@ -72,50 +72,72 @@ def fit(
       densekit fit digits --model VAE --set latent_dim=8 --set "hidden_sizes=[64, 64]" -o vae.densekit
       densekit fit lines.txt --model TransformerLanguageModel --max-time 60 -o text.densekit
     """
-    import densekit
     from densekit.cli.conditions import names_of
-    from densekit.cli.describing import columns_of, described, kind_of, table_of
-    from densekit.params import nearest, parse_settings
+    from densekit.cli.describing import (
+        column_descriptions,
+        column_table,
+        score_description,
+        score_kind,
+    )
 
     shared: Shared = context_.obj
     _check_model_file(out)
-    models = densekit.all_estimators()
-    if ":" in model:
-        raise ValueError(
-            f"--model {model}: fit takes the models of densekit list, since a saved file names no "
-            "code; fit your own in Python, or compare it by densekit bench and densekit check"
-        )
-    if model not in models:
-        raise ValueError(f"no model is called {model!r}{nearest(model, models)}")
+    model_class = _model_class(model)
     pairs = [*(settings or ())]
-    pairs += [f"max_time={max_time}"] if max_time is not None else []
     pairs += [f"random_state={seed}"] if seed is not None else []
-    known = models[model]().get_params(deep=False)
-    if max_time is not None and "max_time" not in known:
-        raise ValueError(
-            f"--max-time {max_time:g}: {model} takes no budget in seconds; leave it out"
-        )
-    given = parse_settings(pairs, known, model)
+    known, parameters = _parse_parameters(model_class, pairs, max_time)
     if shared.quiet:
-        given.setdefault("verbose", False)
-    rows, domain, _ = _read(data, "train", format, sep, decimal)
-    estimator = models[model](**{k: v for k, v in domain.items() if k in known} | given)
+        parameters.setdefault("verbose", False)
+    rows, domain, _ = _load_rows(data, "train", format, sep, decimal)
+    estimator = model_class(**{k: v for k, v in domain.items() if k in known} | parameters)
     columns = None if context is None else names_of(context)
     if columns is not None and not hasattr(rows, "columns"):
-        raise ValueError(f"--context {context}: {data} has no named columns, as a .csv file has")
+        raise ValueError(f"--context {context}: {data} has no named columns, unlike a .csv file")
     start = time.perf_counter()
-    with _naming(data):
+    with _prefix_messages(data):
         estimator.fit(rows, context=columns)
     seconds = time.perf_counter() - start
     estimator.save(out)
-    columns_ = columns_of(estimator)
-    if columns_:
-        shared.tell(table_of(columns_))
-    score = described(estimator)
-    shared.say(f"fitted {model} to {len(rows)} rows in {seconds:.1f} s; {score}; saved to {out}")
+    descriptions = column_descriptions(estimator)
+    if descriptions:
+        shared.print_details(column_table(descriptions))
+    kind = score_description(estimator)
+    shared.print_message(
+        f"fitted {model} to {len(rows)} rows in {seconds:.1f} s; {kind}; saved to {out}"
+    )
     if shared.json:
         plain = {"model": model, "rows": len(rows), "seconds": seconds, "file": str(out)}
-        shared.show(None, plain | kind_of(estimator) | {"columns": columns_})
+        shared.print_result(None, plain | score_kind(estimator) | {"columns": descriptions})
+
+
+def _model_class(name: str) -> Any:
+    """The class of a built-in model."""
+    import densekit
+    from densekit.params import nearest
+
+    models = densekit.all_estimators()
+    if ":" in name:
+        raise ValueError(
+            f"--model {name}: fit takes only the models of densekit list, because a saved file contains "
+            "no code; fit your own model in Python, or use densekit bench and densekit check"
+        )
+    if name not in models:
+        raise ValueError(f"no model is called {name!r}{nearest(name, models)}")
+    return models[name]
+
+
+def _parse_parameters(
+    model_class: Any, pairs: list[str], max_time: float | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The default hyper-parameters of a model, and the values of those that the user set."""
+    from densekit.params import parse_settings
+
+    name, known = model_class.__name__, model_class().get_params(deep=False)
+    if max_time is not None:
+        if "max_time" not in known:
+            raise ValueError(f"--max-time {max_time:g}: {name} has no time limit; omit the option")
+        pairs = [*pairs, f"max_time={max_time}"]
+    return known, parse_settings(pairs, known, name)
 
 
 @app.command()
@@ -130,8 +152,8 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="COL=VALUE",
-            help="A value to condition on, an interval 30..40 or ..40, or a list a,b; or a file that "
-            "has a row of values for each draw.",
+            help="A value to condition on, an interval 30..40 or ..40, or a list a,b; or a file with a "
+            "row of values for each draw.",
         ),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="The beginning of every text.")] = None,
@@ -139,11 +161,11 @@ def sample(
     format: Format = None,
     sep: Sep = None,
 ) -> None:
-    """Draw rows from the model in FILE, like those it was fitted to.
+    """Draw rows from the model in FILE, with the columns and types of its training rows.
 
-    Rows go to the file as they are drawn, so that there may be more of them than memory holds; more
-    than the disk holds are refused. --format and --sep are those of --out. With --json, rows on
-    standard output are JSON lines.
+    Rows are written in pieces as they are drawn, so they need not fit into memory. It is an error if the
+    disk has too little space for them. --format and --sep apply to --out. With --json, rows on standard
+    output are JSON lines.
 
     \b
     Examples:
@@ -163,17 +185,17 @@ def sample(
     estimator = densekit.load(file)
     draws = Draws(estimator, n, _context_of(estimator, file, context or (), prompt), seed)
     if (probe := draws.probe()) is not None:
-        formats.check_room(probe, draws.n, out, format=format, sep=sep)
+        formats.check_space(probe, draws.n, out, format=format, sep=sep)
     try:
         formats.write_pieces(draws.pieces(), draws.n, out, format=format, sep=sep)
     except KeyboardInterrupt as stop:
         if out != "-" or not draws.done:
-            raise  # nothing was written
+            raise  # Nothing was written.
         raise Stopped(f"{draws.done} of {draws.n} rows were written") from stop
     if out != "-":
-        shared.say(f"drew {draws.n} rows; wrote them to {out}")
+        shared.print_message(f"drew {draws.n} rows; wrote them to {out}")
         if shared.json:
-            shared.show(None, {"rows": draws.n, "file": out})
+            shared.print_result(None, {"rows": draws.n, "file": out})
 
 
 @app.command()
@@ -182,7 +204,8 @@ def score(
     file: File,
     data: Data,
     out: Annotated[
-        str, typer.Option("--out", "-o", help="A table: score and standard_error of each row.")
+        str,
+        typer.Option("--out", "-o", help="File for a table of score and standard_error."),
     ] = "-",
     given: Annotated[
         str | None,
@@ -192,10 +215,11 @@ def score(
     sep: Sep = None,
     decimal: Decimal = ".",
 ) -> None:
-    """Log-density of each row of DATA under the model in FILE: nats, in the units of the data.
+    """Compute the log-density of each row of DATA under the model in FILE.
 
-    Of a data set (densekit datasets), the test part is scored. --format, --sep and --decimal are those
-    of DATA. With --json, the table on standard output is JSON lines.
+    Scores are in nats, over the units of the data. If DATA is a data set (densekit datasets), its
+    test part is scored. --format, --sep and --decimal apply to DATA. With --json, the table on
+    standard output is JSON lines.
 
     \b
     Examples:
@@ -208,23 +232,23 @@ def score(
     import densekit
     from densekit import formats
     from densekit.cli.conditions import given_columns
-    from densekit.cli.describing import described, kind_of
+    from densekit.cli.describing import score_description, score_kind
     from densekit.cli.measuring import scores_of
 
     shared: Shared = context_.obj
-    written = "jsonl" if shared.json and out == "-" else None
-    _check_table_file(out, written)
+    out_format = "jsonl" if shared.json and out == "-" else None
+    _check_table_file(out, out_format)
     estimator = densekit.load(file)
     columns = {} if given is None else {"given": given_columns(estimator, file, given)}
-    rows = _read(data, "test", format, sep, decimal)[0]
-    with _naming(data):
+    rows = _load_rows(data, "test", format, sep, decimal)[0]
+    with _prefix_messages(data):
         scores, errors = scores_of(estimator, rows, **columns)
     table = pd.DataFrame({"score": scores, "standard_error": errors})
-    formats.write(table, out, format=written)
+    formats.write(table, out, format=out_format)
     where = "" if out == "-" else f"; wrote them to {out}"
-    shared.say(f"scored {len(scores)} rows; {described(estimator)}{where}")
+    shared.print_message(f"scored {len(scores)} rows; {score_description(estimator)}{where}")
     if shared.json and out != "-":
-        shared.show(None, {"rows": len(scores), "file": out} | kind_of(estimator))
+        shared.print_result(None, {"rows": len(scores), "file": out} | score_kind(estimator))
 
 
 @app.command()
@@ -233,20 +257,20 @@ def evaluate(
     file: File,
     data: Data,
     samples: Annotated[
-        int, typer.Option(min=0, help="Rows to draw and compare with DATA, at most; 0: none.")
+        int, typer.Option(min=0, help="Most rows to draw and compare with DATA; 0 for none.")
     ] = 1000,
     compare: Annotated[
-        str, typer.Option("--metrics", metavar="NAMES", help="How draws are compared, or all.")
+        str, typer.Option("--metrics", metavar="NAMES", help="Metrics of the samples, or all.")
     ] = "two_sample_auc,energy_distance,precision,recall",
-    seed: Annotated[int, typer.Option(min=0, help="Fixes what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0,
     format: Format = None,
     sep: Sep = None,
     decimal: Decimal = ".",
 ) -> None:
-    """How good the model in FILE is on DATA: mean score, what it means, and sample metrics.
+    """Evaluate the model in FILE on DATA by its mean score and by metrics of samples.
 
-    Of a data set (densekit datasets), the test part is used, and what others published on it is
-    shown beside.
+    If DATA is a data set (densekit datasets), its test part is used, and published results are printed
+    too.
 
     \b
     Examples:
@@ -259,120 +283,121 @@ def evaluate(
     from rich.table import Table
 
     import densekit
-    from densekit.cli.describing import described, kind_of
-    from densekit.cli.measuring import compared, likelihood, metrics_of
+    from densekit.cli.describing import score_description, score_kind
+    from densekit.cli.measuring import likelihood, metric_names, sample_metrics
 
-    wanted = metrics_of(compare)
+    names = metric_names(compare)
     estimator = densekit.load(file)
-    rows, _, figures = _read(data, "test", format, sep, decimal)
+    rows, _, figures = _load_rows(data, "test", format, sep, decimal)
     units = {figure.unit for figure in figures}
-    found = likelihood(estimator, rows, units) if hasattr(estimator, "score_samples") else {}
-    outside = found.pop("outside", 0)
-    found |= compared(estimator, rows, samples, wanted, seed)
+    results = likelihood(estimator, rows, units) if hasattr(estimator, "score_samples") else {}
+    outside = results.pop("outside", 0)
+    results |= sample_metrics(estimator, rows, samples, names, seed)
     table = Table("measure", "value", "standard error", "unit")
-    for name, value in found.items():
+    for name, value in results.items():
         error = f"{value.standard_error:.2g}"
         table.add_row(name.replace("_", " "), f"{value.value:.6g}", error, value.unit)
     name = type(estimator).__name__
-    said = f"{name} on {len(rows)} rows; {described(estimator)}"
+    summary = f"{name} on {len(rows)} rows; {score_description(estimator)}"
     if outside:
-        said += f"; {outside} rows lie outside its support and score -inf"
-    plain = {"model": name, "rows": len(rows), "rows_outside": outside, **kind_of(estimator)}
-    plain["measures"] = {k: vars(v) for k, v in found.items()}
+        summary += f"; {outside} rows are outside its support and score -inf"
+    plain = {"model": name, "rows": len(rows), "rows_outside": outside, **score_kind(estimator)}
+    plain["measures"] = {k: vars(v) for k, v in results.items()}
     plain["published"] = [asdict(figure) for figure in figures]
-    context_.obj.show(Group(table, *([published(figures)] if figures else []), said), plain)
+    tables = [table, published(figures)] if figures else [table]
+    context_.obj.print_result(Group(*tables, summary), plain)
 
 
-def _read(
+def _load_rows(
     name: str, part: str, format: str | None, sep: str | None, decimal: str
 ) -> tuple[Any, Mapping[str, Any], Sequence[Any]]:
-    """Rows of a file, or of a part of a data set with what is known of its entries and what others
-    published on it."""
-    from densekit import datasets as room
-    from densekit import formats
+    """Rows of a file, or of a part of a data set, whose domain and published results come with it."""
+    from densekit import datasets, formats
     from densekit.params import nearest
 
     if name != "-" and not Path(name).exists():
-        if name in room.names():
+        if name in datasets.names():
             if sep is not None or decimal != ".":
                 raise ValueError(
                     f"--sep and --decimal are for CSV files, and {name} is a data set"
                 )
-            data = room.load(name)
+            data = datasets.load(name)
             rows = data.train if part == "train" else data.test.for_scoring()
             return rows, data.domain, data.reference
         if not Path(name).suffix:
-            hint = nearest(name, room.names())
+            hint = nearest(name, datasets.names())
             raise ValueError(f"{name}: no such file or folder, and no data set of that name{hint}")
     return formats.read(name, format=format, sep=sep, decimal=decimal), {}, ()
 
 
 def _check_model_file(out: Path) -> None:
-    """Raise, before an hour of training, if nothing can be saved there."""
+    """Raise ValueError before training if a model cannot be saved to the file."""
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first")
+        raise ValueError(f"--out {out}: there is no folder {out.parent}; create it first")
     if out.exists() and not out.is_file():
         raise ValueError(f"--out {out}: not a file; give the name of a file to save the model in")
     if out.suffix not in ("", MODEL_SUFFIX):
         raise ValueError(
-            f"--out {out} would hold a model of densekit: end the name in {MODEL_SUFFIX}, and not in "
-            f"{out.suffix}"
+            f"--out {out} would be a file of a densekit model: its name must end in {MODEL_SUFFIX}, not "
+            f"in {out.suffix}"
         )
 
 
 def _check_table_file(out: str, format: str | None) -> None:
-    """Raise if no table of scores can be written there."""
+    """Raise ValueError before scoring if a table of scores cannot be written to the file."""
     from densekit import formats
 
-    if (found := formats.check_target(out, format=format).format) not in TABLES:
+    if (target := formats.check_target(out, format=format).format) not in TABLES:
         raise ValueError(
-            f"--out {out}: scores are a table, and {found} holds none; end the name in .csv, .tsv, "
-            ".parquet, .jsonl, .npy or .npz"
+            f"--out {out}: scores are a table, which the format {target} cannot represent; use a name "
+            "that ends in .csv, .tsv, .parquet, .jsonl, .npy or .npz"
         )
 
 
 def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | None) -> Any:
-    """What ``sample`` is to condition on, from --context and --prompt."""
+    """The context for ``sample``, from --context and --prompt."""
     import densekit
     from densekit import formats
     from densekit.cli.conditions import conditions_of, takes_given
 
     kind, names = densekit.capabilities(estimator).context, estimator.context_names_
     if kind == "text" and estimator.context_codec_ is not None and prompt is None:
-        raise ValueError(f"{file} writes from a source: add --prompt 'the source'")
+        raise ValueError(f"{file} needs a source text: add --prompt 'the source'")
     if prompt is not None and kind not in ("prompt", "text"):
         raise ValueError(f"--prompt {prompt!r}: {type(estimator).__name__} takes no prompt")
     if not given:
         if names:
             wanted = " ".join(f"--context {name}=..." for name in names)
-            raise ValueError(f"{file} was fitted given {', '.join(names)}: add {wanted}")
+            raise ValueError(
+                f"{file} was fitted with the context {', '.join(names)}: add {wanted}"
+            )
         return prompt
-    alone = Path(given[0])
-    if len(given) == 1 and (alone.is_file() or ("=" not in given[0] and alone.suffix)):
+    path = Path(given[0])
+    if len(given) == 1 and (path.is_file() or ("=" not in given[0] and path.suffix)):
         return formats.read(given[0])
     if names or takes_given(estimator):
         return conditions_of(estimator, file, given)
     if estimator.context_codec_ is not None and kind == "features":
         raise ValueError(
-            f"--context {given[0]}: {file} was fitted given an array, whose columns have no names; give "
-            "a file of contexts, a row for each draw: --context rows.npy"
+            f"--context {given[0]}: {file} was fitted with an array as context, whose columns have no "
+            "names; use a file with a row of values for each draw: --context rows.npy"
         )
     raise ValueError(
-        f"--context {given[0]}: {file} was fitted without context columns; fit with --context, or fit "
-        "TabularAutoregressive, which takes any columns afterward"
+        f"--context {given[0]}: {file} was fitted without a context; fit with --context, or fit "
+        "TabularAutoregressive, which can condition on any columns"
     )
 
 
 @contextlib.contextmanager
-def _naming(data: str) -> Iterator[None]:
-    """Errors and warnings about rows say which file they came from: a user of files has no X."""
+def _prefix_messages(data: str) -> Iterator[None]:
+    """Prefix errors and warnings about rows with the name of the file, which replaces ``X``."""
     with warnings.catch_warnings():
-        outer = warnings.showwarning
+        original = warnings.showwarning
 
-        def named(message: Warning | str, *args: Any, **options: Any) -> None:
-            outer(f"{data}: {message}", *args, **options)  # type: ignore[arg-type]
+        def show_with_prefix(message: Warning | str, *args: Any, **options: Any) -> None:
+            original(f"{data}: {message}", *args, **options)  # type: ignore[arg-type]
 
-        warnings.showwarning = named
+        warnings.showwarning = show_with_prefix
         try:
             yield
         except (ValueError, TypeError) as error:

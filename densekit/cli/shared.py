@@ -1,4 +1,4 @@
-"""The application, and what its commands share."""
+"""The Typer application, and options and output functions of all commands."""
 
 import json
 import sys
@@ -11,30 +11,30 @@ import typer
 
 app = typer.Typer(
     name="densekit",
-    help="Generative models with one contract: fit, sample and score, in the units of your data.",
+    help="Generative models with one interface: fit, sample and score, in the units of your data.",
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 _WIDTH = 100
-"""Columns that a table needs: on a narrower terminal lines wrap, and no number is cut."""
+"""Least width of a table. A narrower terminal wraps lines, but no number is truncated."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Options of every command."""
+    """Options that all commands share, with output functions that respect them."""
 
     quiet: bool = False
     json: bool = False
 
-    def say(self, text: str) -> None:
-        """A line for the user, on standard error, which is never mixed with data."""
+    def print_message(self, text: str) -> None:
+        """Print a line on standard error, which is separate from data, unless quiet."""
         if not self.quiet:
             sys.stderr.write(f"{text}\n")
 
-    def tell(self, table: Any) -> None:
-        """A table for the user, where :meth:`say` says a line."""
+    def print_details(self, table: Any) -> None:
+        """Print a table on standard error, unless quiet."""
         if not self.quiet:
             from rich.console import Console
 
@@ -42,8 +42,8 @@ class Shared:
             console.width = max(console.width, _WIDTH)
             console.print(table)
 
-    def show(self, table: Any, plain: Any) -> None:
-        """The result on standard output: ``plain`` as JSON where asked for, else the table."""
+    def print_result(self, table: Any, plain: Any) -> None:
+        """Print the result on standard output: ``plain`` as JSON with --json, otherwise the table."""
         if self.json:
             sys.stdout.write(json.dumps(_finite(plain), indent=2, default=str) + "\n")
             return
@@ -55,7 +55,7 @@ class Shared:
 
 
 def published(figures: Sequence[Any]) -> Any:
-    """A table of results that others published, to be shown."""
+    """A printable table of published results."""
     from rich.table import Table
 
     table = Table("published result", "value", "unit", "source")
@@ -65,10 +65,10 @@ def published(figures: Sequence[Any]) -> Any:
 
 
 class Stopped(Exception):  # noqa: N818
-    """Ctrl-C, with what is to be said of it: Typer would make a bare exit status of it."""
+    """Ctrl-C with a message; Typer would turn KeyboardInterrupt into an exit status without one."""
 
 
-# The shared words of the commands' signatures.
+# Arguments and options that several commands have.
 Data = Annotated[
     str,
     typer.Argument(
@@ -78,19 +78,17 @@ Data = Annotated[
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A model that densekit fit has saved.")]
 Format = Annotated[
     str | None,
-    typer.Option(help="csv, tsv, parquet, npy, npz, jsonl, text: where the name does not say it."),
+    typer.Option(help="csv, tsv, parquet, npy, npz, jsonl or text, if the suffix is another."),
 ]
 Sep = Annotated[
     str | None,
     typer.Option(
         metavar="MARK",
-        help="What separates the values of a CSV file: ; or tab, say. Found out if not given.",
+        help="Separator of a CSV file, such as ; or tab. Detected by default.",
     ),
 ]
-Decimal = Annotated[
-    str, typer.Option(metavar="MARK", help="What decimals come behind in a CSV file: . or ,")
-]
-Seed = Annotated[int | None, typer.Option(min=0, help="Fixes what is drawn.")]
+Decimal = Annotated[str, typer.Option(metavar="MARK", help="Decimal mark of a CSV file: . or ,")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")]
 
 
 def _version(wanted: bool) -> None:
@@ -104,24 +102,27 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Errors with their traceback.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Nothing on standard error but errors.")
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print only errors on standard error.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Generative models with one contract: fit, sample and score, in the units of your data.
+    """Generative models with one interface: fit, sample and score, in the units of your data.
 
-    --debug, --quiet and --json may stand behind a command too.
+    --debug, --quiet and --json may also follow a command.
     """
     context.obj = Shared(quiet=quiet, json=as_json)
 
 
 def _finite(value: Any) -> Any:
-    """Numbers that JSON does not have as the strings that float() reads: "-inf", "nan"."""
+    """Replace numbers that JSON does not support by strings that float() parses: "-inf", "nan"."""
     if isinstance(value, Mapping):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

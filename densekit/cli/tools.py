@@ -1,4 +1,4 @@
-"""bench, report, check, list, datasets."""
+"""The commands bench, report, check, list and datasets."""
 
 import enum
 import sys
@@ -12,33 +12,31 @@ from densekit.cli.shared import Shared, Stopped, app, published
 
 
 class Repeat(enum.StrEnum):
-    """Words of ``bench --repeat``."""
+    """Values of ``bench --repeat``."""
 
     NONE = "none"
     FAILED = "failed"
     ALL = "all"
 
 
-_OF_FILES = (".html", ".json", ".toml", ".zip", ".pkl", ".densekit")
+_FILE_SUFFIXES = (".html", ".json", ".toml", ".zip", ".pkl", ".densekit")
 
 
 def _check_folder(out: Path) -> None:
-    """Raise, before any run, if no folder of records can be made there."""
+    """Raise ValueError before any run if the path cannot be a folder of records."""
     from densekit.formats import SUFFIXES
 
     if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, but records need a folder; choose another name")
+    if not out.exists() and out.suffix.lower() in (*SUFFIXES, *_FILE_SUFFIXES):
         raise ValueError(
-            f"--out {out}: a file is there; records go to a folder, give another name"
-        )
-    if not out.exists() and out.suffix.lower() in (*SUFFIXES, *_OF_FILES):
-        raise ValueError(
-            f"--out {out}: records and the report go to a folder, whose name does not end in "
+            f"--out {out}: records and the report need a folder, whose name must not end in "
             f"{out.suffix}"
         )
 
 
-def _import_from_here() -> None:
-    """A user's module:Class lies where the user stands, as with ``python -m``."""
+def _import_from_working_folder() -> None:
+    """Make modules in the working folder importable, as ``python -m`` does."""
     if "" not in sys.path:
         sys.path.insert(0, "")
 
@@ -54,19 +52,19 @@ def bench(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the records; densekit-results/SUITE if not given."),
+        typer.Option(help="Folder for the records; by default densekit-results/SUITE."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once; one for each processor if not given.")
+        int | None, typer.Option(min=1, help="Concurrent runs; by default one per processor.")
     ] = None,
     repeat: Annotated[
-        Repeat, typer.Option(help="Runs to do again although their records stand unchanged.")
+        Repeat, typer.Option(help="Runs to repeat even if their records are up to date.")
     ] = Repeat.NONE,
 ) -> None:
     """Fit, score and sample every model of a SUITE, each in its own process.
 
-    Prints a table for each data set and leaves a record of each run and a report, report.html. Runs
-    whose records are there already are not repeated, so an interrupted suite goes on where it was.
+    The command prints a table for each data set, and writes a record of each run and a report,
+    report.html. Runs with up-to-date records are not repeated, so an interrupted suite can be continued.
     The exit status is 1 if a run failed.
 
     \b
@@ -76,72 +74,83 @@ def bench(
     """
     from rich.console import Console
 
-    from densekit import bench as room
-    from densekit.bench.floors import losers
+    from densekit import bench as benchmark
     from densekit.bench.progress import watching
     from densekit.bench.report import write_report
     from densekit.bench.runner import start_server
-    from densekit.bench.table import MIN_WIDTH
 
     shared: Shared = context_.obj
     start = time.perf_counter()
-    loaded = room.load_suite(suite)
+    loaded = benchmark.load_suite(suite)
     folder = out if out is not None else Path("densekit-results") / loaded.name
     _check_folder(folder)
-    _import_from_here()
+    _import_from_working_folder()
     start_server()
     try:
         with watching(loaded, Console(stderr=True, quiet=shared.quiet)) as watcher:
-            room.check(loaded)
-            records = room.run_suite(loaded, folder, watcher, jobs=jobs, repeat=repeat.value)
+            benchmark.check(loaded)
+            records = benchmark.run_suite(loaded, folder, watcher, jobs=jobs, repeat=repeat.value)
         page = write_report(folder)
     except KeyboardInterrupt as stop:
         if not str(stop) and not folder.exists():
-            raise  # nothing was begun
-        kept = f"the runs that are done are kept in {folder}; the same command goes on from there"
-        raise Stopped(str(stop) or kept) from stop
+            raise  # No run has started.
+        message = f"finished runs are kept in {folder}; the same command continues with the rest"
+        raise Stopped(str(stop) or message) from stop
     failed = [record for record in records if record.status == "failed"]
     if shared.json:
         reasons = {record.key: record.reason for record in failed}
-        shared.show(None, {"runs": len(records), "failed": reasons, "folder": str(folder)})
-        raise typer.Exit(1 if failed else 0)
+        shared.print_result(None, {"runs": len(records), "failed": reasons, "folder": str(folder)})
+    else:
+        _print_records(records, failed, page, time.perf_counter() - start)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_records(records: Any, failed: Any, page: Path, duration: float) -> None:
+    """Print the tables of a suite, failed runs, runs below the baseline, and a summary."""
+    from rich.console import Console
+
+    from densekit import bench as benchmark
+    from densekit.bench.baselines import below_baseline
+    from densekit.bench.table import MIN_WIDTH
+
     console = Console()
     console.width = max(console.width, MIN_WIDTH)
-    console.print(room.tables(records))
+    console.print(benchmark.tables(records))
     for record in failed:
         console.print(f"{record.key} failed: {record.reason}", style="red", markup=False)
-    lost = losers(records)
+    below = below_baseline(records)
     for record in records:
-        if record.id in lost:
+        if record.id in below:
             console.print(
-                f"{record.key} scores below {lost[record.id]}", style="yellow", markup=False
+                f"{record.key} scores below {below[record.id]}", style="yellow", markup=False
             )
-    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    minutes, seconds = divmod(round(duration), 60)
     console.print(
-        f"{len(records)} runs, {len(failed)} failed, {len(lost)} below the baseline, "
+        f"{len(records)} runs, {len(failed)} failed, {len(below)} below the baseline, "
         f"in {minutes} min {seconds} s; the report is {page}",
         highlight=False,
         soft_wrap=True,
     )
-    if failed:
-        raise typer.Exit(1)
 
 
 @app.command()
 def report(
     context_: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where densekit bench wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Output folder of densekit bench.")
+    ],
 ) -> None:
-    """Make one self-contained page, report.html, of the records in DIR.
+    """Create a self-contained page, report.html, from the records in DIR.
 
     Example: densekit report densekit-results/quick
     """
     from densekit.bench.report import write_report
 
     page = write_report(folder)
-    context_.obj.say("wrote the report")
+    context_.obj.print_message("wrote the report")
     if context_.obj.json:
-        context_.obj.show(None, {"report": str(page)})
+        context_.obj.print_result(None, {"report": str(page)})
         return
     sys.stdout.write(f"{page}\n")
 
@@ -150,10 +159,10 @@ def report(
 def check(
     context_: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A model of densekit list, or your module:Class.")
+        str, typer.Argument(metavar="NAME", help="A model of densekit list, or module:Class.")
     ],
 ) -> None:
-    """Run the contract suite on a model with its default settings; exit status 1 if a check fails.
+    """Run the contract suite on a model with default settings. The exit status is 1 if a check fails.
 
     \b
     Examples:
@@ -164,7 +173,7 @@ def check(
     from densekit.checks import density_checks
 
     shared: Shared = context_.obj
-    _import_from_here()
+    _import_from_working_folder()
     passed: list[str] = []
     failed: dict[str, str] = {}
     for estimator, each in density_checks(resolve(name)()):
@@ -174,12 +183,12 @@ def check(
         except AssertionError as error:
             failed[each.name] = " ".join(str(error).split())
         if not shared.json:
-            why = failed.get(each.name)
-            sys.stdout.write(f"failed  {why}\n" if why else f"passed  {each.name}\n")
+            reason = failed.get(each.name)
+            sys.stdout.write(f"failed  {reason}\n" if reason else f"passed  {each.name}\n")
             sys.stdout.flush()
     if shared.json:
-        shared.show(None, {"model": name, "passed": passed, "failed": failed})
-    shared.say(f"{name}: {len(passed)} checks passed, {len(failed)} failed")
+        shared.print_result(None, {"model": name, "passed": passed, "failed": failed})
+    shared.print_message(f"{name}: {len(passed)} checks passed, {len(failed)} failed")
     if failed:
         raise typer.Exit(1)
 
@@ -189,10 +198,10 @@ def list_models(
     context_: typer.Context,
     family: Annotated[str | None, typer.Option(help="Only models of this family.")] = None,
     modality: Annotated[
-        str | None, typer.Option(help="Only models that take this: table, image or text.")
+        str | None, typer.Option(help="Only models for this modality: table, image or text.")
     ] = None,
 ) -> None:
-    """List the models: family, kind of density, what they take.
+    """List the models with family, kind of density, modalities and context.
 
     Example: densekit list --modality image
     """
@@ -206,18 +215,20 @@ def list_models(
         table.add_row(name, group, can.density, ", ".join(can.modalities), can.context)
         plain.append({"model": name, "family": group, "density": can.density})
         plain[-1] |= {"modalities": list(can.modalities), "context": can.context}
-    context_.obj.show(table, plain)
+    context_.obj.print_result(table, plain)
 
 
-@app.command()
-def datasets(
+@app.command("datasets")
+def list_datasets(
     context_: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Only this one, with its sources.")
+        str | None, typer.Argument(metavar="NAME", help="Only this data set, with its sources.")
     ] = None,
-    modality: Annotated[str | None, typer.Option(help="Only table, image or text.")] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Only data sets of this modality: table, image or text.")
+    ] = None,
 ) -> None:
-    """List the data sets that fit, score, evaluate and bench take by name.
+    """List the data sets, whose names fit, score, evaluate and bench accept.
 
     \b
     Examples:
@@ -229,26 +240,26 @@ def datasets(
     from rich.console import Group
     from rich.table import Table
 
-    from densekit import datasets as room
+    from densekit import datasets
 
-    infos = [room.info(n) for n in ([name] if name else room.names(modality))]
-    table = Table("name", "modality", "rows of train, valid, test", "columns", "license", "here")
+    infos = [datasets.info(n) for n in ([name] if name else datasets.names(modality))]
+    table = Table("name", "modality", "rows of train, valid, test", "columns", "license", "local")
     plain = []
     for info in infos:
         rows = "by version of Python" if info.rows is None else "{:,} {:,} {:,}".format(*info.rows)
         columns = "-" if info.columns is None else str(info.columns)
-        here = "no" if info.needs_download else "yes"
-        table.add_row(info.name, info.modality, rows, columns, info.license, here)
+        local = "no" if info.needs_download else "yes"
+        table.add_row(info.name, info.modality, rows, columns, info.license, local)
         files = [str(path) for path in info.locations]
         figures = [asdict(figure) for figure in info.published]
         plain.append(
             {key: getattr(info, key) for key in ("name", "modality", "rows", "columns", "license")}
-            | {"source": info.source, "here": not info.needs_download, "files": files}
+            | {"source": info.source, "local": not info.needs_download, "files": files}
             | {"urls": list(info.urls), "published": figures}
         )
     if not name:
-        context_.obj.show(table, plain)
+        context_.obj.print_result(table, plain)
         return
     parts = [infos[0].source, *plain[0]["urls"]]
     parts += [published(infos[0].published)] if infos[0].published else []
-    context_.obj.show(Group(table, *parts), plain[0])
+    context_.obj.print_result(Group(table, *parts), plain[0])

@@ -1,14 +1,14 @@
-"""Named data with fixed splits: real sets, and toys whose density is known.
+"""Named data sets with fixed splits: real data, and toys with a known density.
 
 >>> from densekit import datasets
 >>> data = datasets.load("breast_cancer")
 >>> data.train.shape, len(data.valid), data.test
 ((409, 30), 46, <test part of 'breast_cancer': 114 rows, for scoring only>)
->>> datasets.info("power").needs_download in (True, False)  # asked without loading anything
+>>> datasets.info("power").needs_download in (True, False)  # does not load the data
 True
 
-What is not on the machine is downloaded once and kept in the cache folder (``DENSEKIT_CACHE``);
-files in the folder that ``DENSEKIT_DATA`` names are taken first. Sums are checked either way.
+Files in the folder of the environment variable ``DENSEKIT_DATA`` are used first. Other files are
+downloaded once and kept in the cache folder (``DENSEKIT_CACHE``). Checksums are always verified.
 """
 
 import functools
@@ -21,8 +21,8 @@ from densekit.datasets.base import Dataset, HeldOut, Published, Truth
 from densekit.datasets.catalog import Info
 
 _MODULES = ("builtin", "toys", "maf", "images", "texts", "tables", "uci", "binary")
-"""Where the loaders are: imported when something is loaded, since they need pandas and scipy."""
-_ELSEWHERE = {
+"""Modules with loaders, imported when a data set is loaded because they need pandas and SciPy."""
+_LAZY_EXPORTS = {
     "DownloadError": "fetch",
     "binarize": "images",
     **dict.fromkeys(
@@ -41,20 +41,20 @@ __all__ = [
     "info",
     "load",
     "names",
-    *_ELSEWHERE,
+    *_LAZY_EXPORTS,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ELSEWHERE:
-        value = getattr(importlib.import_module(f"densekit.datasets.{_ELSEWHERE[name]}"), name)
+    if name in _LAZY_EXPORTS:
+        value = getattr(importlib.import_module(f"densekit.datasets.{_LAZY_EXPORTS[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'densekit.datasets' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ELSEWHERE})
+    return sorted({*globals(), *_LAZY_EXPORTS})
 
 
 @functools.cache
@@ -67,7 +67,17 @@ def _loaders() -> dict[str, Callable[[], Dataset]]:
 
 
 def names(modality: str | None = None) -> tuple[str, ...]:
-    """The names that :func:`load` knows, or those of one modality.
+    """Names of the available data sets, all or those of one modality.
+
+    Parameters
+    ----------
+    modality : {"table", "image", "text"}, optional
+        Return only the names of this modality.
+
+    Returns
+    -------
+    names : tuple of str
+        Valid arguments of :func:`load` and :func:`info`.
 
     Raises
     ------
@@ -87,12 +97,21 @@ def names(modality: str | None = None) -> tuple[str, ...]:
 
 
 def info(name: str) -> Info:
-    """What there is to know of a data set without loading it: rows, license, published results.
+    """Facts about a data set, without loading it: rows, license, published results.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+
+    Returns
+    -------
+    info : Info
 
     Raises
     ------
     ValueError
-        No such data set; the nearest name is given.
+        There is no such data set. The message suggests the closest name.
 
     Examples
     --------
@@ -105,16 +124,26 @@ def info(name: str) -> Info:
 
 
 def load(name: str) -> Dataset:
-    """The data set called ``name``: the same rows in the same parts at every call.
+    """Load a data set by name. Every call returns the same rows in the same parts.
 
-    Every call makes rows of its own, so nobody can spoil them for another. Arrays are read-only.
+    The rows are not shared between calls, and arrays are read-only.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`names`.
+
+    Returns
+    -------
+    data : Dataset
 
     Raises
     ------
     ValueError
-        No such data set (the nearest name is given), or a file that is not what it should be.
+        There is no such data set (the message suggests the closest name), or a file has the wrong
+        checksum.
     DownloadError
-        A file is neither on the machine nor to be downloaded; says what to put where.
+        A file is missing and cannot be downloaded. The message says where to put it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a data set is: three fixed parts, a name, and the truth where it is known."""
+"""The classes of a data set: three fixed parts, published results, and a known distribution."""
 
 import functools
 import hashlib
@@ -15,23 +15,22 @@ if TYPE_CHECKING:
 
 
 class Truth(ABC):
-    r"""The distribution that a toy was drawn from.
+    r"""The known distribution of a toy data set.
 
-    Its entropy :math:`-E[\log p(x)]` in nats, over the same base measure, is minus the best mean
-    score that a model can reach.
+    The entropy is :math:`-E[\log p(x)]` in nats over the same base measure. Minus the entropy is the
+    largest expected score that a model can reach.
     """
 
     n_dims: int | None
-    """Entries of one row; None for strings, which differ in length."""
+    """Number of entries of a row; None for strings, whose lengths differ."""
     base_measure: Literal["lebesgue", "counting"] = "lebesgue"
-    """What ``log_prob`` is a density over: on counting measure it is a log-probability."""
+    """Base measure of ``log_prob``; over counting measure it is a log-probability."""
     entropy_error: float = 0.0
-    """Standard error of ``entropy`` in nats; 0 where no Monte Carlo goes into it."""
+    """Standard error of ``entropy`` in nats; 0 unless it is a Monte Carlo estimate."""
 
     @abstractmethod
     def log_prob(self, X: Any) -> np.ndarray:
-        """Log-density of rows ``X``, (n, n_dims), images or strings, in nats over
-        ``base_measure``; (n,)."""
+        """Log-density in nats over ``base_measure``, (n,), for n rows, images or strings."""
 
     @abstractmethod
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
@@ -40,7 +39,7 @@ class Truth(ABC):
     @property
     @abstractmethod
     def entropy(self) -> float:
-        """Entropy in nats, differential where ``base_measure`` is Lebesgue's."""
+        """Entropy in nats; differential entropy if ``base_measure`` is ``"lebesgue"``."""
 
     def _rows(self, X: Any) -> np.ndarray:
         rows = np.asarray(rows_of(X), dtype=float)
@@ -53,15 +52,22 @@ class Truth(ABC):
 
 
 def rows_of(X: Any) -> Any:
-    """The rows of a test part, for scoring; anything else as it is."""
+    """The rows of a :class:`HeldOut`; any other object unchanged."""
     return X.for_scoring() if isinstance(X, HeldOut) else X
 
 
 class HeldOut:
-    """Rows of a test part, which only scoring may see.
+    """Test rows that cannot be used for fitting by accident.
 
-    ``score_samples`` and ``score`` of every densekit estimator take it as it is; ``fit`` and NumPy
-    refuse it. Other code that evaluates takes the rows with :meth:`for_scoring`.
+    ``score_samples`` and ``score`` of every densekit estimator accept it. ``fit`` and NumPy raise
+    TypeError. Other evaluation code gets the rows from :meth:`for_scoring`.
+
+    Parameters
+    ----------
+    rows : array, DataFrame or list of str
+        The test rows.
+    name : str
+        Name of the data set, for messages.
 
     Examples
     --------
@@ -79,7 +85,7 @@ class HeldOut:
         self._rows, self._name = _read_only(rows), name
 
     def for_scoring(self) -> Any:
-        """The rows themselves, for evaluation. Whoever fits to them has no test part any more."""
+        """The rows, for evaluation only."""
         return self._rows
 
     def __len__(self) -> int:
@@ -91,44 +97,41 @@ class HeldOut:
     def __array__(self, *_args: Any, **_kwargs: Any) -> np.ndarray:
         raise TypeError(
             f"this is the test part of {self._name!r}, which is for scoring only: fit to "
-            "data.train, hand data.test to score_samples or score as it is, or take its rows "
-            "with data.test.for_scoring()"
+            "data.train, pass data.test to score_samples or score, or get its rows from "
+            "data.test.for_scoring()"
         )
 
 
 @dataclass(frozen=True)
 class Published:
-    """A figure that others reported on a data set, to stand beside ours."""
+    """A published result on a data set."""
 
     model: str
     value: float
     unit: str
-    """As in :mod:`densekit.metrics`: "nats per row", "bits per dim", "bits per character" ..."""
+    """A unit of :mod:`densekit.metrics`, such as "nats per row" or "bits per dim"."""
     source: str
-    """Paper and year; what differs from this data set's rows or preprocessing, if anything."""
+    """Paper and year, and any difference from this data set's rows or preprocessing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Rows in three parts that never change: arrays are read-only views.
-
-    Models are fitted to ``train``; ``valid`` is there to choose hyper-parameters; ``test`` is
-    handed out to scoring only. ``train`` and ``valid`` are arrays, DataFrames or lists of strings,
-    as the modality has it, and ``test`` is a :class:`HeldOut` of the same.
-    """
+    """A data set with fixed training, validation and test parts. Arrays are read-only."""
 
     train: Any
+    """Rows for fitting: an array, a DataFrame or a list of strings, depending on the modality."""
     valid: Any
+    """Rows for choosing hyper-parameters, of the same type."""
     test: HeldOut
+    """Rows for scoring only."""
     name: str
     modality: Literal["table", "image", "text"]
     truth: Truth | None = None
-    """The density that a toy was drawn from."""
+    """The distribution of a toy data set."""
     source: str = ""
-    """Where the rows come from, in a line."""
+    """Origin of the rows, in one line."""
     domain: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of the entries without looking at them, as settings of an estimator:
-    ``support``, ``kinds``."""
+    """Prior knowledge of the entries as parameters of an estimator, such as ``support`` or ``kinds``."""
     reference: tuple[Published, ...] = ()
     """Published results."""
 
@@ -138,22 +141,26 @@ class Dataset:
 
     @property
     def n_dims(self) -> int | None:
-        """Number of entries of one row; None for text, whose rows differ in length."""
+        """Number of entries of a row; None for text, whose rows differ in length."""
         if self.modality == "text":
             return None
         return math.prod(self.train.shape[1:])
 
     @functools.cached_property
     def schema(self) -> "Schema":
-        """What a codec learns of ``train``: columns, kinds, cardinalities, support."""
+        """The schema that a codec learns from ``train``: columns, kinds, cardinalities, support."""
         from densekit import codecs
 
-        kind = {"table": codecs.TableCodec, "image": codecs.ImageCodec, "text": codecs.TextCodec}
-        return kind[self.modality](**self.domain).fit(self.train).schema
+        classes = {
+            "table": codecs.TableCodec,
+            "image": codecs.ImageCodec,
+            "text": codecs.TextCodec,
+        }
+        return classes[self.modality](**self.domain).fit(self.train).schema
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over all three parts: two results with one digest are about the same rows."""
+        """SHA-256 over all three parts. Results with equal digests are on the same rows."""
         sha = hashlib.sha256()
         for part in (self.train, self.valid, self.test.for_scoring()):
             if self.modality == "text":
@@ -161,7 +168,7 @@ class Dataset:
             else:
                 columns = ",".join(map(str, getattr(part, "columns", ())))
                 values = np.ascontiguousarray(part)
-                if values.dtype == object:  # the bytes of which are addresses
+                if values.dtype == object:  # The bytes of an object array are addresses.
                     import pandas as pd
 
                     values = pd.util.hash_pandas_object(part, index=False).to_numpy()
@@ -170,7 +177,10 @@ class Dataset:
 
 
 def split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers of train (72 %), valid (8 %) and test (20 %), from a stream NumPy has frozen."""
+    """Random row indices of train (72 %), valid (8 %) and test (20 %).
+
+    ``RandomState`` gives the same indices in all versions of NumPy.
+    """
     order = np.random.RandomState(seed).permutation(n)
     n_test = round(0.2 * n)
     n_valid = round(0.1 * (n - n_test))
@@ -178,7 +188,7 @@ def split(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _read_only(rows: Any) -> Any:
-    """Arrays as views that refuse to be written to; anything else as it is."""
+    """A read-only view of an array; any other object unchanged."""
     if isinstance(rows, np.ndarray):
         rows = rows.view()
         rows.flags.writeable = False

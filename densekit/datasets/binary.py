@@ -1,4 +1,4 @@
-"""Binary sets on which tractable and autoregressive models of masses are compared."""
+"""Binary data sets that are used to compare autoregressive and other tractable models."""
 
 import functools
 from collections.abc import Callable
@@ -13,15 +13,25 @@ from densekit.datasets.catalog import dataset
 
 
 def binary(name: str) -> Dataset:
-    """Rows of zeros and ones with their published split, as a DataFrame of levels 0 and 1.
+    """Load a binary data set with its published split, as a DataFrame of categories 0 and 1.
 
-    They are declared as levels because a few columns are constant in the training part alone
-    (``mushrooms``, ``nips``): as plain numbers these would be points, and test rows impossible.
-    Rows may be repeated, in ``nltcs`` most are. Lowd and Davis 2010, Van Haaren and Davis 2012,
-    Larochelle and Murray 2011.
+    The dtype declares both levels because some columns of ``mushrooms`` and ``nips`` are constant in
+    the training part only. As numbers, these columns would have a single possible value, and test rows
+    would score -inf. Rows may be repeated; most rows of ``nltcs`` are.
+
+    References
+    ----------
+    Lowd and Davis (2010), *Learning Markov network structure with decision trees*,
+    https://doi.org/10.1109/ICDM.2010.128
+
+    Van Haaren and Davis (2012), *Markov network structure learning: A randomized feature generation
+    approach*
+
+    Larochelle and Murray (2011), *The neural autoregressive distribution estimator*,
+    https://proceedings.mlr.press/v15/larochelle11a.html
     """
-    found = fetch.arrays(f"binary_debd/{name}.npz", _rows)
-    return dataset(name, (_levels(found[part]) for part in ("train", "valid", "test")))
+    parts = fetch.arrays(f"binary_debd/{name}.npz", _parse_parts)
+    return dataset(name, (_categories(parts[part]) for part in ("train", "valid", "test")))
 
 
 LOADERS: dict[str, Callable[[], Dataset]] = {
@@ -33,17 +43,17 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
 }  # fmt: skip
 
 
-def _levels(x: np.ndarray) -> pd.DataFrame:
+def _categories(x: np.ndarray) -> pd.DataFrame:
     bit = pd.CategoricalDtype([0, 1], ordered=True)
     columns = {f"x{j}": pd.Categorical.from_codes(c, dtype=bit) for j, c in enumerate(x.T)}
     return pd.DataFrame(columns)
 
 
-def _rows(paths: list[Path]) -> dict[str, np.ndarray]:
-    """The three parts as they are published: a row on a line, digits with commas between."""
-    found = {}
+def _parse_parts(paths: list[Path]) -> dict[str, np.ndarray]:
+    """The three parts by name, from text files with one row of comma-separated digits per line."""
+    parts = {}
     for path in paths:
         lines = path.read_bytes().split()
         digits = np.frombuffer(b"".join(lines).replace(b",", b""), np.uint8) - ord("0")
-        found[path.name.split(".")[-2]] = digits.reshape(len(lines), -1)
-    return found
+        parts[path.name.split(".")[-2]] = digits.reshape(len(lines), -1)
+    return parts

@@ -1,4 +1,4 @@
-"""Real data that is on every machine with scikit-learn and Python: nothing is downloaded."""
+"""Real data sets that come with scikit-learn and Python, without a download."""
 
 import hashlib
 import re
@@ -12,9 +12,10 @@ from densekit.datasets.tables import take
 
 
 def breast_cancer() -> Dataset:
-    """569 rows of 30 real columns, a DataFrame: cell nuclei measured in images of breast masses.
+    """Wisconsin breast cancer: 569 rows of 30 real columns, as a DataFrame.
 
-    The diagnosis is left out. Street, Wolberg and Mangasarian 1993; UCI, CC BY 4.0.
+    The columns are measurements of cell nuclei in images of breast masses. The diagnosis is dropped.
+    Street, Wolberg and Mangasarian (1993), https://doi.org/10.24432/C5DW2B, CC BY 4.0.
     """
     from sklearn.datasets import load_breast_cancer
 
@@ -23,12 +24,11 @@ def breast_cancer() -> Dataset:
 
 
 def digits() -> Dataset:
-    """1797 gray images of handwritten digits, uint8 (n, 8, 8), in their own levels 0 to 16.
+    """1797 grayscale images of handwritten digits, uint8 (n, 8, 8), with levels 0 to 16.
 
-    The levels are not stretched to 255. As a bijection that would change no mass, but it leaves 15
-    impossible levels between every two possible ones, and a model that is smooth in the level
-    would be charged up to log 16 nats a pixel for gaps that the pictures do not have.
-    Alpaydin and Kaynak 1998; UCI, CC BY 4.0.
+    The levels are not stretched to 0..255. Stretching would leave 15 impossible levels between any two
+    possible ones, for which a model that is smooth in the level would lose up to log 16 nats per pixel.
+    Alpaydin and Kaynak (1998), https://doi.org/10.24432/C50P49, CC BY 4.0.
     """
     from sklearn.datasets import load_digits
 
@@ -40,15 +40,14 @@ def digits() -> Dataset:
 def pydoc() -> Dataset:
     """English sentences of 20 to 200 characters from the standard library's ``pydoc_data.topics``.
 
-    Code, grammars and tables are left out, duplicates too. Each sentence goes by its own SHA-256
-    to train, valid or test, so that a sentence found in two versions of Python lies in the same
-    part in both; which sentences there are depends on the version (see :attr:`Dataset.digest`).
-    Python Software Foundation License.
+    Code, grammars, tables and duplicates are dropped. The sentences depend on the version of
+    Python (see :attr:`Dataset.digest`). The SHA-256 of a sentence decides its part, so a sentence
+    that occurs in two versions is in the same part in both. Python Software Foundation License.
     """
     from pydoc_data.topics import topics
 
     sentences = sorted({s for topic in sorted(topics) for s in _sentences(topics[topic])})
-    # By hash too: neighbors of the alphabet would otherwise share a batch.
+    # Sorted by hash, because alphabetical neighbors would otherwise be in the same batch.
     keyed = sorted((hashlib.sha256(s.encode()).digest(), s) for s in sentences)
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for key, sentence in keyed:
@@ -64,7 +63,7 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
 
 _NOT_PROSE = re.compile(r">>>|::=|===|\*\*\*|\||\+--")
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9)\"'*][.!?])\s+(?=[\"A-Z*])")
-# Rare signs stay out, so that no character of the test part is unknown to the train part.
+# Rare characters are excluded: every character of the test part must occur in the training part.
 _SENTENCE = re.compile(r"[A-Z\"][\w \"'()*,./:;?!\[\]-]{18,198}[.!?]", re.ASCII)
 
 

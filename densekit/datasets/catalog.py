@@ -1,4 +1,4 @@
-"""What is known of a data set without loading it: the catalog, and entries of it."""
+"""The catalog of data sets: facts that are available without loading the data."""
 
 import functools
 import importlib.resources
@@ -15,23 +15,23 @@ from densekit.params import nearest
 
 @dataclass(frozen=True)
 class File:
-    """A file that data sets are read from: where it is published, and what its bytes must be."""
+    """A file of one or more data sets, with its URL and checksums."""
 
     path: str
-    """Relative to the folder that DENSEKIT_DATA names."""
+    """Path relative to the folder of DENSEKIT_DATA."""
     hash: str
-    """Of the file there: SHA-256, or another algorithm with its name and a colon before it."""
+    """Checksum of the file at ``path``: SHA-256, or another algorithm as ``"name:checksum"``."""
     url: str
     url_hash: str = ""
-    """Of what the URL gives, where that is not ``hash``; empty where ``content`` is checked."""
+    """Checksum of the download if it differs from ``hash``; empty if ``content`` is checked instead."""
     content: str = ""
-    """SHA-256 over what is read from the file, where its bytes are not pinned."""
+    """SHA-256 of the data that are read from the file, if the bytes of the download may change."""
     parts: tuple[str, ...] = ()
-    """Values of ``{part}`` in the URL, where the file was put together from several."""
+    """Values of ``{part}`` in the URL, if the file was made from several downloads."""
 
     @property
     def downloads(self) -> dict[str, str]:
-        """Path below the cache folder of each download, and its URL."""
+        """URL of each download by its path relative to the cache folder."""
         path = PurePosixPath(self.path)
         folder = path.with_suffix("") if self.parts else path.parent
         urls = [self.url.format(part=part) for part in self.parts] or [self.url]
@@ -39,7 +39,7 @@ class File:
 
     @property
     def locations(self) -> tuple[Path, ...]:
-        """Where the file lies, or where its downloads would be kept."""
+        """Path of the file in the local folder, or else the paths of its downloads in the cache."""
         folder = data_folder()
         if folder is not None and (folder / self.path).exists():
             return (folder / self.path,)
@@ -48,7 +48,7 @@ class File:
 
 @dataclass(frozen=True)
 class Info:
-    """A data set as the catalog has it.
+    """Facts about a data set from the catalog.
 
     Examples
     --------
@@ -63,9 +63,9 @@ class Info:
     name: str
     modality: str
     rows: tuple[int, int, int] | None
-    """Of train, valid and test; None where they depend on the version of Python."""
+    """Numbers of training, validation and test rows; None if they depend on the version of Python."""
     columns: int | None
-    """Entries of a row; None for text."""
+    """Number of entries of a row; None for text."""
     license: str
     source: str
     published: tuple[Published, ...] = ()
@@ -73,41 +73,40 @@ class Info:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where the files are published; none for what is drawn or comes with Python."""
+        """URLs of the files; empty for toys and for data that come with Python packages."""
         return tuple(url for file in self.files for url in file.downloads.values())
 
     @property
     def locations(self) -> tuple[Path, ...]:
-        """Where the files lie, or would be kept after a download."""
+        """Paths of the files, or those that their downloads would have."""
         return tuple(path for file in self.files for path in file.locations)
 
     @property
     def needs_download(self) -> bool:
-        """Whether a file lies neither in the folder DENSEKIT_DATA nor in the cache."""
+        """Whether a file is neither in the folder of DENSEKIT_DATA nor in the cache."""
         return not all(path.exists() for path in self.locations)
 
 
 def data_folder() -> Path | None:
-    """The folder that the environment variable DENSEKIT_DATA names, if it names one.
+    """The folder of the environment variable DENSEKIT_DATA, or None if it is unset.
 
     Raises
     ------
     NotADirectoryError
-        There is no such folder.
+        The folder does not exist.
     """
     name = os.environ.get("DENSEKIT_DATA", "")
     if not name:
         return None
     if not Path(name).is_dir():
         raise NotADirectoryError(
-            f"DENSEKIT_DATA={name!r} is not a folder: name the folder that holds the data, or "
-            "unset it"
+            f"DENSEKIT_DATA={name!r} is not a folder: set it to the folder with the data, or unset it"
         )
     return Path(name)
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: DENSEKIT_CACHE, or the operating system's folder for caches."""
+    """The folder for downloads: DENSEKIT_CACHE, or the operating system's cache folder."""
     import pooch
 
     return Path(os.environ.get("DENSEKIT_CACHE") or pooch.os_cache("densekit"))
@@ -120,18 +119,18 @@ def _catalog() -> dict[str, Any]:
 
 
 def listed() -> tuple[str, ...]:
-    """Names of the sets in the catalog."""
+    """Names of the data sets in the catalog."""
     return tuple(_catalog()["sets"])
 
 
 def file(path: str) -> File:
-    """The file at ``path`` under the folder DENSEKIT_DATA."""
+    """The catalog's entry for the file at ``path``, relative to the folder of DENSEKIT_DATA."""
     entry = _catalog()["files"][path]
     return File(path, **{**entry, "parts": tuple(entry.get("parts", ()))})
 
 
 def entry(name: str) -> Info:
-    """What the catalog says of a set."""
+    """The catalog's entry for a data set."""
     facts = _catalog()["sets"][name]
     return Info(
         name,
@@ -146,21 +145,21 @@ def entry(name: str) -> Info:
 
 
 def dataset(name: str, parts: Iterable[Any], **domain: Any) -> Dataset:
-    """The set called ``name`` of train, valid and test, with what the catalog says of it."""
+    """A data set of training, validation and test rows, with its facts from the catalog."""
     train, valid, test = parts
-    known = entry(name)
+    facts = entry(name)
     return Dataset(
         train,
         valid,
         HeldOut(test, name),
         name,
-        known.modality,  # type: ignore[arg-type]
-        source=known.source,
+        facts.modality,  # type: ignore[arg-type]
+        source=facts.source,
         domain=domain,
-        reference=known.published,
+        reference=facts.published,
     )
 
 
 def no_such_set(name: str, known: Iterable[str]) -> str:
-    """The error that no data set is called ``name``, with the nearest right name."""
+    """Error message that no data set is called ``name``, with the closest known name."""
     return f"no data set is called {name!r}{nearest(name, known)}"

@@ -1,8 +1,7 @@
-"""Distributions in the plane whose density and entropy are known; :mod:`toys` draws from them."""
+"""Two-dimensional distributions with known density and entropy."""
 
 import functools
 import math
-from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -18,158 +17,9 @@ __all__ = [
     "EightGaussians",
     "GaussianGrid",
     "Pinwheel",
-    "Spirals",
-    "TwoMoons",
 ]
 
 _LOG_2PI = math.log(2 * math.pi)
-_BLOCK = 1024
-"""Rows scored at a time against all nodes of a quadrature."""
-
-
-class _NoisyCurve(Truth):
-    """Curves blurred by an isotropic Gaussian: the integral along them is a quadrature.
-
-    The rule converges so fast that its error is that of float64 wherever the density is not
-    itself negligible, as long as its nodes lie within about ``noise / 2`` of each other.
-    """
-
-    n_dims = 2
-    noise: float
-
-    def __init__(self, noise: float):
-        if not noise >= 0.02:
-            raise ValueError(f"noise={noise!r}: must be at least 0.02, where the quadrature holds")
-        self.noise = noise
-
-    @property
-    @abstractmethod
-    def _rule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Centers (n_nodes, 2) and log-weights (n_nodes,) of the quadrature."""
-
-    def log_prob(self, X: Any) -> np.ndarray:
-        """Log-density in nats, (n,), for rows (n, 2)."""
-        rows = self._rows(X)
-        centers, log_weight = self._rule
-        constant = log_weight - _LOG_2PI - 2 * math.log(self.noise)
-        out = np.empty(len(rows))
-        for start in range(0, len(rows), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            square = cdist(rows[block], centers, "sqeuclidean")
-            terms = constant - square / (2 * self.noise**2)
-            top = terms.max(1)
-            out[block] = top + np.log(np.exp(terms - top[:, None]).sum(1))
-        return out
-
-    @functools.cached_property
-    def entropy(self) -> float:
-        """Differential entropy in nats, by the trapezoidal rule: spectrally accurate here."""
-        step, margin = self.noise / 3, 8 * self.noise
-        low, high = self._rule[0].min(0) - margin, self._rule[0].max(0) + margin
-        x, y = (np.arange(a, b, step) for a, b in zip(low, high, strict=True))
-        logp = self.log_prob(_grid(x, y))
-        return float(-(np.exp(logp) * logp).sum() * step**2)
-
-
-class TwoMoons(_NoisyCurve):
-    r"""Two half circles with Gaussian noise, as scikit-learn's ``make_moons`` draws them.
-
-    .. math::  p(x) = \frac{1}{2} \sum_{k=1}^{2} \frac{1}{\pi} \int_0^\pi
-                      N(x \mid c_k(t), \sigma^2 I)\,dt, \quad
-               c_1 = (\cos t, \sin t), \quad c_2 = (1 - \cos t, \tfrac12 - \sin t).
-
-    The integral is taken by Gauss-Legendre quadrature; its error is that of float64 wherever the
-    density is not itself negligible.
-
-    Parameters
-    ----------
-    noise : float
-        The standard deviation :math:`\sigma`, at least 0.02.
-
-    Raises
-    ------
-    ValueError
-        ``noise`` is below 0.02.
-
-    Examples
-    --------
-    >>> moons = TwoMoons(noise=0.1)
-    >>> X = moons.sample(3, random_state=0)
-    >>> X.shape, moons.log_prob(X).shape
-    ((3, 2), (3,))
-    """
-
-    def __init__(self, noise: float = 0.1):
-        super().__init__(noise)
-
-    @functools.cached_property
-    def _rule(self) -> tuple[np.ndarray, np.ndarray]:
-        n_nodes = max(64, math.ceil(20 / self.noise))
-        t, w = np.polynomial.legendre.leggauss(n_nodes)
-        return _arcs((t + 1) * math.pi / 2), np.log(np.tile(w / 4, 2))
-
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
-        """Independent rows, (n_samples, 2)."""
-        rng = check_random_state(random_state)
-        t = rng.uniform(0, math.pi, n_samples)
-        upper = rng.uniform(size=n_samples) < 0.5
-        both = _arcs(t).reshape(2, n_samples, 2)
-        return np.where(upper[:, None], both[0], both[1]) + self.noise * rng.normal(
-            size=(n_samples, 2)
-        )
-
-
-class Spirals(_NoisyCurve):
-    r"""Two interleaved Archimedean spirals of one and a half turns with Gaussian noise.
-
-    .. math::  p(x) = \frac12 \sum_{s = \pm 1} \int_0^1
-                      N\!\left(x \mid s\,c(3\pi\sqrt{u}), \sigma^2 I\right) du, \quad
-               c(t) = \tfrac{t}{3} (-\cos t, \sin t).
-
-    The spirals of the flow literature (Grathwohl et al. 2019) without the uniform jitter that
-    their code adds before the Gaussian noise; the root spreads the rows evenly along the curve
-    but near its middle. The integral is taken by Gauss-Legendre quadrature in :math:`\sqrt u`,
-    panel by panel.
-
-    Parameters
-    ----------
-    noise : float
-        The standard deviation :math:`\sigma`, at least 0.02.
-
-    Raises
-    ------
-    ValueError
-        ``noise`` is below 0.02.
-
-    Examples
-    --------
-    >>> spirals = Spirals()
-    >>> X = spirals.sample(3, random_state=0)
-    >>> bool(np.allclose(spirals.log_prob(X), spirals.log_prob(-X)))
-    True
-    """
-
-    def __init__(self, noise: float = 0.1):
-        super().__init__(noise)
-
-    @functools.cached_property
-    def _rule(self) -> tuple[np.ndarray, np.ndarray]:
-        # The curve runs at most 30 units per unit of the root: each panel is at most 4 sigma long,
-        # where twelve nodes of Gauss are exact to float64.
-        n_panels = math.ceil(30 / (4 * self.noise))
-        t, w = np.polynomial.legendre.leggauss(12)
-        root = ((np.arange(n_panels)[:, None] + (t + 1) / 2) / n_panels).ravel()
-        w = np.tile(w / n_panels, n_panels)
-        # du = 2 root d(root); half of Gauss's length, and half of the rows on each arm.
-        return _arms(3 * math.pi * root), np.log(np.tile(w * root / 2, 2))
-
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
-        """Independent rows, (n_samples, 2)."""
-        rng = check_random_state(random_state)
-        t = 3 * math.pi * np.sqrt(rng.uniform(size=n_samples))
-        side = rng.choice([-1.0, 1.0], size=n_samples)
-        curve = side[:, None] * _arms(t)[:n_samples]
-        return curve + self.noise * rng.normal(size=(n_samples, 2))
 
 
 class Checkerboard(Truth):
@@ -187,7 +37,7 @@ class Checkerboard(Truth):
     n_dims = 2
 
     def log_prob(self, X: Any) -> np.ndarray:
-        """Log-density in nats, (n,), for rows (n, 2); -inf on white cells and off the board."""
+        """Log-density in nats, (n,), for rows (n, 2); -inf on white cells and outside the board."""
         rows = self._rows(X)
         on_board = ((rows >= -2) & (rows < 2)).all(1)
         black = np.floor(rows).sum(1) % 2 == 0
@@ -203,7 +53,7 @@ class Checkerboard(Truth):
 
     @property
     def entropy(self) -> float:
-        """log 8 nats."""
+        """Differential entropy, log 8 nats."""
         return math.log(8)
 
 
@@ -213,8 +63,8 @@ class EightGaussians(Truth):
     .. math::  p(x) = \frac18 \sum_{k=0}^{7} N\!\left(x \mid
                r\,(\cos\tfrac{k\pi}{4}, \sin\tfrac{k\pi}{4}), \sigma^2 I\right).
 
-    The defaults are the toy of Grathwohl et al. 2019, radius 4 and noise 1/2 over the root of 2.
-    The GAN literature takes radius 2 and noise 0.02 (Metz et al. 2017).
+    The defaults, :math:`r = 4 / \sqrt 2` and :math:`\sigma = 0.5 / \sqrt 2`, are those of the FFJORD
+    paper. Papers on GANs use radius 2 and noise 0.02.
 
     Parameters
     ----------
@@ -228,9 +78,18 @@ class EightGaussians(Truth):
     ValueError
         ``radius`` or ``noise`` is not positive.
 
+    References
+    ----------
+    Grathwohl et al. (2019), *FFJORD: Free-form continuous dynamics for scalable reversible generative
+    models*, https://arxiv.org/abs/1810.01367
+
+    Metz et al. (2017), *Unrolled generative adversarial networks*, https://arxiv.org/abs/1611.02163
+
     Examples
     --------
-    >>> gan = EightGaussians(radius=2.0, noise=0.02)    # so far apart that the entropies add
+    Well-separated components add log 8 to the entropy of one of them:
+
+    >>> gan = EightGaussians(radius=2.0, noise=0.02)
     >>> bool(np.isclose(gan.entropy, np.log(8) + np.log(2 * np.pi * np.e * 0.02**2)))
     True
     """
@@ -260,19 +119,21 @@ class EightGaussians(Truth):
 
     @functools.cached_property
     def entropy(self) -> float:
-        """Differential entropy in nats: all eight contribute alike, so the trapezoidal rule, which
-        is spectrally accurate here, runs over one of them."""
+        """Differential entropy in nats, by the trapezoidal rule, which is spectrally accurate here.
+
+        The eight components contribute equally, so the rule needs to integrate over one only.
+        """
         z, mass = _standard_normal_grid()
         return float(-(mass * self.log_prob(self._centers[0] + self.noise * z)).sum())
 
 
 class GaussianGrid(Truth):
-    r"""25 round Gaussians with equal weights on a square grid.
+    r"""A 5 by 5 grid of round Gaussians with equal weights.
 
     .. math::  p(x) = \prod_{d=1}^{2} \frac15 \sum_{k=-2}^{2} N(x_d \mid k\,a, \sigma^2).
 
-    The coordinates are independent. The defaults, spacing 2 and noise 0.05, are those on which GANs
-    are asked how many modes they find (Lin et al. 2018).
+    The coordinates are independent. The defaults, spacing 2 and noise 0.05, are a common test of how
+    many modes a GAN finds.
 
     Parameters
     ----------
@@ -286,9 +147,16 @@ class GaussianGrid(Truth):
     ValueError
         ``spacing`` or ``noise`` is not positive.
 
+    References
+    ----------
+    Lin et al. (2018), *PacGAN: The power of two samples in generative adversarial networks*,
+    https://arxiv.org/abs/1712.04086
+
     Examples
     --------
-    >>> grid = GaussianGrid()    # so far apart that the entropies add
+    Well-separated components add log 25 to the entropy of one of them:
+
+    >>> grid = GaussianGrid()
     >>> bool(np.isclose(grid.entropy, np.log(25) + np.log(2 * np.pi * np.e * 0.05**2)))
     True
     """
@@ -319,8 +187,10 @@ class GaussianGrid(Truth):
 
     @functools.cached_property
     def entropy(self) -> float:
-        """Differential entropy in nats: twice that of a coordinate, which is taken by the
-        trapezoidal rule around each center, spectrally accurate here."""
+        """Differential entropy in nats, twice that of a coordinate.
+
+        The trapezoidal rule around each center is spectrally accurate here.
+        """
         step = 1 / 16
         z = np.arange(-10, 10, step)
         mass = np.exp(-(z**2) / 2 - _LOG_2PI / 2) * step / 5
@@ -329,20 +199,20 @@ class GaussianGrid(Truth):
 
 
 class Pinwheel(Truth):
-    r"""Arms of a wheel, bent further the further out.
+    r"""Pinwheel: Gaussian arms around the origin, twisted by an angle that grows with the radius.
 
-    An arm is a Gaussian along the first axis, :math:`f \sim N((1, 0), \mathrm{diag}(a^2, b^2))`,
-    turned about the origin by the angle of its arm and by a twist that grows with the radius:
+    A row starts as a Gaussian, :math:`f \sim N((1, 0), \mathrm{diag}(a^2, b^2))`, and is rotated about
+    the origin by the angle of its arm plus the twist:
 
     .. math::  x = 2 R\!\left(\tfrac{2\pi k}{K} + c\,e^{|f|}\right) f, \qquad
                p(x) = \frac{1}{4K} \sum_{k=0}^{K-1}
                N\!\left(R\!\left(-\tfrac{2\pi k}{K} - c\,e^{r}\right) \tfrac{x}{2} \,\Big|\,
                (1, 0), \mathrm{diag}(a^2, b^2)\right), \quad r = |x| / 2.
 
-    The toy of Johnson et al. 2016 and Grathwohl et al. 2019, but for one thing: they twist by the
-    first coordinate of :math:`f`, which folds the plane, so that their density has no closed form.
-    The radius differs little from it on a thin arm, and a twist by the radius keeps areas: the
-    density is exact, and the entropy is that of the wheel before the twist.
+    In the papers below, the twist depends on the first coordinate of :math:`f`. That map folds the
+    plane, and the density has no closed form. The twist here depends on the radius, which is close to
+    that coordinate on a thin arm. It preserves areas, so the density is exact and the entropy is that of
+    the straight arms.
 
     Parameters
     ----------
@@ -351,12 +221,20 @@ class Pinwheel(Truth):
     radial, tangential : float
         Standard deviations :math:`a` along an arm and :math:`b` across it, positive.
     twist : float
-        The rate :math:`c`; 0 leaves the arms straight.
+        The rate :math:`c` of the twist; with 0 the arms are straight.
 
     Raises
     ------
     ValueError
-        ``n_arms`` is below 1, or ``radial`` or ``tangential`` not positive.
+        ``n_arms`` is below 1, or ``radial`` or ``tangential`` is not positive.
+
+    References
+    ----------
+    Johnson et al. (2016), *Composing graphical models with neural networks for structured
+    representations and fast inference*, https://arxiv.org/abs/1603.06277
+
+    Grathwohl et al. (2019), *FFJORD: Free-form continuous dynamics for scalable reversible generative
+    models*, https://arxiv.org/abs/1810.01367
 
     Examples
     --------
@@ -382,15 +260,18 @@ class Pinwheel(Truth):
     def log_prob(self, X: Any) -> np.ndarray:
         """Log-density in nats, (n,), for rows (n, 2)."""
         x = self._rows(X) / 2
-        return self._straight(_rotate(x, -self._angle(x))) - math.log(4)
+        return self._log_prob_untwisted(_rotate(x, -self._twist_angle(x))) - math.log(4)
 
-    def _angle(self, f: np.ndarray) -> np.ndarray:
-        """The twist at each row. Beyond any mass it grows no more: any function of the radius
-        alone keeps areas, and this one stays finite."""
+    def _twist_angle(self, f: np.ndarray) -> np.ndarray:
+        """Angle of the twist of each row, (n,).
+
+        The radius is clipped at 30, far outside the mass, to keep the angle finite. Any function of the
+        radius preserves areas.
+        """
         return self.twist * np.exp(np.minimum(np.hypot(f[:, 0], f[:, 1]), 30))
 
-    def _straight(self, f: np.ndarray) -> np.ndarray:
-        """Log-density of the wheel before the twist."""
+    def _log_prob_untwisted(self, f: np.ndarray) -> np.ndarray:
+        """Log-density of the straight arms."""
         turns = 2 * math.pi * np.arange(self.n_arms) / self.n_arms
         arms = np.stack([_rotate(f, np.full(len(f), -turn)) for turn in turns], 1)
         z = (arms - (1.0, 0.0)) / (self.radial, self.tangential)
@@ -403,44 +284,50 @@ class Pinwheel(Truth):
         scale = np.array([self.radial, self.tangential])
         f = np.array([1.0, 0.0]) + scale * rng.normal(size=(n_samples, 2))
         turn = 2 * math.pi * rng.randint(self.n_arms, size=n_samples) / self.n_arms
-        return 2 * _rotate(f, turn + self._angle(f))
+        return 2 * _rotate(f, turn + self._twist_angle(f))
 
     @functools.cached_property
     def entropy(self) -> float:
-        """Differential entropy in nats, by the trapezoidal rule over one straight arm, since all
-        contribute alike: spectrally accurate."""
+        """Differential entropy in nats, by the trapezoidal rule, which is spectrally accurate here.
+
+        All arms contribute equally, so the rule needs to integrate over one straight arm only.
+        """
         z, mass = _standard_normal_grid()
         arm = np.array([1.0, 0.0]) + z * (self.radial, self.tangential)
-        return float(math.log(4) - (mass * self._straight(arm)).sum())
+        return float(math.log(4) - (mass * self._log_prob_untwisted(arm)).sum())
 
 
 class Banana(Truth):
-    r"""A Gaussian bent along a parabola, the shape of Rosenbrock's valley.
+    r"""Banana: a Gaussian bent along a parabola.
 
     .. math::  x_1 \sim N(0, s^2), \quad
                x_2 \mid x_1 \sim N\!\left(b\,(s^2 - x_1^2), 1\right), \quad
                H = \log(2 \pi e\,s).
 
-    Bending moves :math:`x_2` by a function of :math:`x_1` alone: the Jacobian is one, and the
-    entropy that of the Gaussian. With :math:`s = 10`, :math:`b = 0.1` it is the strongly twisted
-    target of Haario, Saksman and Tamminen 1999.
+    The bend shifts :math:`x_2` by a function of :math:`x_1`. Its Jacobian is one, so the entropy is that
+    of the Gaussian. The defaults are the strongly twisted target of the paper.
 
     Parameters
     ----------
     width : float
         The standard deviation :math:`s` of the first coordinate, positive.
     bend : float
-        The curvature :math:`b`; 0 leaves a Gaussian.
+        The curvature :math:`b`; with 0 the distribution is Gaussian.
 
     Raises
     ------
     ValueError
         ``width`` is not positive.
 
+    References
+    ----------
+    Haario, Saksman and Tamminen (1999), *Adaptive proposal distribution for random walk Metropolis
+    algorithm*, https://doi.org/10.1007/s001800050022
+
     Examples
     --------
     >>> banana = Banana(width=10.0, bend=0.1)
-    >>> banana.log_prob([[0.0, 10.0], [10.0, 0.0]]).round(3).tolist()    # on the ridge
+    >>> banana.log_prob([[0.0, 10.0], [10.0, 0.0]]).round(3).tolist()    # on the parabola
     [-4.14, -4.64]
     """
 
@@ -453,11 +340,12 @@ class Banana(Truth):
     def log_prob(self, X: Any) -> np.ndarray:
         """Log-density in nats, (n,), for rows (n, 2)."""
         x = self._rows(X)
-        straight = x[:, 1] - self._ridge(x[:, 0])
-        square = (x[:, 0] / self.width) ** 2 + straight**2
+        residual = x[:, 1] - self._ridge(x[:, 0])
+        square = (x[:, 0] / self.width) ** 2 + residual**2
         return -square / 2 - _LOG_2PI - math.log(self.width)
 
     def _ridge(self, x: np.ndarray) -> np.ndarray:
+        """Mean of the second coordinate given the first."""
         return self.bend * (self.width**2 - x**2)
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
@@ -468,38 +356,29 @@ class Banana(Truth):
 
     @property
     def entropy(self) -> float:
-        """log(2 pi e width) nats."""
+        """Differential entropy, log(2 pi e width) nats."""
         return 1 + _LOG_2PI + math.log(self.width)
 
 
-def _arcs(t: np.ndarray) -> np.ndarray:
-    """Points of the upper arc, then of the lower, (2 * len(t), 2)."""
-    x, y = np.cos(t), np.sin(t)
-    return np.concatenate([np.stack([x, y], 1), np.stack([1 - x, 0.5 - y], 1)])
-
-
-def _arms(t: np.ndarray) -> np.ndarray:
-    """Points of one spiral, then of the other, (2 * len(t), 2)."""
-    arm = np.stack([-t * np.cos(t), t * np.sin(t)], 1) / 3
-    return np.concatenate([arm, -arm])
-
-
 def _rotate(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Rows (n, 2) turned counter-clockwise, each by its angle, (n,)."""
+    """Rows (n, 2) rotated counterclockwise by one angle each, (n,)."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], 1)
 
 
-def _grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def grid_points(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """All pairs of the coordinates ``x`` and ``y``, (len(x) * len(y), 2)."""
     return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
 
 
 @functools.cache
 def _standard_normal_grid() -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (n, 2) and masses (n,) of the trapezoidal rule for means under N(0, I): ten standard
-    deviations each way, beyond which lies no float64 of mass."""
+    """Nodes (n, 2) and masses (n,) of the trapezoidal rule for expectations under N(0, I).
+
+    The nodes extend to ten standard deviations, beyond which the mass is below float64 precision.
+    """
     step = 1 / 16
-    z = _grid(np.arange(-10, 10, step), np.arange(-10, 10, step))
+    z = grid_points(np.arange(-10, 10, step), np.arange(-10, 10, step))
     return z, np.exp(-(z**2).sum(1) / 2 - _LOG_2PI) * step**2
 
 

@@ -1,9 +1,9 @@
-"""Texts: a list of strings for each part.
+"""Text data sets, with a list of strings for each part.
 
-The end of a string is a symbol that has to be predicted, and it is counted as one character. Rows
-are cut so that it stands for the line feed at which they were cut: then a part has as many symbols
-as characters in its file, and a score per character is one of the file. What no cut can keep is
-the context across rows, which the published figures use unless they say otherwise.
+A model must predict the end of each string, and metrics count the end as one character. Files are
+split into rows at line feeds, so the end of a row stands for its line feed and a part has as many
+symbols as its file has characters. Scores per character are therefore comparable to those of the
+whole file, except that published results usually condition on the text before a row.
 """
 
 import itertools
@@ -18,10 +18,11 @@ _TEXT8_BLOCK = 256
 
 
 def tinyshakespeare() -> Dataset:
-    r"""The plays in blocks: as many whole lines as fit into 1,000 characters, line feeds between.
+    r"""Plays of Shakespeare in blocks of whole lines with up to 1,000 characters.
 
-    test is the last tenth of the 1,115,394 characters, on which nanoGPT reports, and valid the
-    twentieth before it; both from the beginning of a line. Karpathy 2015; public domain.
+    The test part is the last tenth of the 1,115,394 characters, as in nanoGPT, and the validation
+    part is the twentieth before it. Both start at the beginning of a line. Karpathy (2015),
+    https://karpathy.github.io/2015/05/21/rnn-effectiveness, public domain.
     """
     text = fetch.text("tinyshakespeare/input.txt.gz").decode()
     first, second = (text.rindex("\n", 0, len(text) * share // 20) + 1 for share in (17, 18))
@@ -30,18 +31,18 @@ def tinyshakespeare() -> Dataset:
 
 
 def ptb() -> Dataset:
-    """Penn Treebank as Mikolov et al. 2011 prepared it: a sentence a row, words by single spaces.
+    """Penn Treebank with Mikolov's preprocessing: one sentence per row, words separated by spaces.
 
-    With one end for each row there are 929,589, 73,760 and 82,430 words, as papers have it; words
-    that are not among the 10,000 most frequent are ``<unk>``, numbers are ``N``.
+    There are 929,589, 73,760 and 82,430 words including one end per row, as in papers. Words outside the
+    10,000 most frequent are ``<unk>``, and numbers are ``N``.
     """
     return dataset("ptb", ([" ".join(line.split()) for line in part] for part in _ptb()))
 
 
 def ptb_characters() -> Dataset:
-    """:func:`ptb` for models of characters: words are parted by underscores.
+    """Penn Treebank for models of characters: :func:`ptb` with underscores between words.
 
-    With one end for each row there are 5,017,482, 393,042 and 442,423 characters.
+    There are 5,017,482, 393,042 and 442,423 characters including one end per row.
     """
     return dataset(
         "ptb_characters", (["_".join(line.split()) for line in part] for part in _ptb())
@@ -49,14 +50,15 @@ def ptb_characters() -> Dataset:
 
 
 def text8() -> Dataset:
-    """100 million letters a to z and spaces of Wikipedia, in blocks of 256 characters.
+    """text8: 100 million letters a to z and spaces from Wikipedia, in blocks of 256 characters.
 
-    The first 90 million are train, 5 million valid, 5 million test. Blocks break words, as in the
-    papers on discrete diffusion, and their ends stand for nothing: ``bits_per_character`` counts 257
-    symbols a row, so it is to be multiplied by 257 / 256 beside the published figures. Mahoney 2006.
+    The first 90 million characters are the training part, the next 5 million the validation part and the
+    last 5 million the test part. Blocks split words, as in papers on discrete diffusion. The end of a
+    block is not a character of the file, but ``bits_per_character`` counts it: multiply by 257 / 256 to
+    compare with published results. Mahoney (2006), http://mattmahoney.net/dc/textdata.
     """
     letters = fetch.members("text8/text8.zip", "text8$")["text8"].decode()
-    million = len(letters) // 100  # the file's own, or a smaller one's hundredth
+    million = len(letters) // 100  # A hundredth, so that tests can use a smaller file.
     cuts = [0, 90 * million, 95 * million, len(letters)]
     parts = (letters[a:b] for a, b in itertools.pairwise(cuts))
     return dataset(
@@ -66,20 +68,21 @@ def text8() -> Dataset:
 
 
 def wikitext2() -> Dataset:
-    """WikiText-2: a line of the file a row, which is a paragraph, a heading or empty.
+    """WikiText-2: one line of the file per row, a paragraph, a heading or an empty string.
 
-    With one end for each row there are 2,088,628, 217,646 and 245,569 words. A row may have some
-    thousand characters. Merity et al. 2017.
+    There are 2,088,628, 217,646 and 245,569 words including one end per row. Rows may have several
+    thousand characters. Merity et al. (2017), https://arxiv.org/abs/1609.07843.
     """
-    found = fetch.members("wikitext-2/wikitext-2-v1.zip", r"(train|valid|test)(?=\.tokens)")
-    parts = (lines(found[part].decode()) for part in ("train", "valid", "test"))
+    files = fetch.members("wikitext-2/wikitext-2-v1.zip", r"(train|valid|test)(?=\.tokens)")
+    parts = (lines(files[part].decode()) for part in ("train", "valid", "test"))
     return dataset("wikitext2", parts, max_length=None)
 
 
 def wikitext2_partial() -> Dataset:
-    """Validation and test part of WikiText-2 only: nothing here compares with the literature.
+    """The validation and test parts of WikiText-2 only; scores are not comparable to published ones.
 
-    train is the first nine tenths of the lines of the published validation part, valid the rest.
+    The training part is the first nine tenths of the lines of the published validation part, and the
+    validation part is the rest.
     """
     valid, test = (
         lines(fetch.text(f"wikitext-2-partial/{part}.txt.gz").decode())
@@ -96,7 +99,7 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
 
 
 def lines(text: str) -> list[str]:
-    r"""The lines of a text, without their line feeds and the spaces around them.
+    r"""The lines of a text, without line feeds and surrounding spaces.
 
     >>> lines(" = A = \n \n b\n")
     ['= A =', '', 'b']
@@ -105,9 +108,9 @@ def lines(text: str) -> list[str]:
 
 
 def blocks(text: str, size: int = _BLOCK) -> list[str]:
-    r"""Whole lines of a text in blocks of at most ``size`` characters; longer lines stand alone.
+    r"""Group whole lines into blocks of at most ``size`` characters; a longer line is a block.
 
-    Each block lacks its last line feed: ``"\n".join(blocks) + "\n"`` is the text.
+    Blocks do not include their last line feed: ``"\n".join(blocks) + "\n"`` is the text.
 
     >>> blocks("a\nbb\n\nccc\n", 4)
     ['a\nbb', '\nccc']

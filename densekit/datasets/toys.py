@@ -1,7 +1,7 @@
-"""Toys: data sets drawn from a distribution whose density and entropy are known.
+"""Toy data sets, drawn from distributions with known density and entropy.
 
-The distributions are in :mod:`planar` (two dimensions), :mod:`dimensions` (any number of them)
-and :mod:`sources` (text and images).
+The distributions are in :mod:`curves` and :mod:`planar` (two dimensions), :mod:`multivariate` and
+:mod:`copulas` (any number of dimensions), and :mod:`sources` (text and images).
 """
 
 from collections.abc import Callable, Mapping
@@ -10,21 +10,15 @@ from typing import Any, Literal
 import numpy as np
 
 from densekit.datasets.base import Dataset, HeldOut, Truth
-from densekit.datasets.dimensions import (
-    ClaytonCopula,
-    Funnel,
-    GaussianCopula,
-    MixtureOfGaussians,
-    StudentCopula,
-)
+from densekit.datasets.copulas import ClaytonCopula, GaussianCopula, StudentCopula
+from densekit.datasets.curves import Spirals, TwoMoons
+from densekit.datasets.multivariate import Funnel, MixtureOfGaussians
 from densekit.datasets.planar import (
     Banana,
     Checkerboard,
     EightGaussians,
     GaussianGrid,
     Pinwheel,
-    Spirals,
-    TwoMoons,
 )
 from densekit.datasets.sources import IsingImages, MarkovText
 
@@ -60,7 +54,7 @@ def _draw(
     modality: Literal["table", "image", "text"] = "table",
     domain: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Independent rows, the first ``sizes[0]`` for training; nothing is sorted or left out."""
+    """A data set of independent rows, in the order in which they were drawn."""
     X = truth.sample(sum(sizes), random_state=_SEED)
     n_train, n_fit = sizes[0], sizes[0] + sizes[1]
     test = HeldOut(X[n_fit:], name)
@@ -100,7 +94,7 @@ def spirals() -> Dataset:
 
 
 def banana() -> Dataset:
-    """4500, 500 and 1000 rows of :class:`Banana`, strongly twisted."""
+    """4500, 500 and 1000 rows of :class:`Banana` with its default, strong bend."""
     return _draw("banana", Banana(), "a Gaussian bent along a parabola (Haario et al. 1999)")
 
 
@@ -116,7 +110,7 @@ def gaussian_mixture() -> Dataset:
 
 
 def gaussian_copula() -> Dataset:
-    """14000, 2000 and 4000 rows of :class:`GaussianCopula`: 8 columns, each of another law."""
+    """14000, 2000 and 4000 rows of :class:`GaussianCopula`: 8 columns with different marginals."""
     truth = GaussianCopula(_decaying_correlation(), _marginals())
     source = "eight different marginals joined by a Gaussian copula"
     return _draw("gaussian_copula", truth, source, _MANY_DIMS, domain=_SUPPORT)
@@ -137,7 +131,7 @@ def clayton_copula() -> Dataset:
 
 
 def markov_text() -> Dataset:
-    """2800, 400 and 800 strings of :class:`MarkovText`: 10 letters, some 40 in a string."""
+    """2800, 400 and 800 strings of :class:`MarkovText`: 10 letters, about 40 per string."""
     source = "strings of a fixed Markov chain with an end symbol"
     return _draw("markov_text", MarkovText(), source, _STRINGS, "text")
 
@@ -150,7 +144,7 @@ def ising_images() -> Dataset:
 
 
 _SUPPORT = {"support": {1: "positive", 2: "positive", 5: ("interval", 0, 1), 7: "positive"}}
-"""What is known a priori of the columns of :func:`_marginals`."""
+"""Supports of the columns of :func:`_marginals`, for the codec."""
 
 
 def _marginals() -> list[Any]:
@@ -163,7 +157,7 @@ def _marginals() -> list[Any]:
 
 
 def _decaying_correlation() -> np.ndarray:
-    """0.7 between neighboring columns, and so on by powers."""
+    """The correlation matrix (8, 8) with entries 0.7 ** abs(i - j)."""
     i = np.arange(8)
     return 0.7 ** np.abs(i[:, None] - i)
 
@@ -184,4 +178,4 @@ TOYS: tuple[Callable[[], Dataset], ...] = (
     markov_text,
     ising_images,
 )
-"""A loader for each toy, called like it."""
+"""The loader of each toy; its ``__name__`` is the name of the data set."""

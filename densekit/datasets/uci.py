@@ -1,4 +1,4 @@
-"""Regression sets of UCI as tables of numbers, with the folds of Evans and Nair 2018."""
+"""UCI regression data sets as tables of numbers, with the folds of Evans and Nair (2018)."""
 
 import functools
 import io
@@ -20,13 +20,19 @@ _NAMES = (
 
 
 def regression(name: str) -> Dataset:
-    """The set called ``name``, float64, target last: test is fold 0, valid a tenth of the rest.
+    """Load a regression data set as float64 columns, of which the last is the target.
 
-    Upstream has centered the columns, rounded them to five digits and shuffled the rows: units are
-    kept, offsets are not. A density wants the clean ones: ``uci_kin40k``, ``uci_pumadyn32nm``,
-    ``uci_pendulum`` and ``uci_protein``, of which repeated rows and column 4 (correlation 0.998
-    with column 0) are left out. The others have columns of few values, linear dependencies or many
-    repeated rows, along which a likelihood grows without bound.
+    The test part is fold 0, and the validation part is a random tenth of the other rows. The
+    published columns are centered and rounded to five digits; their units are the original ones.
+    Densities are best compared on ``uci_kin40k``, ``uci_pumadyn32nm``, ``uci_pendulum`` and
+    ``uci_protein``. Repeated rows of the last, and its column 4 (correlation 0.998 with column 0),
+    are dropped. The other data sets have columns with few values, linear dependencies or many
+    repeated rows, which make the likelihood unbounded.
+
+    References
+    ----------
+    Evans and Nair (2018), *Scalable Gaussian processes with grid-structured eigenfunctions*,
+    https://arxiv.org/abs/1807.02125
     """
     x, mask = (
         np.loadtxt(io.BytesIO(fetch.text(f"uci_regression/{name}/{part}.csv.gz")), delimiter=",")

@@ -1,32 +1,32 @@
-"""Parquet files: their pages are measured before they are unpacked, and their rows counted as they come.
+"""Reader of Parquet files with a bound on the memory that a malicious file can make it use.
 
-A footer can say what it likes of its pages, and a few bytes can stand for any number of equal values.
-So the pages' own headers are read first, which say what each unpacks to, as the reader of pages will
-believe them; values are then decoded in pieces, and repeated strings are counted before they are
-written out.
+The footer may claim any sizes, and a few bytes can encode any number of equal values. The reader
+therefore checks the decompressed sizes in the headers of all pages first, which Arrow's decoder
+also uses. It then decodes values in pieces, with strings as dictionaries, and checks the size of
+the expanded strings.
 """
 
 import io
 from collections.abc import Iterator
 from typing import IO, Any
 
-from densekit.formats.limits import FileError, check_names, check_size, refusing, shown
-from densekit.formats.places import Place
+from densekit.formats.limits import FileError, check_names, check_size, file_errors, quoted
+from densekit.formats.locations import Location
 from densekit.formats.tables import rows_of
 from densekit.formats.thrift import read_struct
 
 _BLOCK = 2**26
-"""Bytes decoded between one count and the next."""
+"""Bytes that are decoded between two size checks."""
 _ROWS = 2**16
 _DELTA_BYTE_ARRAY = 7
-"""The encoding of strings that a dictionary cannot take in."""
-_HEADER = 2**24
-"""Bytes that the header of a page may have."""
+"""An encoding of strings that Arrow cannot read as a dictionary."""
+_LONGEST_HEADER = 2**24
+"""Most bytes of a page header."""
 _REMEDY = (
-    "give fit and score_samples pyarrow.parquet.ParquetFile(path), which is read in pieces, or write "
+    "pass pyarrow.parquet.ParquetFile(path) to fit and score_samples, which read it in pieces, or write "
     "it with compression=None and use_dictionary=False"
 )
-# Numbers of fields in https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+# Field numbers of https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 _ROW_GROUPS = 4
 _COLUMNS, _NUM_ROWS = 1, 3
 _META_DATA = 3
@@ -35,51 +35,51 @@ _PAGE_UNPACKED, _PAGE_PACKED, _DATA_PAGE, _DATA_PAGE_2 = 2, 3, 5, 8
 _PAGE_VALUES, _ENCODING, _ENCODING_2 = 1, 2, 4
 
 
-def read_parquet(place: Place, file: IO[bytes]) -> Any:
-    """The rows of a Parquet file of plain columns."""
+def read_parquet(location: Location, file: IO[bytes]) -> Any:
+    """The rows of a Parquet file without nested columns."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    name, packed = place.name, file.seek(0, io.SEEK_END)
+    name, packed = location.name, file.seek(0, io.SEEK_END)
     file.seek(-4, io.SEEK_END)
     if file.read() != b"PAR1":
-        raise FileError(f"{name} is truncated: a Parquet file ends in PAR1")
-    with refusing(name):
+        raise FileError(f"{name} is truncated: a Parquet file must end in PAR1")
+    with file_errors(name):
         opened = parquet.ParquetFile(file, pre_buffer=False)
         schema, metadata = opened.schema_arrow, opened.metadata
     check_names(name, schema.names)
     for field in schema:
         if pa.types.is_nested(field.type):
             raise FileError(
-                f"{name}: column {shown(field.name)} is {shown(str(field.type))}, and values are "
-                "numbers, strings, booleans, dates or times: give each of its parts a column of its own"
+                f"{name}: column {quoted(field.name)} is {quoted(str(field.type))}, but values must be "
+                "numbers, strings, booleans, dates or times: give each of its parts its own column"
             )
     strings = [f.name for f in schema if _is_string(f.type)]
     width = sum(map(_width, schema.types))
-    with refusing(name):
+    with file_errors(name):
         groups = _row_groups(file, packed)
         check_size(name, sum(group[_NUM_ROWS] for group in groups) * width, packed, _REMEDY)
-        longest, plain = _measured(name, file, groups, packed)
+        longest_page, plain = _check_pages(name, file, groups, packed)
         file.seek(0)
-        again = parquet.ParquetFile(
+        reader = parquet.ParquetFile(
             file,
             metadata=metadata,
             pre_buffer=False,
             read_dictionary=[s for s in strings if s not in plain],
         )
         rows = max(1, min(_ROWS, _BLOCK // width))
-        if plain:  # each of its values may be as long as a page
-            rows = max(1, min(rows, _BLOCK // max(1, longest)))
-        batches, unpacked = [], 0
-        for batch in again.iter_batches(rows):
-            unpacked += sum(map(_bytes_of, batch.columns))
-            check_size(name, unpacked, packed, _REMEDY)
+        if plain:  # A value of these columns may be as long as a page.
+            rows = max(1, min(rows, _BLOCK // max(1, longest_page)))
+        batches, decoded = [], 0
+        for batch in reader.iter_batches(rows):
+            decoded += sum(map(_expanded_bytes, batch.columns))
+            check_size(name, decoded, packed, _REMEDY)
             columns = [c.cast(f.type) for c, f in zip(batch.columns, schema, strict=True)]
             batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
         table = pa.Table.from_batches(batches, schema)
         if len(table) != metadata.num_rows:
             raise FileError(
-                f"{name} is truncated or damaged: it tells of {metadata.num_rows:,} rows and has "
+                f"{name} is truncated or damaged: it claims {metadata.num_rows:,} rows but has "
                 f"{len(table):,}; write it again"
             )
         return rows_of(table)
@@ -93,15 +93,15 @@ def _is_string(kind: Any) -> bool:
 
 
 def _width(kind: Any) -> int:
-    """The least number of bytes that a value of a column takes in memory."""
+    """Lower bound on the bytes that a value of a type takes in memory."""
     try:
         return max(1, kind.bit_width // 8)
-    except ValueError:  # strings, whose length is no property of their type
+    except ValueError:  # The width of strings varies; 4 bytes are their offset.
         return 4
 
 
-def _bytes_of(column: Any) -> int:
-    """Bytes of a column once its values are written out, at least one for each."""
+def _expanded_bytes(column: Any) -> int:
+    """Bytes of a column after the expansion of dictionaries, at least one per value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -115,10 +115,10 @@ def _bytes_of(column: Any) -> int:
 
 
 def _row_groups(file: IO[bytes], size: int) -> list[dict[int, Any]]:
-    """The row groups that the footer tells of.
+    """The row groups in the footer, as Thrift structs.
 
-    pyarrow has read it before; but where a footer contradicts itself, to ask pyarrow for what it says
-    of a column ends the process.
+    Arrow parses the footer too, but an inconsistent footer can crash the process when its metadata of
+    columns are accessed.
     """
     file.seek(size - 8)
     length = int.from_bytes(file.read(4), "little")
@@ -127,36 +127,40 @@ def _row_groups(file: IO[bytes], size: int) -> list[dict[int, Any]]:
     return groups
 
 
-def _measured(
+def _check_pages(
     name: str, file: IO[bytes], groups: list[dict[int, Any]], packed: int
 ) -> tuple[int, set[str]]:
-    """Bytes of the longest page, and the columns whose strings no dictionary can take in."""
-    unpacked, longest, plain = 0, 0, set()
+    """Check the decompressed size of all pages.
+
+    Returns the bytes of the longest page, and the columns of strings that cannot be read as
+    dictionaries.
+    """
+    decompressed, longest, plain = 0, 0, set()
     for i, group in enumerate(groups):
         for column in group[_COLUMNS]:
-            about = column[_META_DATA]
-            label = b".".join(about[_PATH]).decode()
+            metadata = column[_META_DATA]
+            label = b".".join(metadata[_PATH]).decode()
             for size, encoding in _pages(
-                name, file, about, f"row group {i}, column {shown(label)}"
+                name, file, metadata, f"row group {i}, column {quoted(label)}"
             ):
-                unpacked += size
+                decompressed += size
                 longest = max(longest, size)
-                check_size(name, unpacked, packed, _REMEDY)
+                check_size(name, decompressed, packed, _REMEDY)
                 if encoding == _DELTA_BYTE_ARRAY:
                     plain.add(label)
     return longest, plain
 
 
 def _pages(
-    name: str, file: IO[bytes], about: dict[int, Any], where: str
+    name: str, file: IO[bytes], metadata: dict[int, Any], where: str
 ) -> Iterator[tuple[int, int]]:
-    """What each page of a column unpacks to, and its encoding, as its header says."""
-    start = about[_DATA_OFFSET]
-    if 0 < about.get(_DICTIONARY_OFFSET, 0) < start:
-        start = about[_DICTIONARY_OFFSET]
-    end, seen = start + about[_COMPRESSED_SIZE], 0
-    while start < end and seen < about[_NUM_VALUES]:
-        fields, length = _header(file, start, end)
+    """Decompressed size and encoding of each page of a column, from the headers of the pages."""
+    start = metadata[_DATA_OFFSET]
+    if 0 < metadata.get(_DICTIONARY_OFFSET, 0) < start:
+        start = metadata[_DICTIONARY_OFFSET]
+    end, n_values = start + metadata[_COMPRESSED_SIZE], 0
+    while start < end and n_values < metadata[_NUM_VALUES]:
+        fields, length = _page_header(file, start, end)
         unpacked, packed = fields.get(_PAGE_UNPACKED, -1), fields.get(_PAGE_PACKED, -1)
         if min(unpacked, packed) < 0:
             raise FileError(
@@ -165,11 +169,11 @@ def _pages(
         data = fields.get(_DATA_PAGE) or fields.get(_DATA_PAGE_2) or {}
         yield unpacked, data.get(_ENCODING if _DATA_PAGE in fields else _ENCODING_2, 0)
         start += length + packed
-        seen += data.get(_PAGE_VALUES, 0)
+        n_values += data.get(_PAGE_VALUES, 0)
 
 
-def _header(file: IO[bytes], start: int, end: int) -> tuple[dict[int, Any], int]:
-    """The fields of a page's header by their number, and its length; none where there is none."""
+def _page_header(file: IO[bytes], start: int, end: int) -> tuple[dict[int, Any], int]:
+    """The fields of a page header by number, and its length; empty if it is not a header."""
     size = 256
     while True:
         file.seek(start)
@@ -177,7 +181,7 @@ def _header(file: IO[bytes], start: int, end: int) -> tuple[dict[int, Any], int]
         try:
             return read_struct(data)
         except IndexError:
-            if len(data) < size or size > _HEADER:
+            if len(data) < size or size > _LONGEST_HEADER:
                 return {}, 0
             size *= 16
         except (ValueError, RecursionError):

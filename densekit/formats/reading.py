@@ -1,4 +1,4 @@
-"""Rows read from files: every error names the file, the line and the remedy."""
+"""Reading of rows from files; every error names the file, the line and the remedy."""
 
 import contextlib
 import csv
@@ -16,58 +16,63 @@ import psutil  # type: ignore[import-untyped]
 from densekit.containers import n_rows
 from densekit.formats.arrays import read_images, read_npy, read_npz
 from densekit.formats.jsonl import read_jsonl
-from densekit.formats.limits import FileError, check_names, check_size, check_width, shown
+from densekit.formats.limits import FileError, check_names, check_size, check_width, quoted
+from densekit.formats.locations import Location
 from densekit.formats.parquet import read_parquet
-from densekit.formats.places import Place
 from densekit.formats.separators import separator_of, warn_of_decimals
 from densekit.formats.tables import rows_of
 
-# None of these is how a text may begin: each has a byte that is no UTF-8, or a control character.
+# A valid text file cannot begin like this: each has a byte that is not UTF-8, or a control character.
 _MAGIC = {b"PAR1\x15": "Parquet", b"\x93NUMPY": "NPY", b"\x1f\x8b": "gzip", b"\x89PNG": "PNG"}
 _MAGIC |= {b"PK\x03\x04": "ZIP", b"PK\x05\x06": "ZIP", b"SQLite format 3\0": "SQLite"}
 _MAGIC |= {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text", b"\x89HDF": "HDF5"}
 _MAGIC |= {b"\xff\xd8\xff": "JPEG", b"ARROW1\0\0": "Arrow"}
-_OWN = {"parquet": (b"PAR1",), "npy": (b"\x93NUMPY",), "npz": (b"PK\x03\x04", b"PK\x05\x06")}
+_EXPECTED_MAGIC = {
+    "parquet": (b"PAR1",),
+    "npy": (b"\x93NUMPY",),
+    "npz": (b"PK\x03\x04", b"PK\x05\x06"),
+}
 _BLOCK = 2**24
-"""Bytes of CSV parsed at a time; a row must fit into it."""
+"""Bytes of CSV that are parsed at a time; a row must fit into a block."""
 _INTEGER = re.compile(r"[+-]?\d{1,40}")
 _STREAM_SHARE = 4
-"""A stream may have one of so many parts of the memory that is free; its copies need the rest."""
+"""A stream may take this fraction (one quarter) of the free memory; parsing it needs the rest."""
 
 
 def read(
     path: str | Path, *, format: str | None = None, sep: str | None = None, decimal: str = "."
 ) -> Any:
-    """The rows of a file, of a folder of images, or of standard input (``"-"``).
+    """Read the rows of a file, of a folder of images, or of standard input (``"-"``).
 
     Parameters
     ----------
     path : str or Path
-        Its suffix says the format (see :mod:`densekit.formats`).
+        The suffix determines the format, see :mod:`densekit.formats`.
     format : {"csv", "tsv", "parquet", "npy", "npz", "jsonl", "text", "images"}, optional
-        Where the name does not say it.
+        The format, if the suffix does not determine it.
     sep : str, optional
-        What separates the values of a CSV file. None finds it out, of ``, ; |`` and the tab.
+        Separator of a CSV file. By default it is detected among ``, ; |`` and the tab.
     decimal : {".", ","}
-        What its decimals come behind.
+        Decimal mark of a CSV file.
 
     Returns
     -------
     rows : DataFrame, array or list of str
+        Depending on the format, see :mod:`densekit.formats`.
 
     Raises
     ------
     FileNotFoundError
-        No such file.
+        The file does not exist.
     ValueError
-        It is empty, truncated, not what its name says, not UTF-8, its rows differ in length, or it is
-        beyond the limits of its format (see :mod:`densekit.formats`). The message names the file, the
-        line or column, and the remedy.
+        The file is empty, truncated, of another format than its name, not UTF-8, or beyond the limits of
+        its format, or its rows differ in length. The message names the file, the line or column, and the
+        remedy.
 
     Warns
     -----
     UserWarning
-        Columns of a CSV file that are numbers but for their decimal marks, and read as strings.
+        A column of strings in a CSV file looks like numbers with another decimal mark.
 
     Examples
     --------
@@ -79,146 +84,148 @@ def read(
     0   31   f
     1   45   m
     """
-    place = Place.of(path, format, sep=sep, decimal=decimal)
-    if place.format == "images":
-        return read_images(place)
-    with _opened(place) as file:
+    location = Location.of(path, format, sep=sep, decimal=decimal)
+    if location.format == "images":
+        return read_images(location)
+    with _opened(location) as file:
         head = file.read(16)
         file.seek(0)
         if not head:
-            raise ValueError(f"{place.name} is empty")
-        _check_magic(place, head)
-        rows = _READERS[place.format](place, file)
+            raise ValueError(f"{location.name} is empty")
+        _check_magic(location, head)
+        rows = _READERS[location.format](location, file)
     if not n_rows(rows):
-        raise ValueError(f"{place.name} has no rows")
+        raise ValueError(f"{location.name} has no rows")
     return rows
 
 
 @contextlib.contextmanager
-def _opened(place: Place) -> Iterator[IO[bytes]]:
-    """The bytes of a file or of standard input, seekable."""
-    if place.path is None:
-        yield _held(place.name, sys.stdin.buffer)
+def _opened(location: Location) -> Iterator[IO[bytes]]:
+    """Open a file or standard input as a seekable and decompressed stream."""
+    if location.path is None:
+        yield _buffered(location.name, sys.stdin.buffer)
         return
-    if place.path.is_dir():
+    if location.path.is_dir():
         raise IsADirectoryError(
-            f"{place.name} is a folder, not a file; a folder is read as images, without format"
+            f"{location.name} is a folder, not a file; omit format to read a folder of images"
         )
-    if not place.path.exists():
-        raise FileNotFoundError(f"{place.name}: no such file")
-    with open(place.path, "rb") as opened:
-        file = opened if opened.seekable() else _held(place.name, opened)
-        if not place.zipped:
+    if not location.path.exists():
+        raise FileNotFoundError(f"{location.name}: no such file")
+    with open(location.path, "rb") as opened:
+        file = opened if opened.seekable() else _buffered(location.name, opened)
+        if not location.compressed:
             yield file
             return
         if file.read(2) != b"\x1f\x8b":
-            raise ValueError(f"{place.name} is not gzip data: its name should not end in .gz")
+            raise ValueError(f"{location.name} is not gzip data: its name should not end in .gz")
         file.seek(0)
-        content = _unpacked(place, file)
+        content = _decompressed(location, file)
     yield content
 
 
-def _held(name: str, stream: IO[bytes]) -> IO[bytes]:
-    """All bytes of a stream, which has no length before it is read."""
+def _buffered(name: str, stream: IO[bytes]) -> IO[bytes]:
+    """All bytes of a stream, up to the memory limit; a stream has no known length."""
     content, most = io.BytesIO(), psutil.virtual_memory().available // _STREAM_SHARE
     while block := stream.read(2**20):
         content.write(block)
         if content.tell() > most:
             raise FileError(
-                f"{name} is longer than {most:,} bytes, a quarter of the memory that is free: write it "
-                "to a file of fewer rows, or to Parquet, which models that train by batches read in "
-                "pieces"
+                f"{name} is longer than {most:,} bytes, a quarter of the free memory: reduce the number "
+                "of rows, or write them to a Parquet file, which models that are trained by batches "
+                "read in pieces"
             )
     content.seek(0)
     return content
 
 
-def _unpacked(place: Place, file: IO[bytes]) -> IO[bytes]:
-    """What gzip packed, taken out block by block: a small file may hold more than the memory."""
+def _decompressed(location: Location, file: IO[bytes]) -> IO[bytes]:
+    """The decompressed content of a gzip file. The size is checked for each block."""
     content = io.BytesIO()
     packed = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
-        with gzip.GzipFile(fileobj=file) as unpacking:
-            while block := unpacking.read(2**20):
+        with gzip.GzipFile(fileobj=file) as stream:
+            while block := stream.read(2**20):
                 content.write(block)
-                check_size(place.name, content.tell(), packed)
+                check_size(location.name, content.tell(), packed)
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{place.name} is truncated or damaged ({error})") from error
+        raise ValueError(f"{location.name} is truncated or damaged ({error})") from error
     content.seek(0)
     return content
 
 
-def _check_magic(place: Place, head: bytes) -> None:
-    """Raise where the first bytes are those of another format."""
-    own = _OWN.get(place.format)
-    if own is not None and head.startswith(own):
+def _check_magic(location: Location, head: bytes) -> None:
+    """Raise ValueError if the first bytes of a file belong to another format."""
+    expected = _EXPECTED_MAGIC.get(location.format)
+    if expected is not None and head.startswith(expected):
         return
-    seen = next((what for magic, what in _MAGIC.items() if head.startswith(magic)), None)
-    if own is None and seen is None:
-        if place.format == "text" or not head.lstrip().lower().startswith(
+    detected = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    if expected is None and detected is None:
+        if location.format == "text" or not head.lstrip().lower().startswith(
             (b"<!doctype", b"<html")
         ):
             return
-        seen = "HTML"
-    begins = f"it begins like {seen} data" if seen else f"it begins with {head[:8]!r}"
+        detected = "HTML"
+    begins = f"it begins like {detected} data" if detected else f"it begins with {head[:8]!r}"
     raise ValueError(
-        f"{place.name} is not what its name says, {place.format}: {begins}; give the file its right "
-        "name, or name its format"
+        f"{location.name} is not a {location.format} file, despite its name: {begins}; rename the file, "
+        "or give its format"
     )
 
 
-def _utf8(place: Place, file: IO[bytes]) -> bytes:
-    """All bytes of a text file, known to be UTF-8, without a byte order mark."""
+def _utf8(location: Location, file: IO[bytes]) -> bytes:
+    """The bytes of a text file without its byte order mark; raises ValueError unless valid UTF-8."""
     data = file.read().removeprefix(b"\xef\xbb\xbf")
     try:
         data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{place.name}, line {line}: byte {data[error.start]:#x} is not UTF-8; convert the file "
-            "(iconv -f latin1 -t utf-8, if it is Latin-1)"
+            f"{location.name}, line {line}: byte {data[error.start]:#x} is not valid UTF-8; convert the "
+            "file (iconv -f latin1 -t utf-8 if it is Latin-1)"
         ) from error
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise ValueError(f"{place.name}, line {line}: a zero byte, so this is not a text file")
+        raise ValueError(f"{location.name}, line {line}: a zero byte, so it is not a text file")
     return data
 
 
-def _read_csv(place: Place, file: IO[bytes]) -> Any:
+def _read_csv(location: Location, file: IO[bytes]) -> Any:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    data = _utf8(place, file)
-    delimiter = separator_of(place, data)
+    data = _utf8(location, file)
+    delimiter = separator_of(location, data)
     head = re.match(rb"[^\r\n]*", data)
-    check_width(f"{place.name}, line 1", 1 + (head[0].count(delimiter.encode()) if head else 0))
+    check_width(f"{location.name}, line 1", 1 + (head[0].count(delimiter.encode()) if head else 0))
     if data.count(b'"') % 2:
-        _check_lines(place, data, delimiter)
+        _check_lines(location, data, delimiter)
     try:
         table = arrow.read_csv(
             pa.BufferReader(data),
             read_options=arrow.ReadOptions(block_size=_BLOCK),
             parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            # A quoted "NA" is a word; a bare one is a missing value.
+            # A quoted "NA" is a string; an unquoted one is a missing value.
             convert_options=arrow.ConvertOptions(
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
-                decimal_point=place.decimal,
+                decimal_point=location.decimal,
             ),
         )
     except pa.ArrowInvalid as error:
-        _check_lines(place, data, delimiter)
-        raise ValueError(f"{place.name} cannot be read as {place.format}: {error}") from error
-    _check_header(place, table.column_names)
-    rows = rows_of(_with_exact_integers(place, table, data, delimiter))
+        _check_lines(location, data, delimiter)
+        raise ValueError(
+            f"{location.name} cannot be read as {location.format}: {error}"
+        ) from error
+    _check_header(location, table.column_names)
+    rows = rows_of(_with_exact_integers(location, table, data, delimiter))
     if hasattr(rows, "columns"):
-        warn_of_decimals(place, rows)
+        warn_of_decimals(location, rows)
     return rows
 
 
-def _with_exact_integers(place: Place, table: Any, data: bytes, delimiter: str) -> Any:
-    """The table with integers beyond 63 bits, which Arrow takes for floats, as the integers they are."""
+def _with_exact_integers(location: Location, table: Any, data: bytes, delimiter: str) -> Any:
+    """Convert columns of integers beyond 63 bits, which Arrow reads as floats, to exact integers."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv as arrow
@@ -239,15 +246,15 @@ def _with_exact_integers(place: Place, table: Any, data: bytes, delimiter: str) 
     for name in large:
         cells = [text.strip() or None for text in texts[name].to_pylist()]
         if not all(cell is None or _INTEGER.fullmatch(cell) for cell in cells):
-            continue  # numbers with a point or an exponent are floats
+            continue  # Numbers with a decimal point or an exponent are floats.
         integers = [None if cell is None else int(cell) for cell in cells]
         known = [i for i in integers if i is not None]
         if min(known) < 0 or max(known) >= 2**64:
             row = next(i for i, v in enumerate(integers) if v is not None and abs(v) >= 2**63)
             raise FileError(
-                f"{place.name}, row {row}: column {shown(name)} has {shown(integers[row])}, an integer "
-                "beyond 64 bits: put a letter before it where it is a code, or write it with a decimal "
-                "point where it is a quantity"
+                f"{location.name}, row {row}: column {quoted(name)} has {quoted(integers[row])}, "
+                "an integer beyond 64 bits: put a letter before it if it is a code, or write it with "
+                "a decimal point if it is a quantity"
             )
         table = table.set_column(
             table.column_names.index(name), name, pa.array(integers, pa.uint64())
@@ -255,52 +262,51 @@ def _with_exact_integers(place: Place, table: Any, data: bytes, delimiter: str) 
     return table
 
 
-def _check_lines(place: Place, data: bytes, delimiter: str) -> None:
-    """Raise naming the first line that has too few or too many values, or a quote left open."""
+def _check_lines(location: Location, data: bytes, delimiter: str) -> None:
+    """Raise ValueError for the first line with a wrong number of values or an unclosed quote."""
     lines = csv.reader(io.StringIO(data.decode(), newline=""), delimiter=delimiter, strict=True)
-    width, wrong, begun = 0, "", 0
+    width, problem, last_line = 0, "", 0
     try:
         for row in lines:
-            if wrong:
+            if problem:
                 raise ValueError(
-                    f"{wrong}: quote values that hold a {delimiter!r}, or mend the line; if it is not "
-                    "what separates the values, say what does (--sep, in Python sep=)"
+                    f"{problem}: quote values that contain {delimiter!r}, or correct the line; if "
+                    "another character separates values, give it (--sep, in Python sep=)"
                 )
-            width, begun = width or len(row), lines.line_num
+            width, last_line = width or len(row), lines.line_num
             if row and len(row) != width:
-                wrong = (
-                    f"{place.name}, line {lines.line_num}: {len(row)} values for {width} columns"
-                )
+                line = f"{location.name}, line {lines.line_num}"
+                problem = f"{line}: {len(row)} values for {width} columns"
     except csv.Error as error:
         if "field limit" in str(error):
             raise ValueError(
-                f"{place.name}, line {begun + 1}: a value of more than {csv.field_size_limit():,} "
-                "characters in a file with an odd number of quotes: close the quote, or double a quote "
-                "that belongs to a value"
+                f"{location.name}, line {last_line + 1}: a value of more than "
+                f"{csv.field_size_limit():,} characters in a file with an odd number of quotes: close "
+                "the quote, or double a quote that is part of a value"
             ) from error
-        raise ValueError(f"{place.name}, line {lines.line_num}: {error}; truncated?") from error
-    if wrong:
-        raise ValueError(f"{wrong}: it is the last line; the file may be truncated")
+        raise ValueError(f"{location.name}, line {lines.line_num}: {error}; truncated?") from error
+    if problem:
+        raise ValueError(f"{problem}: it is the last line; the file may be truncated")
 
 
-def _check_header(place: Place, names: list[str]) -> None:
-    """Raise where the first line names no columns, or others than the user thinks."""
+def _check_header(location: Location, names: list[str]) -> None:
+    """Raise ValueError if the first line does not have valid names of columns."""
     if names[0].lstrip().startswith("{"):
         raise ValueError(
-            f"{place.name}, line 1, looks like JSON lines and is read as {place.format}: name it "
-            "*.jsonl, or say --format jsonl (in Python format='jsonl')"
+            f"{location.name}, line 1, looks like JSON lines but is read as {location.format}: "
+            "rename it to *.jsonl, or use --format jsonl (in Python format='jsonl')"
         )
     if "" in names:
         raise ValueError(
-            f"{place.name}, line 1: column {names.index('') + 1} has no name; name it, or leave an "
-            "index out (pandas: to_csv(..., index=False))"
+            f"{location.name}, line 1: column {names.index('') + 1} has no name; name it, or do not "
+            "write an index (pandas: to_csv(..., index=False))"
         )
     if all(_is_number(name) for name in names) and names != [str(j) for j in range(len(names))]:
         raise ValueError(
-            f"{place.name}, line 1: {', '.join(names[:3])}... are numbers and no names of columns; "
-            "put a line of names first"
+            f"{location.name}, line 1: {', '.join(names[:3])}... are numbers, not names of columns; "
+            "add a first line with names"
         )
-    check_names(f"{place.name}, line 1", names)
+    check_names(f"{location.name}, line 1", names)
 
 
 def _is_number(name: str) -> bool:
@@ -309,17 +315,17 @@ def _is_number(name: str) -> bool:
     return False
 
 
-def _read_jsonl(place: Place, file: IO[bytes]) -> Any:
-    return read_jsonl(place, _utf8(place, file))
+def _read_jsonl(location: Location, file: IO[bytes]) -> Any:
+    return read_jsonl(location, _utf8(location, file))
 
 
-def _read_text(place: Place, file: IO[bytes]) -> list[str]:
-    text = _utf8(place, file).decode().removesuffix("\n")
-    # Not splitlines, which breaks at form feeds and at Unicode's separators too.
+def _read_text(location: Location, file: IO[bytes]) -> list[str]:
+    text = _utf8(location, file).decode().removesuffix("\n")
+    # str.splitlines would also split at form feeds and at Unicode separators.
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
-_READERS: dict[str, Callable[[Place, IO[bytes]], Any]] = {
+_READERS: dict[str, Callable[[Location, IO[bytes]], Any]] = {
     "csv": _read_csv,
     "tsv": _read_csv,
     "parquet": read_parquet,

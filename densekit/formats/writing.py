@@ -1,4 +1,4 @@
-"""Rows written to files, each whole or not at all."""
+"""Writing of rows to files, which are replaced atomically."""
 
 import contextlib
 import csv
@@ -6,8 +6,6 @@ import errno
 import gzip
 import io
 import json
-import os
-import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +16,9 @@ import numpy as np
 
 from densekit.atomic import replacing
 from densekit.containers import as_array, container_of, is_text, n_rows
-from densekit.formats.limits import shown
-from densekit.formats.places import Place
+from densekit.formats.images import write_images
+from densekit.formats.limits import quoted
+from densekit.formats.locations import Location
 
 
 def write(
@@ -27,22 +26,26 @@ def write(
 ) -> None:
     """Write rows to a file, a new folder of images, or standard output (``"-"``).
 
-    A file is written aside and renamed: it is replaced whole or not at all.
+    The rows are written to a temporary file, which then replaces an existing file. An error leaves the
+    existing file unchanged.
 
     Parameters
     ----------
     rows : array, DataFrame (pandas, polars, pyarrow) or list of str
+        The rows to write.
     path, format
-        As for :func:`read`; a name that ends like another format's is refused.
+        As for :func:`read`. The suffix must be one of the format.
     sep : str, optional
-        What is to separate the values of a CSV file; a comma, in a .tsv a tab, if not given.
+        Separator of a CSV file: by default a comma, or a tab in a .tsv file.
 
     Raises
     ------
     ValueError
-        The format cannot hold these rows: images in a table, a line break in a line of text.
-    FileNotFoundError, FileExistsError
-        No folder to write to; a folder of images that holds something.
+        The format cannot represent the rows, such as images in a table or line breaks in a text file.
+    FileNotFoundError
+        The folder of the file does not exist.
+    FileExistsError
+        The folder for images is not empty.
 
     Examples
     --------
@@ -64,24 +67,24 @@ def write_pieces(
     format: str | None = None,
     sep: str | None = None,
 ) -> None:
-    """Write rows that come in pieces, as :func:`write` does, holding one piece at a time.
+    """Write rows in pieces, with only one piece in memory at a time.
 
-    In a Parquet file each piece is a row group. On standard output a piece stands as soon as it is
-    there, so that an error leaves those before it.
+    Otherwise it works as :func:`write`. In a Parquet file each piece is a row group. Pieces are
+    written to standard output immediately, so an error does not remove the earlier ones.
 
     Parameters
     ----------
     pieces : iterable of rows
-        All of one container, with the same columns and dtypes.
+        Pieces in the same container, with the same columns and dtypes.
     n : int
-        Rows in all.
+        Total number of rows.
     path, format, sep
         As for :func:`write`.
 
     Raises
     ------
     ValueError
-        As for :func:`write`; or the pieces do not have n rows.
+        As for :func:`write`; also if the pieces do not have n rows in total.
 
     Examples
     --------
@@ -92,47 +95,48 @@ def write_pieces(
     ...     read(f"{folder}/k.npy").ravel().tolist()
     [0, 0, 1, 1, 2, 2]
     """
-    place = check_target(path, format=format, sep=sep)
-    pieces = _counted(pieces, n)
-    if place.format == "images":
-        _write_images(place, pieces, n)
+    location = check_target(path, format=format, sep=sep)
+    pieces = _check_count(pieces, n)
+    if location.format == "images":
+        write_images(location, pieces, n)
         return
     try:
-        _write(place, pieces, n)
+        _write(location, pieces, n)
     except UnicodeEncodeError as error:
-        around = shown(error.object[max(0, error.start - 10) : error.end])
+        excerpt = quoted(error.object[max(0, error.start - 10) : error.end])
         raise ValueError(
-            f"{place.name}: {around} has half of a surrogate pair, which is no character: a trace of "
-            "text that was not UTF-8; read it with its own encoding"
+            f"{location.name}: {excerpt} has an unpaired surrogate, which is not a character; the text "
+            "was probably decoded with a wrong encoding"
         ) from error
 
 
-def _write(place: Place, pieces: Iterable[Any], n: int) -> None:
-    if place.path is None:
+def _write(location: Location, pieces: Iterable[Any], n: int) -> None:
+    if location.path is None:
         sys.stdout.flush()
-        WRITERS[place.format](place, pieces, n, Counting(sys.stdout.buffer))
+        WRITERS[location.format](location, pieces, n, CountingStream(sys.stdout.buffer))
         sys.stdout.buffer.flush()
         return
-    with _aside(place.path) as file:
-        if not place.zipped:
-            WRITERS[place.format](place, pieces, n, file)
+    with _replacement_file(location.path) as file:
+        if not location.compressed:
+            WRITERS[location.format](location, pieces, n, file)
             return
-        # Without the time and the name, so that equal rows give equal bytes.
+        # Without time and name in the gzip header, equal rows give equal bytes.
         with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-            WRITERS[place.format](place, pieces, n, cast(IO[bytes], packed))
+            WRITERS[location.format](location, pieces, n, cast(IO[bytes], packed))
 
 
-def _counted(pieces: Iterable[Any], n: int) -> Iterator[Any]:
-    seen = 0
+def _check_count(pieces: Iterable[Any], n: int) -> Iterator[Any]:
+    """Yield the pieces; raise ValueError at the end unless they have n rows."""
+    count = 0
     for rows in pieces:
-        seen += n_rows(rows)
+        count += n_rows(rows)
         yield rows
-    if seen != n:
-        raise ValueError(f"{n} rows were to be written, and {seen} came")
+    if count != n:
+        raise ValueError(f"expected {n} rows to write, but the pieces have {count}")
 
 
-class Counting(io.RawIOBase):
-    """A stream that is only written to, and knows how far it is; or, of None, a mere count."""
+class CountingStream(io.RawIOBase):
+    """A write-only stream that counts its bytes; it discards them if ``stream`` is None."""
 
     def __init__(self, stream: IO[bytes] | None = None) -> None:
         self._stream, self._size = stream, 0
@@ -152,53 +156,73 @@ class Counting(io.RawIOBase):
         return self._size
 
 
-def check_target(path: str | Path, *, format: str | None = None, sep: str | None = None) -> Place:
-    """Raise, before any work is done for it, if nothing can be written at ``path``."""
-    place = Place.of(path, format, "standard output", sep=sep)
-    if place.path is None:
-        if place.format == "images":
-            raise ValueError("a folder of images is no stream: give its path")
-        return place
-    folder = place.path.absolute().parent
+def check_target(
+    path: str | Path, *, format: str | None = None, sep: str | None = None
+) -> Location:
+    """Validate a path for writing, before the rows are computed.
+
+    Parameters
+    ----------
+    path, format, sep
+        As for :func:`write`.
+
+    Returns
+    -------
+    location : Location
+        The path with its format.
+
+    Raises
+    ------
+    ValueError
+        The format is unknown, or it does not match the suffix.
+    FileNotFoundError, FileExistsError, IsADirectoryError
+        The folder does not exist, or the path exists and cannot be replaced.
+    """
+    location = Location.of(path, format, "standard output", sep=sep)
+    if location.path is None:
+        if location.format == "images":
+            raise ValueError("images cannot be written to a stream: give the path of a folder")
+        return location
+    folder = location.path.absolute().parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"{place.name}: there is no folder {folder}; make it first")
-    if place.format != "images" and place.path.is_dir():
-        raise IsADirectoryError(f"{place.name} is a folder: give the name of a file in it")
-    if place.format == "images" and place.path.exists():
-        if not place.path.is_dir():
-            raise FileExistsError(f"{place.name} is a file: give another name to the folder")
-        if any(place.path.iterdir()):
-            raise FileExistsError(f"{place.name} is not empty: images go to a new folder")
-    if not place.path.exists() or place.path.is_file():  # a pipe or a device has any name
-        place.check_suffix()
-    return place
+        raise FileNotFoundError(f"{location.name}: there is no folder {folder}; create it first")
+    if location.format != "images" and location.path.is_dir():
+        raise IsADirectoryError(f"{location.name} is a folder: give the name of a file in it")
+    if location.format == "images" and location.path.exists():
+        if not location.path.is_dir():
+            raise FileExistsError(f"{location.name} is a file: choose another name for the folder")
+        if any(location.path.iterdir()):
+            raise FileExistsError(f"{location.name} is not empty: images need a new folder")
+    if not location.path.exists() or location.path.is_file():  # Pipes and devices have no suffix.
+        location.check_suffix()
+    return location
 
 
 @contextlib.contextmanager
-def _aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` when the block ends without an error."""
-    path = path.resolve()  # a link stays, and what it points to is replaced
-    direct = path.exists() and not path.is_file()  # a pipe or a device must not be replaced
-    with contextlib.nullcontext(path) if direct else replacing(path) as part:
+def _replacement_file(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file that replaces ``path`` when the block ends without an error."""
+    path = path.resolve()  # Keep a symbolic link and replace its target.
+    direct = path.exists() and not path.is_file()  # Pipes and devices must not be replaced.
+    with contextlib.nullcontext(path) if direct else replacing(path) as temporary:
         try:
-            with open(part, "wb") as file:
+            with open(temporary, "wb") as file:
                 yield file
         except OSError as error:
-            if error.filename is None:  # as it is where the disk is full
-                # NumPy says how many bytes it wrote and no more.
-                said = f"not written: {error.strerror or error}"
-                raise OSError(error.errno or errno.EIO, said, str(path)) from error
+            if error.filename is None:  # For example, if the disk is full.
+                message = f"not written: {error.strerror or error}"
+                raise OSError(error.errno or errno.EIO, message, str(path)) from error
             raise
 
 
-def _write_csv(place: Place, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
-    delimiter = place.sep or ("\t" if place.format == "tsv" else ",")
+def _write_csv(location: Location, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
+    delimiter = location.sep or ("\t" if location.format == "tsv" else ",")
     header = True
     for rows in pieces:
-        table = _table_of(place, rows)
-        _check_zeros(place, table)
+        table = _table_of(location, rows)
+        _check_zeros(location, table)
         frame = table.to_pandas(date_as_object=False)
-        # Strings are quoted, so that "NA" stays a word; only then a missing value must not be.
+        # Quotes keep the string "NA" distinct from a missing value. But pandas would quote missing
+        # values too, so columns with missing values use minimal quoting.
         quoting = csv.QUOTE_MINIMAL if frame.isna().any(axis=None) else csv.QUOTE_NONNUMERIC
         text = frame.to_csv(
             index=False, header=header, sep=delimiter, quoting=quoting, lineterminator="\n"
@@ -207,8 +231,8 @@ def _write_csv(place: Place, pieces: Iterable[Any], n: int, file: IO[bytes]) -> 
         header = False
 
 
-def _check_zeros(place: Place, table: Any) -> None:
-    """Raise ValueError where a string has a zero byte, by which a file is told not to be text."""
+def _check_zeros(location: Location, table: Any) -> None:
+    """Raise ValueError if a string has a zero byte, which a text file cannot contain."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -216,26 +240,26 @@ def _check_zeros(place: Place, table: Any) -> None:
         text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         if text and pc.any(pc.match_substring(column, "\0")).as_py():
             raise ValueError(
-                f"{place.name}: column {shown(name)} has a string with a zero byte, which no text "
-                "file holds; write to .jsonl or .parquet"
+                f"{location.name}: column {quoted(name)} has a string with a zero byte, which a text "
+                "file cannot contain; write to .jsonl or .parquet"
             )
 
 
-def _write_parquet(place: Place, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
+def _write_parquet(location: Location, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
     from pyarrow import parquet
 
     with contextlib.ExitStack() as stack:
         writer = None
         for rows in pieces:
-            table = _table_of(place, rows)
+            table = _table_of(location, rows)
             if writer is None:
                 writer = stack.enter_context(parquet.ParquetWriter(file, table.schema))
             writer.write_table(table.cast(writer.schema))
 
 
-def _write_jsonl(place: Place, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
+def _write_jsonl(location: Location, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
     for rows in pieces:
-        records = _table_of(place, rows).to_pylist()
+        records = _table_of(location, rows).to_pylist()
         lines = (json.dumps(record, ensure_ascii=False, default=_iso) for record in records)
         file.write("".join(f"{line}\n" for line in lines).encode())
 
@@ -244,50 +268,50 @@ def _iso(value: Any) -> str:
     return value.isoformat()
 
 
-def _write_npy(place: Place, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
-    begun = False
+def _write_npy(location: Location, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
+    has_header = False
     for rows in pieces:
-        array = _array_of(place, rows)
-        if not begun:
+        array = _array_of(location, rows)
+        if not has_header:
             header = np.lib.format.header_data_from_array_1_0(array)
             header |= {"shape": (n, *array.shape[1:]), "fortran_order": False}
             np.lib.format.write_array_header_1_0(file, header)
-            begun = True
+            has_header = True
         file.write(array.tobytes())
 
 
-def _write_npz(place: Place, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
-    # As numpy.savez_compressed, which wants the array whole.
+def _write_npz(location: Location, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
+    # numpy.savez_compressed writes the same file but needs the whole array.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        name = zipfile.ZipInfo(f"{place.key or 'X'}.npy")
+        name = zipfile.ZipInfo(f"{location.key or 'X'}.npy")
         name.compress_type = zipfile.ZIP_DEFLATED
         with archive.open(name, "w", force_zip64=True) as member:
-            _write_npy(place, pieces, n, member)
+            _write_npy(location, pieces, n, member)
 
 
-def _write_text(place: Place, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
+def _write_text(location: Location, pieces: Iterable[Any], n: int, file: IO[bytes]) -> None:
     first = 0
     for rows in pieces:
         if not is_text(rows):
             raise ValueError(
-                f"{place.name}: only strings go to a text file; use .csv, .parquet or .npy"
+                f"{location.name}: a text file contains strings only; use .csv, .parquet or .npy"
             )
         for i, text in enumerate(rows, first):
             if "\n" in text or text.endswith("\r"):
                 raise ValueError(
-                    f"{place.name}: string {i} has a line break, and a text file holds one string per "
+                    f"{location.name}: string {i} has a line break, but a text file has one string per "
                     "line; write to .jsonl or .csv"
                 )
             if "\0" in text:
                 raise ValueError(
-                    f"{place.name}: string {i} has a zero byte, which no text file holds; write to "
-                    ".jsonl or .parquet"
+                    f"{location.name}: string {i} has a zero byte, which a text file cannot contain; "
+                    "write to .jsonl or .parquet"
                 )
         file.write("".join(f"{text}\n" for text in rows).encode())
         first += n_rows(rows)
 
 
-def _table_of(place: Place, rows: Any) -> Any:
+def _table_of(location: Location, rows: Any) -> Any:
     """Rows as an Arrow table."""
     import pyarrow as pa
 
@@ -301,77 +325,23 @@ def _table_of(place: Place, rows: Any) -> Any:
     array = as_array(rows)
     if array.ndim != 2:
         raise ValueError(
-            f"{place.name}: rows of shape {array.shape} are no table; write them to .npy, .npz or, "
-            "if they are images, to a folder"
+            f"{location.name}: rows of shape {array.shape} are not a table; write them to .npy, .npz "
+            "or, if they are images, to a folder"
         )
     return pa.table({f"x{j}": pa.array(array[:, j].tolist()) for j in range(array.shape[1])})
 
 
-def _array_of(place: Place, rows: Any) -> np.ndarray:
+def _array_of(location: Location, rows: Any) -> np.ndarray:
     array = as_array(rows if container_of(rows) != "polars" else rows.to_numpy())
     if array.dtype.kind not in "biufM":
         raise ValueError(
-            f"{place.name}: these rows are no array of numbers ({array.dtype}); tables go to .parquet "
-            "or .csv, strings to .txt or .jsonl"
+            f"{location.name}: the rows are not an array of numbers ({array.dtype}); write tables to "
+            ".parquet or .csv, and strings to .txt or .jsonl"
         )
     return array
 
 
-def _write_images(place: Place, pieces: Iterable[Any], n: int) -> None:
-    assert place.path is not None  # check_target refused streams
-    folder = place.path.absolute()
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    digits = len(str(n - 1))
-    first = 0
-    try:
-        for rows in pieces:
-            images = encoded_images(place, rows)
-            part.mkdir(exist_ok=True)
-            for i, image in enumerate(images, first):
-                (part / f"{i:0{digits}d}.png").write_bytes(image)
-            first += n_rows(rows)
-        os.replace(part, folder)  # an empty folder is replaced too
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def encoded_images(place: Place, rows: Any) -> Iterator[bytes]:
-    """Images as PNG files."""
-    from PIL import Image
-
-    levels = _levels_of(place, rows)
-
-    def encoded() -> Iterator[bytes]:
-        for image in levels:
-            held = io.BytesIO()
-            Image.fromarray(image).save(held, "PNG")
-            yield held.getvalue()
-
-    return encoded()
-
-
-def _levels_of(place: Place, rows: Any) -> np.ndarray:
-    """Images as uint8 or bool, (n, height, width) or (n, height, width, 3)."""
-    images = None if is_text(rows) or hasattr(rows, "columns") else as_array(rows)
-    if images is None or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)):
-        what = type(rows).__name__ if images is None else f"an array of shape {images.shape}"
-        raise ValueError(
-            f"{place.name}: only images (n, height, width) or (n, height, width, 3) go to a folder, "
-            f"and this is {what}; end the name in .csv, .parquet, .npy, .jsonl or .txt"
-        )
-    if images.shape[3:] == (1,):
-        images = images[..., 0]
-    if images.dtype.kind == "f":
-        images = np.round(images.astype(float) * 255)
-    if images.dtype.kind != "b" and images.size and not (0 <= images.min() <= images.max() <= 255):
-        raise ValueError(
-            f"{place.name}: pixels go from {images.min():g} to {images.max():g}; they must be integers "
-            "in 0..255 or floats in [0, 1]"
-        )
-    return images if images.dtype.kind == "b" and images.ndim == 3 else images.astype(np.uint8)
-
-
-WRITERS: dict[str, Callable[[Place, Iterable[Any], int, Any], None]] = {
+WRITERS: dict[str, Callable[[Location, Iterable[Any], int, Any], None]] = {
     "csv": _write_csv,
     "tsv": _write_csv,
     "parquet": _write_parquet,
@@ -380,4 +350,4 @@ WRITERS: dict[str, Callable[[Place, Iterable[Any], int, Any], None]] = {
     "jsonl": _write_jsonl,
     "text": _write_text,
 }
-"""Of each format, what writes pieces of rows, their number, to an open file."""
+"""For each format, the function that writes pieces with a total of n rows to an open file."""

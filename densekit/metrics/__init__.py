@@ -1,5 +1,5 @@
-"""What a fitted model is measured by: held-out likelihood, calibration, how close its samples are, and
-whether their values can be."""
+"""Metrics of fitted models: held-out likelihood, calibration, distances between samples and data, and
+shares of impossible values."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ SAMPLE_METRICS: dict[str, Callable[..., Estimate]] = {
     "coverage": coverage,
     "pit": pit_calibration,
 }
-"""Metrics of data rows ``X`` and samples ``Y`` alone: ``metric(X, Y, random_state=0)``."""
+"""Metrics that need only data ``X`` and samples ``Y``, by name: ``metric(X, Y, random_state=0)``."""
 
 __all__ = [
     "SAMPLE_METRICS",

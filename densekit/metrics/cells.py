@@ -1,6 +1,6 @@
-"""The columns of a table as arrays of their own values, read without the codecs.
+"""Reads the columns of a table as arrays without using the codecs.
 
-What is computed from these columns can check what a codec found, because it shares no code with it.
+Metrics that use this module share no code with the codecs and can therefore detect a codec's errors.
 """
 
 from collections.abc import Sequence
@@ -9,26 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from densekit.metrics.rows import in_order
+from densekit.metrics.rows import match_columns
 
 _UNITS = ("s", "ms", "us", "ns")
 
 
 @dataclass(frozen=True)
 class Cells:
-    """One column of a table with n rows."""
+    """The cells of one column of a table with n rows."""
 
     label: Any
     dtype: str
-    """In the words of the container, for messages."""
+    """Name of the dtype in the user's container, for messages."""
     kind: str
-    """``"number"``, ``"time"``, ``"level"``, or ``"none"`` where no cell has a value to tell by."""
+    """``"number"``, ``"time"``, ``"level"``, or ``"none"`` for a column of missing objects."""
     values: np.ndarray
-    """(n,) Numbers, datetime64 in UTC, or indices into ``levels``; anything where a cell is missing."""
+    """(n,) Numbers, datetime64 in UTC, or indices into ``levels``; arbitrary where a cell is missing."""
     missing: np.ndarray
-    """(n,) bool."""
+    """(n,) bool, whether a cell is missing."""
     levels: tuple[Any, ...] = ()
-    """Levels that occur, and those that are declared."""
+    """Levels that occur or that the dtype declares."""
 
     @property
     def present(self) -> np.ndarray:
@@ -37,34 +37,33 @@ class Cells:
 
 
 def read_pair(X: Any, Y: Any) -> list[tuple[Cells, Cells]]:
-    """The columns of both tables, matched by name, with the same kind, levels and unit of time.
+    """Read the columns of both tables, matched by name, with the same kind, levels and unit of time.
 
     Raises
     ------
     TypeError
-        A container or a column of a type that is no table's.
+        A container or a column has an unsupported type.
     ValueError
-        No rows, columns that differ, a column that is of one kind in X and of another in Y, infinite
-        numbers in X.
+        A table has no rows, columns differ by name or by kind, or X has infinite numbers.
     """
-    x, y = _read("X", X), _read("Y", Y)
+    x, y = _read_table("X", X), _read_table("Y", Y)
     pairs = []
-    for a, b in zip(x, in_order(x, y), strict=True):
+    for a, b in zip(x, match_columns(x, y), strict=True):
         if a.kind == "none":
-            a = _as_empty(a, b)
+            a = _with_kind_of(a, b)
         elif b.kind == "none":
-            b = _as_empty(b, a)
+            b = _with_kind_of(b, a)
         if a.kind != b.kind or (a.kind == "level" and not _comparable(a.levels, b.levels)):
             raise ValueError(
                 f"column {a.label!r} is {a.dtype} in X and {b.dtype} in Y: convert one of them"
             )
         check_finite("X", a)
-        pairs.append({"level": _one_list, "time": _one_unit}.get(a.kind, _as_they_are)(a, b))
+        pairs.append({"level": _share_levels, "time": _share_unit}.get(a.kind, _unchanged)(a, b))
     return pairs
 
 
 def check_finite(name: str, cells: Cells) -> None:
-    """Raise ValueError where a column of numbers has infinite ones."""
+    """Raise ValueError if a column of numbers contains infinity."""
     if cells.kind == "number" and cells.values.dtype.kind == "f":
         n = int(np.isinf(cells.present).sum())
         if n:
@@ -74,14 +73,14 @@ def check_finite(name: str, cells: Cells) -> None:
             )
 
 
-def _read(name: str, rows: Any) -> list[Cells]:
+def _read_table(name: str, rows: Any) -> list[Cells]:
     import pandas as pd
 
     rows = rows.for_scoring() if hasattr(rows, "for_scoring") else rows
     library = type(rows).__module__.split(".")[0]
     if type(rows).__name__ == "LazyFrame":
         raise TypeError(
-            f"{name} is a LazyFrame, whose rows are not there yet; pass {name}.collect()"
+            f"{name} is a LazyFrame, whose rows are not loaded yet; pass {name}.collect()"
         )
     if hasattr(rows, "toarray") and hasattr(rows, "nnz"):
         raise TypeError(f"{name} is sparse ({type(rows).__name__}); pass {name}.toarray()")
@@ -105,11 +104,12 @@ def _read(name: str, rows: Any) -> list[Cells]:
                 f"{name}: duplicate column name {label!r}: rename or drop one of them"
             )
     if not columns or not len(columns[0][1]):
-        raise ValueError(f"{name} is empty: a row and a column are needed at least")
-    return [_column(name, label, series) for label, series in columns]
+        raise ValueError(f"{name} is empty: a table needs at least one row and one column")
+    return [_read_column(name, label, series) for label, series in columns]
 
 
 def _array(name: str, rows: Any) -> np.ndarray:
+    """A list or array as a two-dimensional array."""
     if np.ma.isMaskedArray(rows) and np.ma.is_masked(rows):
         raise ValueError(f"{name} is a masked array: pass {name}.filled(np.nan)")
     x = np.asarray(rows)
@@ -127,18 +127,18 @@ def _array(name: str, rows: Any) -> np.ndarray:
     return x
 
 
-def _column(name: str, label: Any, series: Any) -> Cells:
-    """A pandas Series of any dtype."""
+def _read_column(name: str, label: Any, series: Any) -> Cells:
+    """Read a pandas Series of any supported dtype."""
     import pandas as pd
 
     label = label.item() if isinstance(label, np.generic) else label
-    dtype, given = series.dtype, str(series.dtype)
+    dtype, dtype_name = series.dtype, str(series.dtype)
     if isinstance(dtype, pd.ArrowDtype):
         series = _from_arrow(series)
         dtype = series.dtype
     if isinstance(dtype, pd.SparseDtype):
         raise TypeError(
-            f"{name}: column {label!r} is sparse ({given}): use {name}.sparse.to_dense()"
+            f"{name}: column {label!r} is sparse ({dtype_name}): use {name}.sparse.to_dense()"
         )
     if isinstance(dtype, pd.PeriodDtype):
         series = series.dt.to_timestamp()
@@ -146,34 +146,36 @@ def _column(name: str, label: Any, series: Any) -> Cells:
         series = _from_objects(name, label, series)
     dtype, missing = series.dtype, np.asarray(series.isna(), bool)
     if isinstance(dtype, np.dtypes.ObjectDType) and missing.all():
-        return Cells(label, given, "none", np.zeros(len(series)), missing)
+        return Cells(label, dtype_name, "none", np.zeros(len(series)), missing)
     if isinstance(dtype, pd.CategoricalDtype):
         levels = tuple(dtype.categories.tolist())
-        return Cells(label, given, "level", series.cat.codes.to_numpy(np.int64), missing, levels)
+        return Cells(
+            label, dtype_name, "level", series.cat.codes.to_numpy(np.int64), missing, levels
+        )
     if dtype.kind == "b":
         flags = series.fillna(False).to_numpy(bool) if missing.any() else series.to_numpy(bool)
-        return Cells(label, given, "level", flags.astype(np.int64), missing, (False, True))
+        return Cells(label, dtype_name, "level", flags.astype(np.int64), missing, (False, True))
     if isinstance(dtype, (pd.StringDtype, np.dtypes.ObjectDType)):
         codes, found = pd.factorize(series)
-        return Cells(label, given, "level", codes, missing, tuple(found.tolist()))
+        return Cells(label, dtype_name, "level", codes, missing, tuple(found.tolist()))
     if dtype.kind == "M":
         if getattr(dtype, "tz", None) is not None:
             series = series.dt.tz_convert("UTC").dt.tz_localize(None)
-        return Cells(label, given, "time", series.to_numpy(), missing)
+        return Cells(label, dtype_name, "time", series.to_numpy(), missing)
     if dtype.kind in "iuf":
         plain = getattr(dtype, "numpy_dtype", dtype)
         values = series.fillna(0).to_numpy(plain) if missing.any() else series.to_numpy(plain)
         if dtype.kind == "f":
-            missing = missing | np.isnan(values)  # a value to Arrow
-        return Cells(label, given, "number", values, missing)
+            missing = missing | np.isnan(values)  # Arrow treats NaN as a value.
+        return Cells(label, dtype_name, "number", values, missing)
     raise TypeError(
-        f"{name}: column {label!r} has dtype {given}: convert it to numbers, strings, categories or "
-        "datetimes (durations: to seconds)"
+        f"{name}: column {label!r} has dtype {dtype_name}: convert it to numbers, strings, "
+        "categories or datetimes (durations: to seconds)"
     )
 
 
 def _from_arrow(series: Any) -> Any:
-    """A column of Arrow's as pandas' own where the two differ: categories, dates, decimals, strings."""
+    """Convert an Arrow column of categories, dates, decimals or strings to pandas' own dtype."""
     import pandas as pd
     import pyarrow as pa
 
@@ -186,16 +188,15 @@ def _from_arrow(series: Any) -> Any:
     elif pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms"))
     elif pa.types.is_decimal(kind):
-        column = column.cast(pa.string()).cast(
-            pa.float64()
-        )  # at once, it is not the nearest float
+        # A direct cast of decimals to float64 does not round to the nearest float.
+        column = column.cast(pa.string()).cast(pa.float64())
     elif not (pa.types.is_timestamp(kind) or pa.types.is_null(kind) or "string" in str(kind)):
-        return series  # refused later, by its dtype
+        return series  # _read_column raises for this dtype.
     return pd.Series(column.to_pandas().array)
 
 
 def _from_objects(name: str, label: Any, series: Any) -> Any:
-    """A column of Python objects as strings or as one type of numbers or times."""
+    """Convert a column of Python objects to strings, or to one type of numbers or times."""
     import pandas as pd
 
     found = pd.api.types.infer_dtype(series, skipna=True)
@@ -217,38 +218,38 @@ def _from_objects(name: str, label: Any, series: Any) -> Any:
     )
 
 
-# ------------------------------------------------------------------------------------- in pairs
+# ---------------------------------------------------------------------------------- pairs of columns
 
 
-def _as_empty(empty: Cells, like: Cells) -> Cells:
-    """A column without a value, of the kind of the other one."""
-    values = np.zeros(len(empty.values), like.values.dtype)
-    return replace(empty, kind=like.kind, values=values)
+def _with_kind_of(empty: Cells, other: Cells) -> Cells:
+    """An empty column converted to the kind of the other table's column."""
+    values = np.zeros(len(empty.values), other.values.dtype)
+    return replace(empty, kind=other.kind, values=values)
 
 
 def _comparable(x: Sequence[Any], y: Sequence[Any]) -> bool:
-    """Whether two lists of levels have a type in common; a list without levels goes with any."""
+    """Whether two lists of levels have a type in common; an empty list is comparable to any."""
     types = [{bool if isinstance(v, bool) else str if isinstance(v, str) else float for v in side}
              for side in (x, y)]  # fmt: skip
     return not all(types) or not types[0].isdisjoint(types[1])
 
 
-def _as_they_are(x: Cells, y: Cells) -> tuple[Cells, Cells]:
+def _unchanged(x: Cells, y: Cells) -> tuple[Cells, Cells]:
     return x, y
 
 
-def _one_list(x: Cells, y: Cells) -> tuple[Cells, Cells]:
-    """Both as indices into the levels of X, followed by those that only Y has."""
+def _share_levels(x: Cells, y: Cells) -> tuple[Cells, Cells]:
+    """Express both columns as indices into one list: the levels of X, then those that only Y has."""
     code = {level: k for k, level in enumerate(x.levels)}
     for level in y.levels:
         code.setdefault(level, len(code))
-    place = np.array([code[level] for level in y.levels] or [0])
-    values = place[np.where(y.missing, 0, y.values)]
+    new_code = np.array([code[level] for level in y.levels] or [0])
+    values = new_code[np.where(y.missing, 0, y.values)]
     return x, replace(y, values=values, levels=tuple(code))
 
 
-def _one_unit(x: Cells, y: Cells) -> tuple[Cells, Cells]:
-    """Both in the finer of their units, or in microseconds where that does not reach their years."""
+def _share_unit(x: Cells, y: Cells) -> tuple[Cells, Cells]:
+    """Convert both columns to the finer of their units, or to microseconds if nanoseconds overflow."""
     units = [np.datetime_data(c.values.dtype)[0] for c in (x, y)]
     unit = max(units, key=_UNITS.index)
     if unit == "ns" and units[0] != units[1]:

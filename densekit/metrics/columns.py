@@ -1,15 +1,15 @@
-r"""Single columns and pairs of columns of samples beside those of the data.
+r"""Shape and trend errors: compare single columns and pairs of columns of samples with the data.
 
-The definitions are those of SDMetrics' quality report (https://docs.sdv.dev/sdmetrics), as errors:
-one minus the score, 0 where samples and data agree and 1 where they are as different as they can be.
+The definitions are those of SDMetrics' quality report (https://docs.sdv.dev/sdmetrics), as errors
+instead of scores: 0 where samples and data agree and 1 where they differ as much as possible.
 
-Two samples of one distribution do not have an error of zero; it falls as :math:`\sqrt{1/n + 1/m}`. Say
-how far a model is from the data beside how far held-out rows are from the training rows, with equal
-numbers of rows. The best models of tables reach that distance, so rank these by other metrics.
+The error of two samples from one distribution is not zero; it falls as :math:`\sqrt{1/n + 1/m}`. Compare
+a model's error with that of held-out rows against the training rows, with equal numbers of rows. The
+best models of tables reach this baseline and must be ranked by other metrics.
 
-Standard errors are the delta method's: each error is a difference of two means over the rows of both
-tables, of a function that is taken as known. They are right where samples and data differ, and up to
-twice too large where they do not. They are NaN where a table has one row only.
+Standard errors use the delta method: each error is a difference of two means, over the rows of the data
+and of the samples, of a function that is taken as known. They are accurate where samples and data
+differ, and up to twice too large where they do not. They are NaN for a table with a single row.
 """
 
 import itertools
@@ -32,24 +32,24 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class ColumnErrors:
-    """Errors of columns or of pairs, and their mean."""
+    """Errors of single columns or of pairs of columns, with their mean."""
 
     mean: Estimate
-    """The mean of the errors that are not NaN."""
+    """Mean of the errors that are not NaN."""
     table: "pd.DataFrame"
-    """``metric``, ``error`` and ``standard_error``, by column or by pair of columns."""
+    """Columns ``metric``, ``error`` and ``standard_error``; one row per column or pair of columns."""
 
 
 def shape_errors(X: Any, Y: Any) -> ColumnErrors:
-    r"""Distance of the distribution of each column in the samples from that in the data.
+    r"""Distance between the marginal distributions of data and samples, for each column.
 
-    Of numbers and datetimes it is Kolmogorov and Smirnov's, of categories, strings and booleans the
-    total variation distance,
+    Columns of numbers and datetimes use the Kolmogorov-Smirnov distance. Columns of categories, strings
+    and booleans use the total variation distance:
 
     .. math::  \sup_t |F(t) - G(t)|, \qquad \frac 1 2 \sum_k |p_k - q_k|,
 
-    with the empirical distribution functions F and G, or shares p and q, of data and samples. Cells
-    that are missing are left out. SDMetrics has 1 minus these as `KSComplement
+    where F and G are the empirical distribution functions, and p and q the shares, of data and samples.
+    Missing cells are ignored. SDMetrics reports 1 minus these distances as `KSComplement
     <https://docs.sdv.dev/sdmetrics/data-metrics/quality/kscomplement>`_ and `TVComplement
     <https://docs.sdv.dev/sdmetrics/data-metrics/quality/tvcomplement>`_, and their mean as Column
     Shapes.
@@ -62,14 +62,14 @@ def shape_errors(X: Any, Y: Any) -> ColumnErrors:
     Returns
     -------
     errors : ColumnErrors
-        Shares, from 0 to 1. A column without a value in X or in Y has the error NaN.
+        Errors from 0 to 1. The error of a column without values in X or in Y is NaN.
 
     Raises
     ------
     TypeError
-        A container or column of a type that is no table's.
+        A container or a column has an unsupported type.
     ValueError
-        No rows, columns that differ by name or by kind, infinite numbers.
+        A table has no rows, columns differ by name or by kind, or numbers are infinite.
 
     Examples
     --------
@@ -81,57 +81,59 @@ def shape_errors(X: Any, Y: Any) -> ColumnErrors:
     """
     import pandas as pd
 
-    pairs = _finite(X, Y)
+    pairs = _read_finite(X, Y)
     ordered = [a.kind != "level" for a, _ in pairs]
-    measured = (
-        _distance(*_codes(a, b), ordered=o) for (a, b), o in zip(pairs, ordered, strict=True)
+    errors = (
+        _distance(*_codes(a, b), ordered=is_ordered)
+        for (a, b), is_ordered in zip(pairs, ordered, strict=True)
     )
-    names = ["KSComplement" if o else "TVComplement" for o in ordered]
-    return _summary(measured, names, pd.Index([a.label for a, _ in pairs], name="column"))
+    names = ["KSComplement" if is_ordered else "TVComplement" for is_ordered in ordered]
+    return _summary(errors, names, pd.Index([a.label for a, _ in pairs], name="column"))
 
 
 def trend_errors(X: Any, Y: Any, *, bin_edges: str = "data") -> ColumnErrors:
-    r"""Distance of what ties each pair of columns in the samples from what ties it in the data.
+    r"""Difference between the pairwise dependence in data and in samples, for each pair of columns.
 
-    Of two columns of numbers or datetimes it is half the difference of Pearson's correlations, of two
-    columns of categories, strings or booleans the total variation distance of their joint shares,
+    Two columns of numbers or datetimes use half the difference of their Pearson correlations. Two
+    columns of categories, strings or booleans use the total variation distance of their joint shares:
 
     .. math::  \frac 1 2 |r - s|, \qquad \frac 1 2 \sum_{k,l} |p_{kl} - q_{kl}|.
 
-    In a pair of both kinds the number is put into one of ten bins of equal width, of which the outermost
-    two are open. Correlations are of the rows without a missing cell in either column; in the other
-    pairs missing cells are a level of their own. SDMetrics has 1 minus these as `CorrelationSimilarity
+    In a mixed pair the numbers are first put into ten bins of equal width, of which the first and the
+    last are unbounded. Correlations use the rows in which neither cell is missing; in all other pairs,
+    missing cells are a separate level. SDMetrics reports 1 minus these errors as `CorrelationSimilarity
     <https://docs.sdv.dev/sdmetrics/data-metrics/quality/correlationsimilarity>`_ and
     `ContingencySimilarity
     <https://docs.sdv.dev/sdmetrics/data-metrics/quality/contingencysimilarity>`_, and their mean as
-    Column Pair Trends. By default the report of version 0.32 leaves out pairs of weak correlation or
-    association in the data; here all pairs count, as in the figures of papers and in a report whose
-    ``real_correlation_threshold`` and ``real_association_threshold`` are 0.
+    Column Pair Trends. By default the report of version 0.32 ignores pairs with weak correlation or
+    association in the data. This function uses all pairs, like published results and like a report with
+    ``real_correlation_threshold`` and ``real_association_threshold`` set to 0.
 
     Parameters
     ----------
     X, Y : arrays or DataFrames
         As in :func:`shape_errors`, with at least two columns.
     bin_edges : {"data", "each"}
-        Whose range the bins divide: that of the data, as SDMetrics documents and its metric computes,
-        or that of each table, with its largest value in the bin of missing cells. The latter is what its
-        quality report computes (versions 0.11 to 0.32), and so the figures of papers.
+        With ``"data"``, the bins divide the range of the data; SDMetrics documents this and its metric
+        computes it. With ``"each"``, the bins divide the range of each table, and its largest value
+        falls into the bin of missing cells. SDMetrics' quality report computes this (versions 0.11 to
+        0.32), and so do published results.
 
     Returns
     -------
     errors : ColumnErrors
-        Shares, from 0 to 1, by the labels ``column_1`` and ``column_2``. A constant column has no
-        correlation: the error is NaN.
+        Errors from 0 to 1, with the index levels ``column_1`` and ``column_2``. The error is NaN for
+        a constant column, which has no correlation.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`shape_errors`; one column only, or another ``bin_edges``.
+        As in :func:`shape_errors`; also if there is only one column or ``bin_edges`` is unknown.
 
     Warns
     -----
     UserWarning
-        A column of numbers is constant in Y and not in X, so that its pairs are not in the mean.
+        A column of numbers is constant in Y but not in X. The mean excludes its pairs.
 
     Examples
     --------
@@ -145,84 +147,94 @@ def trend_errors(X: Any, Y: Any, *, bin_edges: str = "data") -> ColumnErrors:
 
     if bin_edges not in ("data", "each"):
         raise ValueError(f"bin_edges={bin_edges!r}: must be 'data' or 'each'")
-    pairs = _finite(X, Y)
+    pairs = _read_finite(X, Y)
     if len(pairs) < 2:
-        raise ValueError("X has one column: a trend is one of two columns")
+        raise ValueError("X has one column: trend errors need at least two columns")
     _warn_of_constants(pairs)
-    numbers = [[_number(c) for c in pair] if pair[0].kind != "level" else None for pair in pairs]
+    numbers = [
+        [_standardized_cells(c) for c in pair] if pair[0].kind != "level" else None
+        for pair in pairs
+    ]
     codes = [
         _with_missing(*pair) if number is None else _bins(*pair, bin_edges)
         for pair, number in zip(pairs, numbers, strict=True)
     ]
 
-    def measured(i: int, j: int) -> Measured:
+    def pair_error(i: int, j: int) -> ErrorWithInfluence:
         a, b = numbers[i], numbers[j]
         if a is None or b is None:
-            return _joint(codes[i], codes[j])
-        return _apart([a[0], b[0]], [a[1], b[1]])
+            return _joint_distance(codes[i], codes[j])
+        return _correlation_difference([a[0], b[0]], [a[1], b[1]])
 
-    places = list(itertools.combinations(range(len(pairs)), 2))
+    combinations = list(itertools.combinations(range(len(pairs)), 2))
     names = [
         "ContingencySimilarity" if None in (numbers[i], numbers[j]) else "CorrelationSimilarity"
-        for i, j in places
+        for i, j in combinations
     ]
-    labels = [(pairs[i][0].label, pairs[j][0].label) for i, j in places]
+    labels = [(pairs[i][0].label, pairs[j][0].label) for i, j in combinations]
     index = pd.MultiIndex.from_tuples(labels, names=["column_1", "column_2"])
-    return _summary((measured(i, j) for i, j in places), names, index)
+    return _summary((pair_error(i, j) for i, j in combinations), names, index)
 
 
-# ------------------------------------------------------------------------------------- measuring
+# ------------------------------------------------------------------------------------- errors
 
 Codes = tuple[np.ndarray, np.ndarray, int]
-"""A column of X and of Y as integers, and how many there may be."""
-Measured = tuple[float, np.ndarray, np.ndarray]
-"""An error, and what each row of X and of Y adds to it: the sum of their squares is its variance."""
+"""A column of X and of Y as integer codes, and the number of possible codes."""
+ErrorWithInfluence = tuple[float, np.ndarray, np.ndarray]
+"""An error and the influence of each row of X and of Y. Its variance is the sum of their squares."""
 
 
-def _finite(X: Any, Y: Any) -> list[tuple[Cells, Cells]]:
+def _read_finite(X: Any, Y: Any) -> list[tuple[Cells, Cells]]:
+    """Pairs of columns; raises ValueError if either table has infinite numbers."""
     pairs = read_pair(X, Y)
     for _, cells in pairs:
         check_finite("Y", cells)
     return pairs
 
 
-def _summary(measured: Iterable[Measured], names: list[str], index: "pd.Index") -> ColumnErrors:
+def _summary(
+    measured: Iterable[ErrorWithInfluence], names: list[str], index: "pd.Index"
+) -> ColumnErrors:
+    """The table of errors and their mean over columns or pairs."""
     import pandas as pd
 
-    errors, spread = [], []
+    errors, standard_errors = [], []
     sums: list[Any] = [0.0, 0.0]
-    for error, *parts in measured:
+    for error, *influences in measured:
         errors.append(error)
-        spread.append(math.sqrt(sum(float(part @ part) for part in parts)))
+        standard_errors.append(math.sqrt(sum(float(part @ part) for part in influences)))
         if not math.isnan(error):
-            sums = [total + part for total, part in zip(sums, parts, strict=True)]
-    table = pd.DataFrame({"metric": names, "error": errors, "standard_error": spread}, index=index)
+            sums = [total + part for total, part in zip(sums, influences, strict=True)]
+    table = pd.DataFrame(
+        {"metric": names, "error": errors, "standard_error": standard_errors}, index=index
+    )
     n = int(table["error"].count())
     if not n:
         return ColumnErrors(Estimate(math.nan, math.nan, "share"), table)
-    # Rows are independent, and columns of a row are not: hence what a row adds to all errors.
+    # Rows are independent but the columns of a row are not, so influences are summed by row first.
     error = math.sqrt(sum(float(total @ total) for total in sums)) / n
     return ColumnErrors(Estimate(float(table["error"].mean()), error, "share"), table)
 
 
-def _no_error(n: int, m: int) -> Measured:
+def _undefined(n: int, m: int) -> ErrorWithInfluence:
+    """The result for a column or pair that has no error: NaN."""
     return math.nan, np.full(n, np.nan), np.full(m, np.nan)
 
 
-def _of_mean(values: np.ndarray, here: np.ndarray) -> np.ndarray:
-    """What each row adds to the error of a mean of ``values``, which are those of the rows ``here``."""
+def _influence_on_mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Influence of each row on the mean of ``values``, which belong to the rows that are ``present``."""
     n = len(values)
-    added = np.zeros(len(here)) if n > 1 else np.full(len(here), np.nan)
+    influence = np.zeros(len(present)) if n > 1 else np.full(len(present), np.nan)
     if n > 1:
-        added[here] = (values - values.mean()) / math.sqrt(n * (n - 1))
-    return added
+        influence[present] = (values - values.mean()) / math.sqrt(n * (n - 1))
+    return influence
 
 
 # ------------------------------------------------------------------------------------- shares
 
 
 def _codes(x: Cells, y: Cells) -> Codes:
-    """Ranks among the values of both, or levels; -1 where a cell is missing."""
+    """Codes of both columns: levels, or ranks among the values of both; -1 where a cell is missing."""
     if x.kind == "level":
         u, v, size = x.values, y.values, len(y.levels)
     else:
@@ -232,13 +244,13 @@ def _codes(x: Cells, y: Cells) -> Codes:
 
 
 def _with_missing(x: Cells, y: Cells) -> Codes:
-    """Levels, and one more for missing cells."""
+    """Codes of both columns, with one more code for missing cells."""
     u, v, size = _codes(x, y)
     return np.where(u < 0, size, u), np.where(v < 0, size, v), size + 1
 
 
 def _bins(x: Cells, y: Cells, bin_edges: str) -> Codes:
-    """Numbers by their bins, and one more for missing cells."""
+    """Bins of the numbers of both columns, with one more code for missing cells."""
     origin = x.present[:1]
     edges = np.histogram_bin_edges(_scaled(x.present, origin), _BINS)
     codes: list[np.ndarray] = []
@@ -253,32 +265,39 @@ def _bins(x: Cells, y: Cells, bin_edges: str) -> Codes:
     return codes[0], codes[1], _BINS + 1
 
 
-def _distance(u: np.ndarray, v: np.ndarray, size: int, *, ordered: bool) -> Measured:
-    """Both distances are the difference of two means, over the rows of X and of Y, of the function of
-    codes that makes it largest: 1 up to some code and then 0, or 1/2 and -1/2 by the sign of the gap."""
-    here = u >= 0, v >= 0
-    if not (here[0].any() and here[1].any()):
-        return _no_error(len(u), len(v))
-    u, v = u[here[0]], v[here[1]]
-    if size > 4 * (len(u) + len(v)):  # many codes do not occur
-        found, both = np.unique(np.concatenate([u, v]), return_inverse=True)
-        u, v, size = both[: len(u)], both[len(u) :], len(found)
+def _distance(u: np.ndarray, v: np.ndarray, size: int, *, ordered: bool) -> ErrorWithInfluence:
+    """Kolmogorov-Smirnov distance of ordered codes, or total variation distance of unordered ones.
+
+    Each is the largest difference between the means of one function of the codes (the witness) over the
+    rows of X and of Y. The witness of the first is 1 up to some code and 0 beyond it. That of the second
+    is 1/2 or -1/2, depending on which table has the larger share. The means give the standard error.
+    """
+    present = u >= 0, v >= 0
+    if not (present[0].any() and present[1].any()):
+        return _undefined(len(u), len(v))
+    u, v = u[present[0]], v[present[1]]
+    if size > 4 * (len(u) + len(v)):  # Drop codes that do not occur if they are the majority.
+        occurring, codes = np.unique(np.concatenate([u, v]), return_inverse=True)
+        u, v, size = codes[: len(u)], codes[len(u) :], len(occurring)
     p, q = (np.bincount(w, minlength=size) / len(w) for w in (u, v))
     gap = q - p
     if ordered:
-        apart = np.cumsum(gap)
-        most = int(np.abs(apart).argmax())
-        witness = np.where(np.arange(size) <= most, np.sign(apart[most]) or 1.0, 0.0)
-        error = abs(apart[most])
+        cumulative = np.cumsum(gap)
+        most = int(np.abs(cumulative).argmax())
+        witness = np.where(np.arange(size) <= most, np.sign(cumulative[most]) or 1.0, 0.0)
+        error = abs(cumulative[most])
     else:
         witness = np.where(gap > 0, 0.5, -0.5)
         equal = np.flatnonzero((gap == 0) & (p > 0))
-        witness[equal[::2]] = 0.5  # on either side, or the error would claim to be known exactly
+        # Codes with equal shares alternate in sign; with one sign the standard error would be 0.
+        witness[equal[::2]] = 0.5
         error = np.abs(gap).sum() / 2
-    return float(error), _of_mean(witness[u], here[0]), _of_mean(witness[v], here[1])
+    influence_x = _influence_on_mean(witness[u], present[0])
+    return float(error), influence_x, _influence_on_mean(witness[v], present[1])
 
 
-def _joint(first: Codes, second: Codes) -> Measured:
+def _joint_distance(first: Codes, second: Codes) -> ErrorWithInfluence:
+    """Total variation distance of the joint shares of two columns."""
     u, v = (a * second[2] + b for a, b in zip(first[:2], second[:2], strict=True))
     return _distance(u, v, first[2] * second[2], ordered=False)
 
@@ -287,7 +306,7 @@ def _joint(first: Codes, second: Codes) -> Measured:
 
 
 def _scaled(values: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """As float64; times in seconds from an origin, which a float64 holds where it does not hold them."""
+    """Values as float64; times as seconds from an origin, because float64 would round nanoseconds."""
     if values.dtype.kind != "M":
         return values.astype(np.float64)
     unit = np.datetime_data(values.dtype)[0]
@@ -295,64 +314,66 @@ def _scaled(values: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return (values - start) / np.timedelta64(1, "s").astype(f"timedelta64[{unit}]")
 
 
-def _number(cells: Cells) -> np.ndarray:
-    """Of mean 0 and variance 1, NaN where a cell is missing; a constant is 0."""
-    found = np.full(len(cells.values), np.nan)
-    found[~cells.missing] = _standardized(_scaled(cells.present, cells.present[:1]))
-    return found
+def _standardized_cells(cells: Cells) -> np.ndarray:
+    """Values with mean 0 and variance 1; NaN where a cell is missing, 0 if all values are equal."""
+    result = np.full(len(cells.values), np.nan)
+    result[~cells.missing] = _standardized(_scaled(cells.present, cells.present[:1]))
+    return result
 
 
 def _standardized(x: np.ndarray) -> np.ndarray:
-    if not len(x) or _constant(x):
+    if not len(x) or _is_constant(x):
         return np.zeros(len(x))
-    x = x - x[0]  # exact where numbers are large and near to each other
-    x /= np.abs(x).max()  # squares of large numbers overflow
+    x = x - x[0]  # Exact for large numbers that are close to each other, unlike the mean's.
+    x /= np.abs(x).max()  # Squares of large numbers would overflow.
     x -= x.mean()
     x /= math.sqrt(float(x @ x) / len(x))
     return x
 
 
 def _warn_of_constants(pairs: list[tuple[Cells, Cells]]) -> None:
-    """SDMetrics leaves such columns out silently, which rewards a model whose draws are constant."""
-    gone = [
+    """Warn of columns that only Y has constant; ignoring them silently would reward constant draws."""
+    constant_labels = [
         a.label
         for a, b in pairs
         if a.kind != "level"
         and len(b.present) > 1
-        and _constant(b.present)
-        and not _constant(a.present)
+        and _is_constant(b.present)
+        and not _is_constant(a.present)
     ]
-    if gone:
+    if constant_labels:
         warnings.warn(
-            f"column(s) {gone} are constant in Y and not in X: their correlations do not exist, and "
-            "are not in the mean",
+            f"column(s) {constant_labels} are constant in Y but not in X: their correlations are "
+            "undefined, and the mean excludes them",
             UserWarning,
             stacklevel=3,
         )
 
 
-def _constant(values: np.ndarray) -> bool:
-    """Whether there are values and all are the same."""
+def _is_constant(values: np.ndarray) -> bool:
+    """Whether there is at least one value and all values are equal."""
     return bool(len(values) and (values == values[0]).all())
 
 
-def _apart(x: list[np.ndarray], y: list[np.ndarray]) -> Measured:
-    """Half the difference of the correlations of two columns of X and the same of Y."""
-    (r, of_x), (s, of_y) = _correlation(*x), _correlation(*y)
+def _correlation_difference(x: list[np.ndarray], y: list[np.ndarray]) -> ErrorWithInfluence:
+    """Half the difference of the correlations of two columns of X and the same columns of Y."""
+    (r, influence_x), (s, influence_y) = _correlation(*x), _correlation(*y)
     if math.isnan(r - s):
-        return _no_error(len(of_x), len(of_y))
+        return _undefined(len(influence_x), len(influence_y))
     half = math.copysign(0.5, s - r)
-    return abs(s - r) / 2, -half * of_x, half * of_y
+    return abs(s - r) / 2, -half * influence_x, half * influence_y
 
 
 def _correlation(u: np.ndarray, v: np.ndarray) -> tuple[float, np.ndarray]:
-    """Pearson's of two standardized columns, on their rows without NaN, and what each row adds to its
-    error: by its influence function, :math:`u v - r (u^2 + v^2) / 2`."""
-    here = ~(np.isnan(u) | np.isnan(v))
-    n = len(here)
-    if not here.all():
-        u, v = _standardized(u[here]), _standardized(v[here])
+    """Pearson correlation of two standardized columns over rows without NaN, and each row's influence.
+
+    The influence function is :math:`u v - r (u^2 + v^2) / 2`.
+    """
+    present = ~(np.isnan(u) | np.isnan(v))
+    n = len(present)
+    if not present.all():
+        u, v = _standardized(u[present]), _standardized(v[present])
     if len(u) < 2 or not u.any() or not v.any():
         return math.nan, np.full(n, np.nan)
     r = float(u @ v) / len(u)
-    return r, _of_mean(u * v - r / 2 * (u**2 + v**2), here)
+    return r, _influence_on_mean(u * v - r / 2 * (u**2 + v**2), present)

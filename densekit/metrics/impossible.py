@@ -1,10 +1,10 @@
-"""Values of samples that the data rule out, found from the data alone and not by the codecs.
+"""Share of sampled values that the data rule out, computed without the codecs.
 
-Three things are evidence that a value cannot be, where merely having seen no such value is none:
+A value that merely does not occur in the data is not impossible. Three facts are evidence that it is:
 
-- a column whose smallest or largest value many rows share ends there;
-- all rows lie on a grid, such as two decimals or whole minutes;
-- a level that neither occurs nor is declared.
+- Many rows share the smallest or the largest value of the column, so the column ends there.
+- All values are on a grid, such as two decimals or whole minutes.
+- A level neither occurs in the data nor is declared by the dtype.
 """
 
 from dataclasses import dataclass
@@ -19,76 +19,77 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FEWEST_ROWS = 10
-"""Rows that an atom has at least, whatever its share."""
+"""Fewest rows that share an atom, whatever their share."""
 _GRID_ROWS = 20
-"""Rows from which a grid is believed: fewer may lie on one by chance."""
+"""Fewest rows that are evidence of a grid: the values of fewer rows may be on one by chance."""
 _MOST_LEVELS = 20
-"""Distinct floats that may be all there are."""
+"""Most distinct floats that are taken to be levels."""
 _MOST_DECIMALS = 9
 _REASONS = ("beyond_end", "off_grid", "unknown_level", "no_value")
 
 
 @dataclass(frozen=True)
 class ImpossibleValues:
-    """How many values of samples cannot be."""
+    """Shares of impossible values, overall and by column."""
 
     values: Estimate
-    """Share of all cells."""
+    """Share of all cells that are impossible."""
     rows: Estimate
-    """Share of the rows with such a cell."""
+    """Share of the rows with at least one impossible cell."""
     table: "pd.DataFrame"
-    """By column: ``share`` and its ``standard_error``; the shares for each reason, ``beyond_end``,
-    ``off_grid``, ``unknown_level`` and ``no_value``; and the evidence: the ends ``low`` and ``high`` and
-    the ``step`` of the grid, None where there is none."""
+    """One row per column. It has the ``share`` and its ``standard_error``; the share for each reason,
+    ``beyond_end``, ``off_grid``, ``unknown_level`` and ``no_value``; and the evidence: the ends ``low``
+    and ``high`` and the ``step`` of the grid, None where there is none."""
 
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the values of a column of numbers or times rule out."""
+    """Constraints that the data put on a column of numbers or times; None where there is none."""
 
     low: Any = None
     high: Any = None
     step: Any = None
-    only: np.ndarray | None = None
-    """The values, where there are no others."""
+    levels: np.ndarray | None = None
+    """The only possible values."""
 
 
 def impossible_values(X: Any, Y: Any, *, atom_share: float = 0.05) -> ImpossibleValues:
-    r"""Share of the values of each column of the samples that the data rule out.
+    r"""Share of the values in the samples that the data rule out.
 
-    A value is impossible
+    A value is impossible for one of these reasons:
 
-    - beyond an end: the smallest value of X is an atom, which at least a share ``atom_share`` of the
-      rows and ten rows have, and it is smaller; or the largest is one, and it is larger. A constant
-      column ends on both sides, and so does one of two neighboring integers (flags);
-    - off the grid: at least 20 rows of X have values, all multiples of one number with at most nine
-      decimals, or all whole seconds, minutes, days and so on since 1970, and it is none. Integers have a
-      grid in any case;
-    - an unknown level: a category or string that neither occurs in X nor is declared by its dtype; or,
-      in a column of floats with at most 20 distinct values, which ten rows have each, another number;
-    - no value: it is missing, and X has no missing cell in this column, or it is infinite.
+    - ``beyond_end``: it is smaller than the smallest value of X, or larger than the largest, and that
+      value is an atom. An atom is a value of at least ten rows and at least a share ``atom_share`` of
+      the rows. A constant column ends on both sides, and so does a column of two adjacent integers.
+    - ``off_grid``: at least 20 rows of X have values, these are all multiples of one number with at most
+      nine decimals (or all whole seconds, minutes, days and so on since 1970), and the value is not. A
+      column of integers always has a grid.
+    - ``unknown_level``: it is a category or string that neither occurs in X nor is declared by its
+      dtype. A column of floats with at most 20 distinct values, each in at least ten rows, is treated
+      as categories.
+    - ``no_value``: it is infinite, or it is missing and X has no missing cell in this column.
 
-    Nothing else is: a column that happens to be positive may have negative values.
+    All other values are possible: a column with only positive values in X may have negative ones.
 
     Parameters
     ----------
     X, Y : arrays or DataFrames (pandas, polars, pyarrow)
         The training rows (n, D) and samples (m, D), with the same columns in any order.
     atom_share : float
-        The share of the rows from which a value is an atom, greater than 0 and at most 1.
+        Smallest share of the rows that makes a value an atom, greater than 0 and at most 1.
 
     Returns
     -------
-    found : ImpossibleValues
-        Shares from 0 to 1. Their standard errors are those under a uniform prior,
-        :math:`\sqrt{p (1 - p) / (m + 3)}` with :math:`p = (k + 1) / (m + 2)` for k of m: about 1/m, and
-        not 0, where none is impossible.
+    impossible : ImpossibleValues
+        Shares from 0 to 1. For k impossible values of m, the standard error is that of the posterior
+        under a uniform prior, :math:`\sqrt{p (1 - p) / (m + 3)}` with :math:`p = (k + 1) / (m + 2)`. It
+        is about 1/m, and not 0, if no value is impossible.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`densekit.metrics.shape_errors`, but that Y may have infinite numbers; another
-        ``atom_share``.
+        As in :func:`densekit.metrics.shape_errors`, except that Y may have infinite numbers; also if
+        ``atom_share`` is out of range.
 
     Examples
     --------
@@ -123,30 +124,32 @@ def impossible_values(X: Any, Y: Any, *, atom_share: float = 0.05) -> Impossible
 
 
 def _standard_error(shares: np.ndarray) -> float:
-    """Of the mean of numbers from 0 to 1, with one row more of 0 and of 1: for flags this is the
-    standard deviation of the posterior under a uniform prior."""
-    more = np.append(shares, [0.0, 1.0])
-    return float(more.std() / np.sqrt(len(shares) + 3))
+    """Standard error of a mean of numbers from 0 to 1, computed with one additional 0 and 1.
+
+    For flags this is the standard deviation of the posterior under a uniform prior.
+    """
+    augmented = np.append(shares, [0.0, 1.0])
+    return float(augmented.std() / np.sqrt(len(shares) + 3))
 
 
 def _reasons(x: Cells, y: Cells, evidence: _Evidence) -> dict[str, np.ndarray]:
     """Which cells of ``y`` are impossible, for each reason."""
-    here = ~y.missing
+    present = ~y.missing
     no_value = y.missing & (not x.missing.any())
-    beyond, off, unknown = np.zeros((3, len(here)), bool)
+    beyond, off, unknown = np.zeros((3, len(present)), bool)
     if x.kind == "level":
-        unknown = here & (y.values >= len(x.levels))
+        unknown = present & (y.values >= len(x.levels))
     else:
         if y.values.dtype.kind == "f":
-            infinite = here & np.isinf(y.values)
-            no_value, here = no_value | infinite, here & ~infinite
-        values = y.values[here]
-        if evidence.only is not None:
+            infinite = present & np.isinf(y.values)
+            no_value, present = no_value | infinite, present & ~infinite
+        values = y.values[present]
+        if evidence.levels is not None:
             kind = values.dtype if values.dtype.kind == "f" else np.dtype(float)
-            unknown[here] = ~np.isin(values.astype(kind), evidence.only.astype(kind))
+            unknown[present] = ~np.isin(values.astype(kind), evidence.levels.astype(kind))
         else:
-            beyond[here] = _beyond(values, evidence)
-            off[here] = ~_on_grid(values, evidence.step, x.values.dtype)
+            beyond[present] = _beyond(values, evidence)
+            off[present] = ~_on_grid(values, evidence.step, x.values.dtype)
     return dict(zip(_REASONS, (beyond, off, unknown, no_value), strict=True))
 
 
@@ -159,7 +162,7 @@ def _evidence(cells: Cells, atom_share: float) -> _Evidence:
         return _Evidence()
     rows, kind = int(counts.sum()), values.dtype.kind
     if kind == "f" and 1 < len(values) <= _MOST_LEVELS and counts.min() >= _FEWEST_ROWS:
-        return _Evidence(only=values)
+        return _Evidence(levels=values)
     atom = counts >= max(atom_share * rows, _FEWEST_ROWS)
     flags = kind in "iu" and len(values) == 2 and int(values[1]) - int(values[0]) == 1
     if len(values) == 1 or flags:
@@ -177,7 +180,7 @@ def _evidence(cells: Cells, atom_share: float) -> _Evidence:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as Python's, which are compared in the precision of the samples; datetimes as they are."""
+    """A NumPy number as a Python number, so that comparisons use the precision of the samples."""
     return value.item() if isinstance(value, np.number) else value
 
 
@@ -188,7 +191,7 @@ def _float_step(values: np.ndarray) -> float | None:
     for decimals in range(_MOST_DECIMALS + 1):
         unit = 10.0**decimals
         if error.max() * unit > 0.1 or np.abs(x).max() * unit > 2**53:
-            return None  # floats of this size always lie near such a grid
+            return None  # Floats of this size are always close to such a grid.
         whole = np.rint(x * unit)
         if (np.abs(whole / unit - x) <= error).all():
             step = int(np.gcd.reduce(whole.astype(np.int64)))

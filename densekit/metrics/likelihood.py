@@ -1,12 +1,12 @@
-r"""Held-out likelihood: the mean over rows, how far off it may be, and the usual units.
+r"""Held-out likelihood: mean over rows, standard error, and the usual units.
 
-All take log-densities in nats, one per row, as ``score_samples(X, return_std=True)`` gives them.
-The standard error of a mean of n scores :math:`l_i` with Monte Carlo errors :math:`e_i` is
+All functions take log-densities in nats, one per row, as ``score_samples(X, return_std=True)`` returns
+them. The standard error of a mean of n scores :math:`l_i` with Monte Carlo errors :math:`e_i` is
 
 .. math::  \sqrt{s^2 / n + \bar e^2}, \qquad s^2 = \frac{1}{n-1} \sum_i (l_i - \bar l)^2.
 
-The first part is what other test rows would change. The second takes the Monte Carlo errors as
-wholly dependent, because all rows share one bank of noise: they do not average out.
+The first term is the sampling error of the test rows. The second term does not fall with n: all rows
+share one bank of noise, so their Monte Carlo errors are treated as fully dependent.
 """
 
 import math
@@ -19,10 +19,11 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its standard error and its unit."""
+    """A metric's value with its standard error and unit."""
 
     value: float
     standard_error: float
+    """In the unit of ``value``; NaN where it is unknown."""
     unit: str
 
 
@@ -36,24 +37,49 @@ def held_out_nats(scores: ArrayLike, errors: ArrayLike | None = None) -> Estimat
     errors : array of shape (n,), optional
         Monte Carlo standard errors of the scores.
 
+    Returns
+    -------
+    estimate : Estimate
+        In nats per row; larger is better.
+
     Raises
     ------
     ValueError
-        No scores, NaN among them, or errors of another length.
+        There are no scores, a score is NaN, or errors have another shape than scores.
 
     Examples
     --------
     >>> held_out_nats([-1.0, -3.0])
     Estimate(value=-2.0, standard_error=1.0, unit='nats per row')
     """
-    logp, e = _checked(scores, errors)
+    logp, e = _validated(scores, errors)
     return Estimate(float(logp.mean()), _standard_error(logp, e), "nats per row")
 
 
 def bits_per_dim(scores: ArrayLike, n_dims: int, errors: ArrayLike | None = None) -> Estimate:
-    r"""Mean code length :math:`-\bar l / (D \log 2)` of a row of D entries, in bits per entry.
+    r"""Mean code length :math:`-\bar l / (D \log 2)` of rows with D entries, in bits per entry.
 
-    It is a code length only where the scores are over counting measure, as those of 8-bit images.
+    It is a code length only if the scores are log-probabilities (counting measure), like those of
+    8-bit images.
+
+    Parameters
+    ----------
+    scores : array of shape (n,)
+        Log-densities in nats.
+    n_dims : int
+        Number D of entries of a row.
+    errors : array of shape (n,), optional
+        Monte Carlo standard errors of the scores.
+
+    Returns
+    -------
+    estimate : Estimate
+        In bits per dimension; smaller is better.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`held_out_nats`; also if ``n_dims`` is less than 1.
 
     Examples
     --------
@@ -70,11 +96,30 @@ def bits_per_dim(scores: ArrayLike, n_dims: int, errors: ArrayLike | None = None
 def nats_per_character(
     scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
 ) -> Estimate:
-    r"""Code length of all texts over the number of their characters, :math:`-\sum l_i / \sum c_i`.
+    r"""Code length per character of texts, :math:`-\sum_i l_i / \sum_i c_i`, in nats.
 
-    The end of a text has to be predicted too and counts as one character, as the line feed does in
-    a file with a text on each line; so :math:`c_i` is ``len(text) + 1``. The standard error is
-    that of a ratio estimator.
+    The end of a text must be predicted too and counts as one character, like the line feed in a file
+    with one text per line: :math:`c_i` is ``len(text) + 1``. The standard error is that of a ratio
+    estimator.
+
+    Parameters
+    ----------
+    scores : array of shape (n,)
+        Log-probabilities of the texts in nats.
+    texts : sequence of str
+        The n texts.
+    errors : array of shape (n,), optional
+        Monte Carlo standard errors of the scores.
+
+    Returns
+    -------
+    estimate : Estimate
+        In nats per character; smaller is better.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`held_out_nats`; also if there is not one text per score.
 
     Examples
     --------
@@ -87,16 +132,23 @@ def nats_per_character(
 def bits_per_character(
     scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
 ) -> Estimate:
-    """:func:`nats_per_character` in bits; the end of a text is a character here too."""
+    """Code length per character of texts in bits; otherwise as :func:`nats_per_character`.
+
+    Examples
+    --------
+    >>> bits_per_character([-8 * math.log(2)], ["abc"]).value
+    2.0
+    """
     return _bits(nats_per_character(scores, texts, errors), "bits per character")
 
 
 def bits_per_byte(
     scores: ArrayLike, texts: Sequence[str], errors: ArrayLike | None = None
 ) -> Estimate:
-    """:func:`bits_per_character` over the bytes of the texts in UTF-8, each with its line feed.
+    """Code length per byte of texts in UTF-8, in bits; each text has one more byte, its end.
 
-    It compares models whatever their symbols are: characters, bytes or tokens.
+    It compares models of characters, bytes and tokens with each other. Parameters and errors are those
+    of :func:`nats_per_character`.
 
     Examples
     --------
@@ -110,24 +162,28 @@ def bits_per_byte(
 def nats_per_token(
     scores: ArrayLike, n_tokens: ArrayLike, errors: ArrayLike | None = None
 ) -> Estimate:
-    r"""Code length of all texts over the number of their tokens, :math:`-\sum l_i / \sum t_i`.
+    r"""Code length per token of texts, :math:`-\sum_i l_i / \sum_i t_i`, in nats.
 
-    It says how well a model does with its tokens, and compares only models whose tokens are the
-    same; :func:`bits_per_byte` compares all.
+    It compares only models that use the same tokens; :func:`bits_per_byte` compares any two models.
 
     Parameters
     ----------
     scores : array of shape (n,)
-        Log-probabilities of the texts.
+        Log-probabilities of the texts in nats.
     n_tokens : array of shape (n,)
-        Tokens of each text, its end included: what a language model's ``n_tokens(texts)`` says.
+        Number of tokens of each text, including its end: a language model's ``n_tokens(texts)``.
     errors : array of shape (n,), optional
         Monte Carlo standard errors of the scores.
+
+    Returns
+    -------
+    estimate : Estimate
+        In nats per token; smaller is better.
 
     Raises
     ------
     ValueError
-        As :func:`held_out_nats`; counts that are no numbers or below 1, or not one for each score.
+        As in :func:`held_out_nats`; also if ``n_tokens`` is not one number of at least 1 per score.
 
     Examples
     --------
@@ -145,35 +201,40 @@ def nats_per_token(
 def perplexity(
     scores: ArrayLike, n_tokens: ArrayLike, errors: ArrayLike | None = None
 ) -> Estimate:
-    r"""Exponential of the nats per token, :math:`\exp(-\sum l_i / \sum t_i)`.
+    r"""Perplexity of texts per token, :math:`\exp(-\sum_i l_i / \sum_i t_i)`.
 
-    It is the number of equally likely tokens among which the model would be as uncertain. The
-    standard error is the delta method's: that of the nats per token times the perplexity.
+    A model that chooses uniformly among k tokens has perplexity k. The standard error uses the delta
+    method: it is that of the nats per token times the perplexity.
 
     Parameters
     ----------
     scores : array of shape (n,)
-        Log-probabilities of the texts.
+        Log-probabilities of the texts in nats.
     n_tokens : array of shape (n,)
-        Tokens (words, say) of each text, at least 1; the end of a text has to be predicted too and
-        is one of them.
+        Number of tokens (or words) of each text, at least 1. The end of a text must be predicted too
+        and is one of them.
     errors : array of shape (n,), optional
         Monte Carlo standard errors of the scores.
+
+    Returns
+    -------
+    estimate : Estimate
+        Perplexity per token; smaller is better.
 
     Raises
     ------
     ValueError
-        As :func:`held_out_nats`; counts below 1, or not one for each score.
+        As in :func:`nats_per_token`.
 
     Examples
     --------
-    A model that gives one of ten words, or the end, the same probability everywhere:
+    A model that gives ten words and the end the same probability everywhere:
 
     >>> round(perplexity([-4 * math.log(11), -2 * math.log(11)], [4, 2]).value, 9)
     11.0
     """
     nats = nats_per_token(scores, n_tokens, errors)
-    with np.errstate(over="ignore"):  # a score of -inf has infinite perplexity, as has exp(1000)
+    with np.errstate(over="ignore"):  # The perplexity of very low scores is infinite.
         value = float(np.exp(nats.value))
     return Estimate(value, value * nats.standard_error, "perplexity per token")
 
@@ -188,32 +249,34 @@ def likelihood_units(
     texts: Sequence[str] | None = None,
     units: Collection[str] = (),
 ) -> dict[str, Estimate]:
-    """A held-out score in the units that papers use for such rows; none for a table.
+    """Held-out likelihood in the units that papers use for a kind of data.
 
     Parameters
     ----------
     scores, errors : arrays of shape (n,)
-        As for :func:`held_out_nats`.
+        As in :func:`held_out_nats`.
     modality : {"table", "image", "text"}
-        Images over counting measure have ``bits_per_dim``, texts ``bits_per_character``.
+        Images over counting measure have ``bits_per_dim``, texts have ``bits_per_character``, and
+        tables have no further unit.
     base_measure : str
-        What the scores are densities over.
+        The measure that the scores are densities over.
     n_dims : int, optional
-        Entries of an image.
+        Number of entries of an image.
     texts : list of str, optional
-        The rows, where they are texts.
+        The rows, if they are texts.
     units : collection of str
-        Units in which others published results. "nats per character" and "perplexity per word"
-        add ``nats_per_character`` and ``perplexity``; a text has its words and one end.
+        Units of published results. "nats per character" and "perplexity per word" add
+        ``nats_per_character`` and ``perplexity``; the end of a text counts as a word.
 
     Returns
     -------
     estimates : dict of str to Estimate
+        The held-out likelihood by the name of its unit.
 
     Raises
     ------
     ValueError
-        As :func:`held_out_nats`; images without ``n_dims``, or texts without ``texts``.
+        As in :func:`held_out_nats`; also for images without ``n_dims`` or texts without ``texts``.
 
     Examples
     --------
@@ -242,11 +305,11 @@ def likelihood_units(
 
 
 def _rate(scores: ArrayLike, lengths: ArrayLike, errors: ArrayLike | None, unit: str) -> Estimate:
-    """Code length of all rows over the length of all rows."""
-    logp, e = _checked(scores, errors)
+    """Total code length of all texts divided by their total length."""
+    logp, e = _validated(scores, errors)
     length = np.asarray(lengths, float)
     if length.shape != logp.shape:
-        raise ValueError(f"{len(logp)} scores for {length.size} texts: there must be one for each")
+        raise ValueError(f"{len(logp)} scores for {length.size} texts: there must be one per text")
     if not (length >= 1).all():
         row = int(np.flatnonzero(~(length >= 1))[0])
         raise ValueError(
@@ -262,12 +325,12 @@ def _bits(nats: Estimate, unit: str) -> Estimate:
     return Estimate(nats.value / math.log(2), nats.standard_error / math.log(2), unit)
 
 
-def _checked(scores: ArrayLike, errors: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+def _validated(scores: ArrayLike, errors: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     logp = np.asarray(scores, float)
     e = np.zeros_like(logp) if errors is None else np.asarray(errors, float)
     if logp.ndim != 1 or len(logp) == 0:
         raise ValueError(
-            f"scores has shape {logp.shape}: must be one log-density a row, (n,), n >= 1"
+            f"scores has shape {logp.shape}: must be one log-density per row, (n,), n >= 1"
         )
     if e.shape != logp.shape:
         raise ValueError(
@@ -280,7 +343,7 @@ def _checked(scores: ArrayLike, errors: ArrayLike | None) -> tuple[np.ndarray, n
 
 
 def _standard_error(logp: np.ndarray, e: np.ndarray) -> float:
-    """Of the mean; NaN where it cannot be known: one row, or a score of -inf."""
+    """Standard error of the mean score; NaN for a single row or a score of -inf."""
     if len(logp) < 2 or not np.isfinite(logp).all():
         return math.nan
     return math.hypot(float(logp.std(ddof=1)) / math.sqrt(len(logp)), float(e.mean()))

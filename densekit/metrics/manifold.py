@@ -1,7 +1,7 @@
-r"""Fidelity and variety apart: precision and recall, density and coverage.
+r"""Fidelity and diversity of samples by nearest neighbors: precision, recall, density and coverage.
 
-With :math:`B_X(i)` the closed ball around row i of ``X`` that reaches to its k-th nearest other
-row of ``X``, and ``Y`` alike:
+:math:`B_X(i)` is the closed ball around row i of ``X`` whose radius is the distance to its k-th nearest
+other row of ``X``; :math:`B_Y(j)` is the same for ``Y``.
 
 ====================  ===============================================================  ==========
 precision             share of samples :math:`y_j` within some :math:`B_X(i)`          k = 3
@@ -10,17 +10,24 @@ density               mean over samples of :math:`\#\{i : y_j \in B_X(i)\} / k` 
 coverage              share of data :math:`x_i` with some :math:`y_j \in B_X(i)`       k = 5
 ====================  ===============================================================  ==========
 
-Precision and recall are Kynkaanniemi et al. 2019, density and coverage Naeem et al. 2020, each with
-its paper's k. Where data and samples come from one continuous distribution, density is 1 and
-coverage :math:`1 - \binom{n-1}{k} / \binom{n+m-1}{k}` in expectation; precision and recall have no
-such value and fall with the number of columns. A single outlier in the data inflates precision, and
-does not inflate density and coverage. Rows of few distinct values share balls and so raise density
-above 1.
+The default k is that of the paper. If data and samples come from one continuous distribution, the
+expected density is 1 and the expected coverage is :math:`1 - \binom{n-1}{k} / \binom{n+m-1}{k}`.
+Precision and recall have no such known value and fall with the number of columns. A single outlier in
+the data increases precision, but not density or coverage. Rows with few distinct values share balls,
+which increases density above 1.
 
-Units and ``max_rows`` are those of :mod:`densekit.metrics.samples`. Standard errors are those of
-batch means; the shares change with the number of rows, and so the error of a share is carried over
-from the blocks in units of :math:`\sqrt{p (1 - p)}`. In simulations they were 0.7 to 1.4 times the
-spread over repetitions.
+Units and ``max_rows`` are those of :mod:`densekit.metrics.samples`. Standard errors use batch means. The
+shares themselves depend on the number of rows, so the error of a share is transferred from the blocks to
+all rows in units of :math:`\sqrt{p (1 - p)}`. In simulations they were 0.7 to 1.4 times the standard
+deviation over repetitions.
+
+References
+----------
+Kynkäänniemi et al. (2019), *Improved precision and recall metric for assessing generative models*,
+https://arxiv.org/abs/1904.06991
+
+Naeem et al. (2020), *Reliable fidelity and diversity metrics for generative models*,
+https://arxiv.org/abs/2002.09797
 """
 
 import math
@@ -30,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from densekit.metrics.likelihood import Estimate
-from densekit.metrics.rows import batches, distances, pair, standard_error
+from densekit.metrics.rows import block_statistics, comparable_rows, distances, standard_error
 
 _RATIO = "ratio"
 
@@ -38,23 +45,38 @@ _RATIO = "ratio"
 def precision(
     X: Any, Y: Any, *, k: int = 3, max_rows: int = 2000, random_state: Any = 0
 ) -> Estimate:
-    """Share of samples within the data's manifold: low where samples look like no data.
+    r"""Precision: the share of samples :math:`y_j` inside some ball :math:`B_X(i)` of the data.
+
+    It is low if samples are unlike all rows of the data. :mod:`densekit.metrics.manifold` defines the
+    balls.
 
     Parameters
     ----------
     X, Y : arrays or DataFrames
-        Data (n, ...) and samples (m, ...), at least 2 (k + 2) of each.
+        Data (n, ...) and samples (m, ...), at least 2 (k + 2) rows of each.
     k : int
-        Neighbors, at least 1.
+        Number of neighbors, at least 1.
     max_rows : int
-        Rows taken of each at most: time and memory grow with their square.
+        Of more rows than this, so many are drawn: time and memory grow with their square.
     random_state : int
-        Seed of that choice.
+        Seed of the draw.
+
+    Returns
+    -------
+    estimate : Estimate
+        A share from 0 to 1; larger is better.
 
     Raises
     ------
-    TypeError, ValueError
-        Texts, missing or infinite entries, columns that differ, too few rows, ``k`` below 1.
+    TypeError
+        The rows are texts.
+    ValueError
+        Entries are missing or infinite, columns differ, there are too few rows, or ``k`` is below 1.
+
+    References
+    ----------
+    Kynkäänniemi et al. (2019), *Improved precision and recall metric for assessing generative models*,
+    https://arxiv.org/abs/1904.06991
 
     Examples
     --------
@@ -67,9 +89,10 @@ def precision(
 
 
 def recall(X: Any, Y: Any, *, k: int = 3, max_rows: int = 2000, random_state: Any = 0) -> Estimate:
-    """Share of data within the samples' manifold: low where the samples leave out some.
+    r"""Recall: the share of data rows :math:`x_i` inside some ball :math:`B_Y(j)` of the samples.
 
-    Parameters and errors are those of :func:`precision`.
+    It is low if the samples do not cover all of the data. Parameters, returned value, errors and paper
+    are those of :func:`precision`.
 
     Examples
     --------
@@ -84,10 +107,18 @@ def recall(X: Any, Y: Any, *, k: int = 3, max_rows: int = 2000, random_state: An
 def density(
     X: Any, Y: Any, *, k: int = 5, max_rows: int = 2000, random_state: Any = 0
 ) -> Estimate:
-    """How many of the data's balls hold a sample, on average and over k: 1 for the truth, less
-    where samples fall beside the data, more where they keep to the midst of it.
+    r"""Density: the mean number of balls of the data that contain a sample, divided by k.
 
-    Parameters and errors are those of :func:`precision`.
+    .. math::  \frac{1}{k m} \sum_{j=1}^m \#\{i : y_j \in B_X(i)\}
+
+    Its expected value is 1 for a correct model. It is smaller if samples are far from the data, and
+    larger if they concentrate where the data are dense. Parameters and errors are those of
+    :func:`precision`.
+
+    References
+    ----------
+    Naeem et al. (2020), *Reliable fidelity and diversity metrics for generative models*,
+    https://arxiv.org/abs/2002.09797
 
     Examples
     --------
@@ -102,9 +133,10 @@ def density(
 def coverage(
     X: Any, Y: Any, *, k: int = 5, max_rows: int = 2000, random_state: Any = 0
 ) -> Estimate:
-    """Share of data with a sample in their ball: low where the samples leave out some.
+    r"""Coverage: the share of data rows :math:`x_i` whose ball :math:`B_X(i)` contains a sample.
 
-    Parameters and errors are those of :func:`precision`.
+    It is low if the samples do not cover all of the data. Parameters, returned value and errors are
+    those of :func:`precision`, and the paper is that of :func:`density`.
 
     Examples
     --------
@@ -119,28 +151,34 @@ def coverage(
 def _rows(X: Any, Y: Any, k: int, max_rows: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
     if k < 1:
         raise ValueError(f"k={k}: the number of neighbors is at least 1")
-    # Two blocks at least, for the standard error, in which each row has more than k others.
+    # The standard error needs at least two blocks in which each row has more than k other rows.
     name = f"a neighborhood of k={k}"
-    both = pair(X, Y, name=name, at_least=2 * (k + 2), at_most=max_rows, random_state=seed)
-    return both.x, both.y
+    rows = comparable_rows(
+        X, Y, name=name, min_rows=2 * (k + 2), max_rows=max_rows, random_state=seed
+    )
+    return rows.x, rows.y
 
 
 def _estimate(
-    of: Callable[[np.ndarray], Any], centers: np.ndarray, points: np.ndarray, k: int, unit: str
+    summarize: Callable[[np.ndarray], Any],
+    centers: np.ndarray,
+    points: np.ndarray,
+    k: int,
+    unit: str,
 ) -> Estimate:
-    """A statistic of the matrix (n, m) that says which balls of ``centers`` hold which points."""
+    """Estimate ``summarize`` of the boolean matrix (n, m): whether a center's ball has a point."""
     within, between = distances(centers, centers), distances(centers, points)
     np.fill_diagonal(within, np.inf)
     n, m = between.shape
 
     def statistic(a: np.ndarray, b: np.ndarray) -> float:
         radii = np.partition(within[np.ix_(a, a)], k - 1, axis=1)[:, k - 1]
-        # Rounding must not break the ties of discrete rows.
-        return float(of(between[np.ix_(a, b)] <= radii[:, None] * (1 + 1e-9)))
+        # The tolerance keeps ties of discrete rows despite rounding.
+        return float(summarize(between[np.ix_(a, b)] <= radii[:, None] * (1 + 1e-9)))
 
     value = statistic(np.arange(n), np.arange(m))
-    found = batches(statistic, n, m, at_least=k + 2)
-    error, mean = standard_error(found), found.mean()
+    block_values = block_statistics(statistic, n, m, min_rows=k + 2)
+    error, mean = standard_error(block_values), block_values.mean()
     if unit != _RATIO and error > 0:
         error *= math.sqrt(value * (1 - value) / (mean * (1 - mean)))
     return Estimate(value, error, unit)

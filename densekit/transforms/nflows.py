@@ -197,7 +197,7 @@ _REPLACEMENTS: dict[type, type] = {
     nflows_transforms.NaiveLinear: NaiveLinear,
     nflows_transforms.ActNorm: _ActNorm,
 }
-"""Classes of nflows, and those whose layers replace nflows_transforms."""
+"""Classes of nflows, and those whose layers replace them."""
 
 
 def _with_current_layers(module: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module:

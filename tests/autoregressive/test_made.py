@@ -133,7 +133,7 @@ def test_a_context_shifts_the_law():
 
 
 def test_more_columns_than_rows_do_not_lose_to_independent_columns():
-    """Nothing can be learned but the shares, and those are what it begins with."""
+    """Only the shares can be learned, and the model starts with them."""
     rng = np.random.default_rng(0)
     p = rng.uniform(0.2, 0.8, 150)
     X, T = ((rng.random((n, 150)) < p).astype(int) for n in (100, 500))

@@ -86,7 +86,7 @@ def test_the_first_row_in_order_is_a_row_alone_and_the_rest_follow(fitted):
     assert scores.sum() == pytest.approx(float(whole), rel=1e-5)
 
 
-def test_carried_states_know_what_the_row_before_said():
+def test_carried_states_depend_on_the_previous_row():
     # Each row repeats the row before it with probability 0.95: a row alone is a fair coin.
     rng = np.random.default_rng(0)
     rows = [["aaa", "bbb"][i] for i in np.cumsum(rng.random(2000) < 0.05) % 2]

@@ -123,7 +123,7 @@ def test_a_spike_of_integers_has_its_share_and_all_integers_sum_to_one(on_mixed)
     assert mass[4000] == pytest.approx(0.8, abs=0.1)
 
 
-def test_a_value_beside_a_spike_has_a_density_and_the_spike_a_mass():
+def test_a_value_near_a_spike_has_a_density_and_the_spike_a_mass():
     """Even one so near that 32 bits do not tell it from the spike."""
     X = np.where(np.arange(400) % 2, 1000.0, np.random.default_rng(0).normal(1000, 5, 400))[
         :, None
@@ -181,7 +181,7 @@ def test_a_missing_number_takes_its_units_along(on_mixed):
 
 
 def test_missing_cells_are_learned_from_what_is_there():
-    """A third of the cells blank, at random: what is learned is the law of whole rows."""
+    """A third of the cells is missing at random; the model learns the distribution of complete rows."""
     rng = np.random.default_rng(0)
     X = trees(3000)
     blank = X.astype(object).mask(rng.random(X.shape) < 0.3)
@@ -307,7 +307,7 @@ def test_an_interval_holds_spikes_or_leaves_them_out(on_mixed):
 
 
 def test_a_context_that_nobody_had_is_answered(on_mixed):
-    """Ages far above all, and balances far below: draws keep to them, and say what they are worth."""
+    """Contexts far outside the data: draws satisfy them and have weights."""
     with pytest.warns(UserWarning, match=r"'balance' is beyond all values|'age' is beyond all"):
         drawn, info = on_mixed.sample(
             200,

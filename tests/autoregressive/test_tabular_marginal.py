@@ -263,7 +263,7 @@ def test_draws_for_rows_of_contexts_follow_the_density_of_full_rows(codes):
     )
 
 
-def test_what_lies_beyond_all_rows_warns_with_its_log_probability():
+def test_conditions_beyond_all_rows_warn_with_their_log_probability():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"value": rng.uniform(0, 249, 500), "kind": rng.choice(["a", "b"], 500)})
     est = TabularAutoregressive(**SMALL | {"dtype": "float32"}).fit(X)
@@ -455,7 +455,7 @@ def test_impute_says_what_it_cannot_take(on_mixed):
         on_mixed.impute(mixed(3).drop(columns="kind"))
 
 
-def test_a_full_row_has_the_same_bits_beside_rows_with_holes():
+def test_a_complete_row_has_the_same_bits_next_to_rows_with_missing_cells():
     """In float32 too, where a sum in another precision would show."""
     X = mixed(200)
     est = TabularAutoregressive(**SMALL | {"dtype": "float32", "max_steps": 5}).fit(X)

@@ -1,4 +1,4 @@
-"""A file of the user's as data of a suite: its parts, its address, and what is wrong with it."""
+"""Data files in suites: parts, addresses and errors."""
 
 import dataclasses
 import shutil
@@ -48,7 +48,7 @@ def numbers(data):
     return [part["number"].tolist() for part in parts]
 
 
-def test_a_file_is_seen_from_the_suites_folder_and_divided_once_for_all(folder, monkeypatch):
+def test_paths_are_relative_to_the_suite_and_all_runs_share_a_split(folder, monkeypatch):
     monkeypatch.chdir("/")
     data = data_of(folder)
     assert (data.name, data.modality) == ("shop.csv", "table")
@@ -175,13 +175,13 @@ def test_a_run_of_a_file_is_measured_and_says_what_it_read(folder):
     assert (folder / record.samples.replace("samples", "out/samples")).exists()
 
 
-def test_a_file_that_changes_under_a_suite_is_no_result(folder):
+def test_a_run_fails_if_its_file_changes_after_the_suite_was_loaded(folder):
     run = suite_of(folder).runs[0]
     formats.write(SHOP[:-1], folder / "shop.csv")
     record = Record.of("mine", run)
     execute(record, run, folder / "out", lambda *_: None)
     assert record.status == "failed"
-    assert "shop.csv has changed since the suite was read" in record.reason
+    assert "shop.csv has changed since the suite was loaded" in record.reason
 
 
 WRONG = {
@@ -203,16 +203,16 @@ WRONG = {
     "a share beyond one": (RUN + "split = { test = 2 }", ["split.test=2", "share from 0 to 1"]),
     "shares of all": (RUN + "split = { test = 0.5, valid = 0.5 }", ["nothing to fit"]),
     "no seed": (RUN + "split = { seed = -1 }", ["split.seed=-1", "integer"]),
-    "a part without rows": (RUN + "split = { test = 0 }", ["0 rows in the part test", "split"]),
+    "a part without rows": (RUN + "split = { test = 0 }", ["the part test has 0 rows", "split"]),
     "no split": (RUN + "split = 0.2", ["split=0.2 must be a table"]),
     "column and shares": (
         RUN + 'split = { column = "month", seed = 1 }',
-        ["leave the other keys out"],
+        ["the other keys do not apply"],
     ),
     "no separator": (RUN + 'sep = ";"', ["shop.csv", "';' separates nothing", "','"]),
     "keys of a data set": (
         RUN.replace("shop.csv", "two_moons") + 'target = "x"',
-        ["target is for data from files", "two_moons is a data set"],
+        ["target is for data files", "two_moons is a data set"],
     ),
     "an option of images": (RUN + "image_shape = [2, 2]", ["image_shape"]),
     "two divisions": (

@@ -57,14 +57,14 @@ def test_what_the_suite_is_now_is_what_is_read(tmp_path):
     # Nothing is lost: the run that was left out stands for a suite that has it.
     assert len(everything(tmp_path)) == 3
     (tmp_path / PLAN).write_text("[]")
-    with pytest.raises(ValueError, match=r"suite\.json is not a benchmark's"):
+    with pytest.raises(ValueError, match=r"suite\.json is not valid"):
         read(tmp_path)
 
 
 def test_one_run_under_two_labels_is_refused(tmp_path):
-    twin = dataclasses.replace(RUN, label="twin")
-    with pytest.raises(ValueError, match="are the same run under two labels; leave one out"):
-        write_plan(Suite("s", "", (RUN, twin)), tmp_path)
+    duplicate = dataclasses.replace(RUN, label="duplicate")
+    with pytest.raises(ValueError, match="are the same run with two labels; remove one"):
+        write_plan(Suite("s", "", (RUN, duplicate)), tmp_path)
 
 
 def test_a_line_that_a_crash_cut_off_is_left_out_and_written_over(tmp_path):

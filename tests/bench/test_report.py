@@ -244,7 +244,7 @@ def test_nothing_that_a_run_says_is_markup(tmp_path):
     assert "second" in elements.seen
 
 
-def test_the_same_folder_gives_the_same_page_wherever_it_lies(tmp_path):
+def test_the_page_does_not_depend_on_the_path_of_the_folder(tmp_path):
     history = {"seconds": [1.0, 2.0], "train_loss": [3.0, 2.0], "valid_loss": [3.0, 2.0]}
     made = record("a", 1.0, history=history, times={"fit": 3.0}, samples="samples/gone.npy")
     (tmp_path / "here").mkdir()
@@ -261,7 +261,7 @@ def test_a_folder_without_records_is_named(tmp_path):
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         write_report(tmp_path)
     (tmp_path / "records.jsonl").write_text("")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds no benchmark records")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} has no benchmark records")):
         write_report(tmp_path)
     (tmp_path / "records.jsonl").write_text(json.dumps({"format": 99}) + "\n")
     with pytest.raises(ValueError, match=r"records\.jsonl"):
@@ -282,7 +282,7 @@ def test_a_page_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["records.jsonl", "report.html"]
 
 
-def test_runs_on_other_machines_or_rows_are_told_apart(tmp_path):
+def test_different_machines_or_rows_are_pointed_out(tmp_path):
     def made(label, numpy, digest):
         environment = {"python": "3.11", "versions": {"numpy": numpy}}
         data = {**DATA["table"], "digest": digest}
@@ -295,7 +295,7 @@ def test_runs_on_other_machines_or_rows_are_told_apart(tmp_path):
     assert "different rows of this data set (digests one, two)" in seen
 
 
-def test_what_others_published_stands_beside_ours_and_not_among_them(tmp_path):
+def test_published_results_have_their_own_table(tmp_path):
     made = record("ours", 1.0)
     made.run["data"] = "power"
     page = read_page(folder_of(tmp_path, made))
@@ -318,7 +318,7 @@ def test_failures_say_why(tmp_path):
     assert "2 of them failed" in seen
     assert "Traceback: line 3" in seen
     assert seen.count("over its time limit") >= 2
-    assert "No traceback: the process was ended from outside." in seen
+    assert "No traceback: the process was killed." in seen
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_samples_that_cannot_be_shown_say_so(tmp_path, samples, content, says):
     np.save(tmp_path / "secret.npy", np.zeros((3, 2)))
     if content:
         (folder / samples).write_bytes(content)
-    look = Gallery(folder, "t", "table").drawn(record("a", 1.0, samples=samples))
+    look = Gallery(folder, "t", "table").samples(record("a", 1.0, samples=samples))
     assert look.picture is None
     assert look.note.startswith(says)
     assert str(tmp_path) not in look.note
@@ -359,13 +359,13 @@ def picture(look):
 
 
 def gallery(folder, name, modality, drawn, data=None, suffix="npy"):
-    """The look of rows drawn, with rows of the data beside them."""
+    """The picture of samples next to rows of the data."""
     for part, rows in (("samples", drawn), ("data", data)):
         (folder / part).mkdir(exist_ok=True)
         if rows is not None:
             formats.write(rows, folder / part / f"{name}.{suffix}")
     made = record("a", 1.0, samples=f"samples/{name}.{suffix}")
-    return Gallery(folder, name, modality).drawn(made)
+    return Gallery(folder, name, modality).samples(made)
 
 
 def test_images_keep_their_pixels_on_the_scale_of_the_data(tmp_path):
@@ -384,7 +384,7 @@ def test_images_of_another_shape_than_the_data_are_not_drawn(tmp_path):
     look = gallery(tmp_path, "i", "image", np.zeros((3, 2, 2)), np.zeros((3, 4, 4)))
     assert look.picture is None
     assert look.note == (
-        "these rows cannot be drawn: images of shape (2, 2), where the data has (4, 4)"
+        "these rows cannot be drawn: images have shape (2, 2), but those of the data have (4, 4)"
     )
 
 
@@ -394,7 +394,7 @@ def test_rows_outside_the_frame_are_counted(tmp_path):
     drawn = data.copy()
     drawn[:4, 1], drawn[4, 0] = 9.0, math.nan
     assert (
-        gallery(tmp_path, "t", "table", drawn, data).note == "5 of 50 rows lie outside the frame"
+        gallery(tmp_path, "t", "table", drawn, data).note == "5 of 50 rows are outside the frame"
     )
     assert gallery(tmp_path, "u", "table", data, data).note == ""
 
@@ -405,7 +405,7 @@ def test_a_toy_is_drawn_over_its_density(tmp_path):
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "t.density.npz", x=grid, y=grid, log_density=density)
     look = gallery(tmp_path, "t", "table", np.array([[0.9, 0.9], [5.0, 0.0]]))
-    assert look.note == "1 of 2 rows lie outside the frame"
+    assert look.note == "1 of 2 rows are outside the frame"
     alpha = picture(look)[..., 3].astype(float)
     height, width = alpha.shape
     upper = alpha[height // 4, width // 4 : width // 2]
@@ -426,7 +426,7 @@ def test_mixed_tables_show_numbers_and_levels(tmp_path):
     assert look.pairs == "Columns x, kind, flag"
     other = frame(0.5).rename(columns={"x": "y"})
     look = gallery(tmp_path, "t", "table", other, frame(0.9), "parquet")
-    assert "['kind', 'y', 'flag'], where the data has ['kind', 'x', 'flag']" in look.note
+    assert "['kind', 'y', 'flag'], but the data have ['kind', 'x', 'flag']" in look.note
 
 
 def test_texts_are_shortened(tmp_path):

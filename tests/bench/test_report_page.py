@@ -84,7 +84,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, report):
-    """Opens the page without a network; whatever it asks for or complains of fails the test."""
+    """Open the page without network access; any request or error message fails the test."""
     contexts, complaints = [], []
 
     def heard(request):

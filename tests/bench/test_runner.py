@@ -292,8 +292,8 @@ def test_rows_outside_the_support_are_counted(outcome):
         ("Sleeping", "over its time limit of 1000 s", "about to sleep"),
         ("Chatting", "over its time limit of 1000 s", ""),
         ("Hungry", "over its memory limit of 1500 MB", ""),
-        ("Killed", "its process was killed by SIGKILL, perhaps for memory", ""),
-        ("Leaving", "its process ended with status 3 and left no result", "last words"),
+        ("Killed", "its process was killed by SIGKILL, perhaps for lack of memory", ""),
+        ("Leaving", "its process ended with status 3 and without a result", "last words"),
         ("Short", r"ValueError: sample(200) returned 199 rows", "in _sample"),
     ],
 )
@@ -381,7 +381,7 @@ def test_a_full_disk_stops_the_suite_and_keeps_what_is_done(tmp_path, monkeypatc
         real(record, folder)
 
     monkeypatch.setattr(runner, "append", append)
-    with pytest.raises(OSError, match=r"what two_moons--.* left cannot be written .*No space"):
+    with pytest.raises(OSError, match=r"the result of two_moons--.* cannot be written .*No space"):
         run_suite(Suite("s", "", FAST), tmp_path, Notes(), jobs=1)
     assert len(read(tmp_path)) == 1
     assert not multiprocessing.active_children()
@@ -390,7 +390,9 @@ def test_a_full_disk_stops_the_suite_and_keeps_what_is_done(tmp_path, monkeypatc
 def test_samples_that_find_a_full_disk_stop_the_suite_too(tmp_path):
     # A file where a folder should be: the samples cannot be kept, whatever the disk.
     (tmp_path / "samples").write_text("")
-    with pytest.raises(OSError, match=r"what two_moons--.*left cannot be written .* make room"):
+    with pytest.raises(
+        OSError, match=r"the result of two_moons--.* cannot be written .* free some space"
+    ):
         run_suite(Suite("s", "", FAST), tmp_path, Notes(), jobs=1)
     assert not (tmp_path / "records.jsonl").exists()
 
@@ -430,6 +432,6 @@ def test_ctrl_c_stops_a_run_and_the_next_call_goes_on(tmp_path):
         _, err = going.communicate()
     assert going.returncode == 130
     assert "1 of 2 runs are kept" in err
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
     (record,) = read(tmp_path / "densekit-results" / "slow")
     assert record.run["label"] == "Honest"

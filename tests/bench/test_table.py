@@ -57,7 +57,7 @@ def test_kinds_and_measures_are_never_mixed():
     assert rows[place(rows, "Better")][2:4] == ["-100.00 ± 0.50", "-"]
 
 
-def test_the_truth_stands_above_the_models():
+def test_the_true_density_is_above_the_models():
     truth = {"value": -1.0, "standard_error": 0.02, "kind": "exact", "base_measure": "lebesgue"}
     rows = lines([record("Model", -2.0, measure="lebesgue", truth=truth)])
     assert place(rows, "the truth") == place(rows, "exact, lebesgue") + 1
@@ -90,7 +90,7 @@ def test_scores_of_an_unstated_kind_have_a_part_of_their_own():
     assert place(rows, "Ours") < place(rows, "kind not stated") < place(rows, "Theirs")
 
 
-def test_seeds_are_told_apart():
+def test_labels_of_several_seeds_have_the_seed():
     both = [record("VAE", -90.0), record("VAE", -91.0), record("GAN")]
     both[1].run |= {"seed": 1, "key": "other"}
     rows = lines(both)

@@ -1,4 +1,4 @@
-"""Puts the broken estimators beside the tests within reach of their imports, and of pickle's."""
+"""Makes the modules of broken estimators importable for tests and for pickle."""
 
 import pathlib
 import sys

@@ -162,14 +162,14 @@ class SumOfWeights(VAE):
 
 
 class FrozenDraws(VAE):
-    """The number of draws behind a score stays what it was when the module was built."""
+    """The number of draws of a score is fixed when the module is built."""
 
     def _distribution(self, context):
         return self.module_(context)
 
 
 class WeightsForgotten(RealNVP):
-    """Rows of weight zero are left out, and all others count alike."""
+    """Rows of weight zero are dropped, and all others have equal weights."""
 
     def _weigh(self, rows, context, sample_weight):
         rows, context, weights = super()._weigh(rows, context, sample_weight)

@@ -1,4 +1,4 @@
-"""What estimators of other libraries pass and fail, and what the suite says of them."""
+"""Results of the contract suite on estimators of other libraries."""
 
 import numpy as np
 import pytest

@@ -58,7 +58,7 @@ def test_attributes_are_the_density_in_the_units_of_the_data(kind):
 
 
 def scikit_learns(est):
-    """scikit-learn's mixture with the parameters of ours."""
+    """scikit-learn's mixture with the parameters of densekit's."""
     kind = est.covariance_type
     theirs = Reference(len(est.weights_), covariance_type="diag" if kind == "spherical" else kind)
     theirs.weights_, theirs.means_, theirs.covariances_ = (

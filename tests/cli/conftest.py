@@ -7,7 +7,7 @@ from densekit.cli import main
 
 @pytest.fixture
 def call(capsys):
-    """Call ``densekit`` with words; the exit status and what it wrote."""
+    """Call ``densekit``; return the exit status and the output."""
 
     def call(*words):
         with pytest.raises(SystemExit) as caught:
@@ -19,7 +19,7 @@ def call(capsys):
 
 @pytest.fixture
 def done(call):
-    """The same where it must go well: what it wrote on standard output."""
+    """Call ``densekit``, which must succeed; return standard output."""
 
     def done(*words):
         status, out, err = call(*words)
@@ -31,7 +31,7 @@ def done(call):
 
 @pytest.fixture
 def refused(call):
-    """The same where the call or the data are wrong: the one line that says so."""
+    """Call ``densekit``, which must fail; return the line of the error."""
 
     def refused(*words):
         status, out, err = call(*words)

@@ -1,4 +1,4 @@
-"""--context and --given: what is written in a shell, as values of the columns that a model knows."""
+"""Parsing of --context and --given to columns of a model and their values."""
 
 import io
 
@@ -145,12 +145,12 @@ WRONG = {
     ),
     "a level among others": ("any", ["race=White,Blak"], ["'Blak'; did you mean 'Black'?"]),
     "no such grade": ("any", ["grade=3"], ["'grade' has no value 3; it has 1, 2, 4"]),
-    "no number": ("any", ["age=old"], ["column 'age' holds numbers, and 'old' is none"]),
-    "no integer": ("any", ["age=30.5"], ["'age' holds integers, and 30.5 is none", "30..40"]),
-    "no boolean": ("any", ["Revenue=yes"], ["'Revenue' holds booleans, and 'yes'", "true or false"]),
-    "no date": ("any", ["since=soon"], ["'since' holds dates and times, and 'soon'", "2024-01-31"]),
-    "half a date": ("any", ["since=2021"], ["'2021' is none"]),
-    "no value": ("any", ["age="], ["'age' is given no value; it holds integers"]),
+    "no number": ("any", ["age=old"], ["column 'age' has numbers, and 'old' is not one"]),
+    "no integer": ("any", ["age=30.5"], ["'age' has integers, and 30.5 is not one", "30..40"]),
+    "no boolean": ("any", ["Revenue=yes"], ["'Revenue' has booleans, and 'yes'", "true or false"]),
+    "no date": ("any", ["since=soon"], ["'since' has dates and times, and 'soon'", "2024-01-31"]),
+    "half a date": ("any", ["since=2021"], ["'2021' is not one"]),
+    "no value": ("any", ["age="], ["'age' is given no value; it has integers"]),
     "a missing value": ("any", ["income=nan"], ["finite numbers, and 'nan'"]),
     "no ends": ("any", ["age=.."], ["'age' has no end in '..'", "30..40, 30.. or ..40"]),
     "ends the wrong way": ("any", ["age=40..30"], ["nothing from 40 to 30"]),
@@ -164,12 +164,12 @@ WRONG = {
         "given", ["race=White,Black"], ["'White,Black'", "takes one value of race"]
     ),
     "an interval for a context": (
-        "given", ["since=2021-01-01..2022-01-01"], ["'since' holds dates", "one value of since"]
+        "given", ["since=2021-01-01..2022-01-01"], ["'since' has dates", "one value of since"]
     ),
     "a context that lacks a column": ("given", ["age=3"], ["Revenue is missing"]),
-    "a context without names": ("nameless", ["x0=3"], ["given an array", "rows.npy"]),
+    "a context without names": ("nameless", ["x0=3"], ["an array as context", "rows.npy"]),
     "a model that takes none": (
-        "plain", ["age=3"], ["fitted without context columns", "TabularAutoregressive"]
+        "plain", ["age=3"], ["fitted without a context", "TabularAutoregressive"]
     ),
 }  # fmt: skip
 

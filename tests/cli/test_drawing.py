@@ -127,7 +127,7 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_drawn(work, refused, t
     model = work / ("i.densekit" if name == "big" else "g.densekit")
     said = refused("sample", model, "-n", 999_999_999_999_999, "-o", tmp_path / name)
     assert f"{name}: 999,999,999,999,999 " in said
-    assert "room for" in said if name == "big" else "would take about" in said
+    assert "space for" in said if name == "big" else "would take about" in said
     assert "draw fewer" in said
     assert not list(tmp_path.iterdir())
 

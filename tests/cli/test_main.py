@@ -78,7 +78,7 @@ def test_debug_shows_the_traceback(call, monkeypatch, place, error):
     assert err.splitlines()[-1].startswith("densekit: ")
 
 
-def test_what_stands_behind_two_dashes_is_no_option(refused):
+def test_words_after_two_dashes_are_not_options(refused):
     assert "--json: no such file" in refused("sample", "--", "--json")
 
 
@@ -92,7 +92,7 @@ def test_what_stands_behind_two_dashes_is_no_option(refused):
         (ValueError("one line\nand another"), "one line and another"),
     ],
 )
-def test_what_the_machine_refuses_is_one_line(refused, monkeypatch, error, said):
+def test_an_error_of_the_system_is_one_line(refused, monkeypatch, error, said):
     monkeypatch.setattr("densekit.discovery.listed", raising(error))
     assert refused("list") == f"densekit: {said}\n"
 

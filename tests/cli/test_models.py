@@ -200,7 +200,7 @@ def test_a_file_wins_over_a_data_set(tmp_path, done, monkeypatch):
     assert np.load("x.npy").shape == (1, 3, 4)
 
 
-def test_published_results_stand_beside_ours(tmp_path, done, monkeypatch):
+def test_published_results_are_printed_too(tmp_path, done, monkeypatch):
     texts = ["the cat sat on it", "a dog sat"] * 20
     figures = (
         densekit.datasets.Published("LSTM", 65.25, "perplexity per word", "Zaremba et al. 2014"),
@@ -296,23 +296,23 @@ WRONG = {
     ),
     "another suffix": (
         ["fit", "{work}/people.csv", "--model=Gaussian", "--out={tmp}/x.pkl"],
-        ["x.pkl would hold a model of densekit: end the name in .densekit, and not in .pkl"],
+        ["x.pkl would be a file of a densekit model: its name must end in .densekit, not in .pkl"],
     ),
     "scores as text": (
         ["score", "{work}/people.densekit", "{work}/people.csv", "--out={tmp}/s.txt"],
-        ["scores are a table, and text holds none", ".csv, .tsv, .parquet"],
+        ["scores are a table, which the format text cannot represent", ".csv, .tsv, .parquet"],
     ),
     "scores under another name": (
         ["score", "{work}/people.densekit", "{work}/people.csv", "--out={tmp}/s.xlsx"],
-        ["'.xlsx' names no format", ".csv"],
+        ["'.xlsx' is no known format", ".csv"],
     ),
     "samples under another name": (
         ["sample", "{work}/lines.densekit", "--out={tmp}/x.csv", "--format=text"],
-        ["x.csv would hold text: end the name in .txt or .txt.gz, and not in .csv"],
+        ["x.csv would be a text file: its name must end in .txt or .txt.gz, not in .csv"],
     ),
     "the wrong separator": (
         ["score", "{work}/people.densekit", "{work}/people.csv", "--sep=|"],
-        ["'|' separates nothing, and ',' divides each line into 5 values"],
+        ["'|' separates nothing, and ',' splits each line into 5 values"],
     ),
     "no such model": (["fit", "{work}/people.csv", "--model=RealNVQ", NO], ["mean 'RealNVP'"]),
     "no such setting": (
@@ -325,11 +325,11 @@ WRONG = {
     ),
     "no time": (
         ["fit", "{work}/people.csv", "--model=KernelDensity", "--max-time=3", NO],
-        ["--max-time 3: KernelDensity takes no budget in seconds"],
+        ["--max-time 3: KernelDensity has no time limit"],
     ),
     "a model of one's own": (
         ["fit", "{work}/people.csv", "--model=mine:Model", NO],
-        ["--model mine:Model", "fit your own in Python"],
+        ["--model mine:Model", "fit your own model in Python"],
     ),
     "no such column": (
         ["fit", "{work}/people.csv", "--model=RealNVP", "--context=sx", NO],
@@ -345,7 +345,7 @@ WRONG = {
     ),
     "nowhere to save": (
         ["fit", "{work}/people.csv", "--model=RealNVP", "--out={tmp}/none/m.densekit"],
-        ["no folder {tmp}/none", "make it first"],
+        ["no folder {tmp}/none", "create it first"],
     ),
     "a folder to save in": (
         ["fit", "{work}/people.csv", "--model=RealNVP", "--out={tmp}"],
@@ -353,11 +353,11 @@ WRONG = {
     ),
     "no context": (
         ["sample", "{work}/people.densekit"],
-        ["given sex, since", "--context sex=... --context since=..."],
+        ["context sex, since", "--context sex=... --context since=..."],
     ),
     "half a context": (
         ["sample", "{work}/people.densekit", "--context=sex=f"],
-        ["given sex, since", "since is missing; give --context once for each column"],
+        ["context sex, since", "since is missing; use --context once for each column"],
     ),
     "an unknown context": (
         ["sample", "{work}/people.densekit", "--context=sexx=f", "--context=since=2020-01-01"],
@@ -365,7 +365,7 @@ WRONG = {
     ),
     "a context for none": (
         ["sample", "{work}/pictures.densekit", "--context=sex=f"],
-        ["--context sex=f", "without context columns"],
+        ["--context sex=f", "without a context"],
     ),
     "a prompt for none": (["sample", "{work}/gan.densekit", "--prompt=a"], ["GAN", "no prompt"]),
     "no model file": (["sample", "{work}/lines.txt"], ["lines.txt", "not a densekit file"]),
@@ -375,7 +375,7 @@ WRONG = {
     ),
     "other columns": (["score", "{work}/people.densekit", "{tmp}/few.csv"], ["- income - member"]),
     "an unknown format": (["sample", "{work}/lines.densekit", "--out=a.xls"], ["'.xls'"]),
-    "images to a table": (["sample", "{work}/gan.densekit"], ["standard output", "no table"]),
+    "images to a table": (["sample", "{work}/gan.densekit"], ["standard output", "not a table"]),
     "an unknown metric": (
         ["evaluate", "{work}/gan.densekit", "{work}/pictures", "--metrics=mdd"],
         ["no metric 'mdd'", "'mmd'"],
@@ -384,7 +384,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_line(work, tmp_path, refused, case):
+def test_an_error_is_one_line(work, tmp_path, refused, case):
     formats.write(PEOPLE[["age", "sex", "since"]], tmp_path / "few.csv")
     words, expected = WRONG[case]
     said = refused(*(word.format(work=work, tmp=tmp_path) for word in words))

@@ -54,7 +54,7 @@ def test_bench_of_a_file(tmp_path, monkeypatch, call):
     (tmp_path / "mine.toml").write_text("split = { test = 0.25 }\n" + suite)
     status, out, err = call("bench", "mine.toml", "--out", "out")
     assert status == 0, err
-    assert "shop.csv: table, 40 rows to fit, 15 held out, 2 dimensions" in out
+    assert "shop.csv: table, 40 training rows, 15 held out, 2 dimensions" in out
     digests = {record.data["digest"] for record in bench.read(tmp_path / "out")}
     assert len(digests) == 1
     # The same content, elsewhere, is not run again; another is.
@@ -103,7 +103,7 @@ def test_an_interrupt_before_the_first_run_has_a_whole_line(tmp_path, monkeypatc
     status, _, err = call("bench", "quick", "--out", folder)
     line = "nothing was written"
     if kept:
-        line = f"the runs that are done are kept in {folder}; the same command goes on from there"
+        line = f"finished runs are kept in {folder}; the same command continues with the rest"
     assert (status, err) == (130, f"densekit: stopped; {line}\n")
 
 
@@ -147,14 +147,14 @@ def test_one_data_set_with_its_sources(done, tmp_path, monkeypatch):
     info = densekit.datasets.info("power")
     found = json.loads(done("datasets", "power", "--json"))
     assert found["rows"] == list(info.rows)
-    assert found["here"] is False
+    assert found["local"] is False
     assert found["files"][0].startswith(str(tmp_path))
     assert len(found["published"]) == len(info.published)
     out = done("datasets", "power")
     assert info.license in out
     assert info.urls[0] in out
     assert info.published[0].source in out
-    assert json.loads(done("datasets", "two_moons", "--json"))["here"] is True
+    assert json.loads(done("datasets", "two_moons", "--json"))["local"] is True
 
 
 SUSPECT = """
@@ -200,13 +200,13 @@ def test_check_finds_a_density_that_is_none(tmp_path, monkeypatch, call):
         (["bench", "quick", "--jobs", "0"], "jobs"),
         (
             ["bench", "quick", "--out", "{tmp}/o.parquet"],
-            "go to a folder, whose name does not end in",
+            "need a folder, whose name must not end in",
         ),
         (
             ["bench", "quick", "--out", "{tmp}/o.html"],
-            "go to a folder, whose name does not end in .html",
+            "need a folder, whose name must not end in .html",
         ),
-        (["bench", "quick", "--out", "{tmp}/there"], "--out {tmp}/there: a file is there"),
+        (["bench", "quick", "--out", "{tmp}/there"], "--out {tmp}/there is a file"),
         (["list", "--modality", "images"], "modality='images'"),
         (["datasets", "powr"], "no data set is called 'powr'; did you mean 'power'?"),
         (["datasets", "--modality", "images"], "modality='images'"),

@@ -1,4 +1,4 @@
-"""Atoms, ends, steps and derived columns: found, told apart, given back, and in the measure."""
+"""Atoms, ends, steps and derived columns: detection, round trips and measures."""
 
 import datetime as dt
 import math

@@ -1,4 +1,4 @@
-"""ContextCodec: which forms a context may have, what its columns are, what errors say of it."""
+"""ContextCodec: containers of contexts, their columns, and errors."""
 
 import datetime
 import warnings

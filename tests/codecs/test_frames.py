@@ -1,4 +1,4 @@
-"""Containers: what modality they hold, their length and their slices."""
+"""Containers: modality, length and slices."""
 
 import numpy as np
 import pandas as pd

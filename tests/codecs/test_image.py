@@ -1,4 +1,4 @@
-"""ImageCodec: shapes and dtypes, standardized channels, the range, and what it refuses."""
+"""ImageCodec: shapes and dtypes, standardized channels, range, and errors."""
 
 import math
 

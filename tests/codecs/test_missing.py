@@ -83,8 +83,8 @@ def test_atoms_are_found_come_back_exactly_and_have_no_jacobian():
     np.testing.assert_allclose(ladj, -((rows[:, :2] != [0, 7]) * scales).sum(1))
 
 
-def test_values_beside_an_atom_are_told_from_it_by_their_indicator():
-    """The second column's other values lie within 1e-9 of its atom, and set its scale."""
+def test_the_indicator_distinguishes_values_close_to_an_atom_from_it():
+    """The other values of the second column are within 1e-9 of its atom and determine its scale."""
     rows = spiked()
     codec = TableCodec(atom_share=0.05).fit(rows)
     z = codec.encode(rows)[0].float().numpy()

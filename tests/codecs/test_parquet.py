@@ -23,7 +23,7 @@ N = 2 * PIECE + 77
 
 @pytest.fixture(scope="module")
 def table():
-    """A column of each kind; what is rare comes in the last rows only."""
+    """A column of each kind; rare values occur only in the last rows."""
     rng = np.random.default_rng(0)
     late = np.arange(N) > N - 9
     frame = pd.DataFrame(
@@ -215,7 +215,7 @@ def test_context_columns_of_the_file(path, frame):
     assert np.array_equal(apart, memory.score_samples(frame[:9]))
 
 
-def test_a_context_beside_the_file(tmp_path):
+def test_a_context_that_is_not_in_the_file(tmp_path):
     rng = np.random.default_rng(0)
     C = rng.normal(size=(N, 1))
     X = pa.table({"x": C[:, 0] + rng.normal(size=N), "y": rng.normal(size=N)})

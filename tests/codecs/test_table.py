@@ -1,4 +1,4 @@
-"""TableCodec: round trips, Jacobians, the support, and what it refuses."""
+"""TableCodec: round trips, Jacobians, support, and errors."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""TextCodec: round trips at every level, unknown symbols, lengths, and what it refuses."""
+"""TextCodec: round trips at every level, unknown symbols, lengths, and errors."""
 
 import json
 import math

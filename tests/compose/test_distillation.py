@@ -1,4 +1,4 @@
-"""A student knows what its teacher knows, drew nothing from data, and draws in one pass."""
+"""Distillation: a student matches its teacher, uses no data, and samples in one pass."""
 
 import numpy as np
 import pytest

@@ -7,7 +7,9 @@ from densekit.datasets import binary
 def test_published_rows_are_read_as_zeros_and_ones(tmp_path):
     for part, text in (("train", "0,1,1\n1,0,0\n"), ("valid", "1,1,1\n"), ("test", "0,0,0\n")):
         (tmp_path / f"set.{part}.data").write_text(text)
-    found = binary._rows([tmp_path / f"set.{part}.data" for part in ("train", "valid", "test")])
+    found = binary._parse_parts(
+        [tmp_path / f"set.{part}.data" for part in ("train", "valid", "test")]
+    )
     assert found["train"].tolist() == [[0, 1, 1], [1, 0, 0]]
     assert found["train"].dtype == np.uint8
     assert found["valid"].shape == found["test"].shape == (1, 3)

@@ -126,10 +126,12 @@ def test_a_failed_download_leaves_nothing(server, cataloged, tmp_path, answer):
     assert len(server.asked) == 3
 
 
-def test_a_wrong_sum_is_said_with_both_sums(server, cataloged, tmp_path):
+def test_the_error_of_a_wrong_checksum_has_both_checksums(server, cataloged, tmp_path):
     cataloged("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [b"other"]
-    with pytest.raises(ValueError, match=r"did not give rows\.csv") as caught:
+    with pytest.raises(
+        ValueError, match=r"download of rows\.csv from .* is a different file"
+    ) as caught:
         fetch.text("rows.csv")
     message = str(caught.value)
     assert sha256(TEXT) in message
@@ -147,8 +149,8 @@ def test_offline_the_error_says_what_to_put_where(server, cataloged, tmp_path, m
     assert message.startswith(f"cannot download set/rows.csv.gz from {url} (")
     kept = tmp_path / "cache/set/rows.csv"
     assert message.endswith(
-        f"save what the URL gives as {kept}, or put set/rows.csv.gz into the folder that "
-        f"DENSEKIT_DATA names ({tmp_path})"
+        f"save the file of the URL as {kept}, or put set/rows.csv.gz into the folder of "
+        f"DENSEKIT_DATA ({tmp_path})"
     )
     assert isinstance(caught.value, OSError)
     kept.parent.mkdir()
@@ -165,11 +167,11 @@ def test_the_local_folder_comes_first_and_is_checked(server, cataloged, tmp_path
     assert fetch.text("rows.gz") == TEXT
     assert catalog.file("rows.gz").locations == (local,)
     local.write_bytes(packed[:-1])
-    with pytest.raises(ValueError, match="is not the file expected") as caught:
+    with pytest.raises(ValueError, match="is damaged or another file") as caught:
         fetch.text("rows.gz")
     assert str(caught.value) == (
-        f"{local} is not the file expected: sha256 {sha256(packed[:-1])}, expected "
-        f"{sha256(packed)}; put an undamaged copy there, or remove it so that it is downloaded"
+        f"{local} is damaged or another file: its sha256 is {sha256(packed[:-1])}, expected "
+        f"{sha256(packed)}; replace it with an undamaged copy, or remove it to download it again"
     )
     assert server.asked == []
     local.unlink()
@@ -187,7 +189,7 @@ def test_a_damaged_cache_is_fetched_again(server, cataloged, tmp_path):
 
 def test_the_folder_must_exist(monkeypatch, tmp_path):
     monkeypatch.setenv("DENSEKIT_DATA", str(tmp_path / "gone"))
-    with pytest.raises(NotADirectoryError, match="gone' is not a folder: name the folder"):
+    with pytest.raises(NotADirectoryError, match="gone' is not a folder: set it to the folder"):
         catalog.data_folder()
 
 
@@ -203,7 +205,7 @@ def test_lines_are_left_out_before_the_content_is_checked(server, cataloged, tmp
     cataloged("rows.gz", hash="0", url=f"{server.url}/rows.csv", content=sha256(good))
     server.answers["/rows.csv"] = [TEXT]
     assert fetch.text("rows.gz", without=b"0,") == good
-    with pytest.raises(ValueError, match="is not the data expected") as caught:
+    with pytest.raises(ValueError, match="has unexpected content") as caught:
         fetch.text("rows.gz")
     assert f"{sha256(TEXT)}, expected {sha256(good)}" in str(caught.value)
     assert left(tmp_path) == []
@@ -237,22 +239,22 @@ def test_arrays_from_parts_are_those_of_the_joined_file(server, cataloged, tmp_p
         assert np.array_equal(downloaded[name], array)
         assert np.array_equal(local[name], array)
     monkeypatch.delenv("DENSEKIT_DATA")
-    with pytest.raises(ValueError, match="is not the data expected"):
+    with pytest.raises(ValueError, match="has unexpected content"):
         fetch.arrays("both.npz", lambda paths: {"train": rows["train"] + 1})
     assert left(tmp_path) == ["both"]
 
 
-def test_a_pickle_that_runs_something_is_not_run(tmp_path):
+def test_pickled_code_does_not_run(tmp_path):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
 
     stream = io.BytesIO()
     np.save(stream, np.array([Bomb()], dtype=object))
-    with pytest.raises(ValueError, match=r"needs no posix\.mkdir: the file is not read"):
+    with pytest.raises(ValueError, match=r"contains posix\.mkdir, .*; the file was not loaded"):
         fetch.npy(stream.getvalue())
     assert not (tmp_path / "ran").exists()
-    pickle.loads(pickle.dumps(Bomb()))  # and it would have run
+    pickle.loads(pickle.dumps(Bomb()))  # pickle itself does run it
     assert (tmp_path / "ran").exists()
 
 

@@ -24,7 +24,7 @@ def test_a_draw_is_fixed_by_its_seed():
     gray = np.full((30, 8, 8), 128, np.uint8)
     assert np.array_equal(binarize(gray, 3), binarize(gray, 3))
     assert not np.array_equal(binarize(gray, 3), binarize(gray, 4))
-    with pytest.raises(TypeError, match="images are float64: gray levels must be uint8"):
+    with pytest.raises(TypeError, match="images has dtype float64: gray levels must be uint8"):
         binarize(gray / 255, 3)
 
 
@@ -61,7 +61,7 @@ def test_frey_faces_stand_upright(tmp_path):
     stream = io.BytesIO()
     savemat(stream, {"ff": faces.reshape(3, -1).T})
     (tmp_path / "frey.mat").write_bytes(stream.getvalue())
-    assert np.array_equal(images._frey_mat([tmp_path / "frey.mat"])["images"], faces)
+    assert np.array_equal(images._parse_frey_mat([tmp_path / "frey.mat"])["images"], faces)
 
 
 def test_mnist_is_the_original(local):

@@ -16,7 +16,7 @@ from densekit.datasets import catalog, fetch, maf
 
 
 def numbered(n, d):
-    """Rows that can be told apart: x[i, j] = i in every column, but for a little noise."""
+    """Rows with different values: x[i, j] = i plus a little noise."""
     rng = np.random.default_rng(d)
     return np.arange(n)[:, None] + 0.2 * rng.random((n, d))
 
@@ -251,20 +251,20 @@ def test_a_table_of_2017_is_read_without_pandas_own_unpickling():
     pd.testing.assert_frame_equal(fetch.frame(data), frame)
 
 
-def test_a_table_that_runs_something_is_not_run(tmp_path):
+def test_pickled_code_of_a_table_does_not_run(tmp_path):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
 
-    with pytest.raises(ValueError, match=r"needs no posix\.mkdir: the file is not read"):
+    with pytest.raises(ValueError, match=r"contains posix\.mkdir, .*; the file was not loaded"):
         fetch.frame(pickle.dumps({"_data": Bomb()}))
     # Nor what pandas itself would run: eval, read_pickle.
     evil = b"cpandas\neval\n(S'1 + 1'\ntR."
-    with pytest.raises(ValueError, match="not a DataFrame"):
+    with pytest.raises(ValueError, match="not a pickled DataFrame"):
         fetch.frame(evil)
-    assert fetch._Frames(io.BytesIO(evil)).load().args == ("1 + 1",)
+    assert fetch._FrameUnpickler(io.BytesIO(evil)).load().args == ("1 + 1",)
     for name in (b"builtins\neval", b"__builtin__\neval", b"os\nsystem", b"pandasos\nsystem"):
-        with pytest.raises(ValueError, match="the file is not read"):
+        with pytest.raises(ValueError, match="the file was not loaded"):
             fetch.frame(b"c" + name + b"\n(S'1'\ntR.")
     assert not (tmp_path / "ran").exists()
 

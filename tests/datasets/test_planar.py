@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, norm
 
-from densekit.datasets.planar import (
+from densekit.datasets import (
     Banana,
     Checkerboard,
     EightGaussians,
@@ -102,7 +102,7 @@ def test_the_arcs_are_those_of_scikit_learn():
 @pytest.mark.parametrize("curve", [TwoMoons, Spirals])
 @pytest.mark.parametrize("noise", [0.02, 0.1, 1.0])
 def test_nodes_of_the_quadrature_lie_close(curve, noise):
-    centers, log_weight = curve(noise)._rule
+    centers, log_weight = curve(noise)._quadrature
     gaps = np.linalg.norm(np.diff(centers.reshape(2, -1, 2), axis=1), axis=2)
     assert gaps.max() <= noise / 2
     assert np.exp(log_weight).sum() == pytest.approx(1)
@@ -217,7 +217,7 @@ def test_wrong_shapes_are_named(truth, bad):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TwoMoons(0.001), "noise=0.001: must be at least 0.02, where the quadrature"),
+        (lambda: TwoMoons(0.001), "noise=0.001: must be at least 0.02, or the quadrature"),
         (lambda: Spirals(math.nan), "noise=nan: must be at least 0.02"),
         (lambda: EightGaussians(radius=0), "radius=0: must be positive and finite"),
         (lambda: GaussianGrid(noise=-1), "noise=-1: must be positive and finite"),

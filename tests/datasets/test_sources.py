@@ -193,7 +193,7 @@ def test_parameters_are_fixed_by_the_seed():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MarkovText("aba"), "alphabet='aba': must be two or more letters, each once"),
+        (lambda: MarkovText("aba"), "alphabet='aba': must be at least two different letters"),
         (lambda: MarkovText("a"), "alphabet='a'"),
         (lambda: MarkovText(min_length=0), "min_length=0: must be at least 1"),
         (lambda: MarkovText(mean_tail=0.0), "mean_tail=0.0, concentration=0.7: must be positive"),

@@ -49,7 +49,7 @@ def diffusion(draws=400, seed=0, **options):
 
 
 def hidden_log_prob(s, hide):
-    """The sum of log p(x_i | what is seen) over hidden places."""
+    """The sum over hidden positions of log p(x_i | visible tokens)."""
     seen = row(s).clone()
     seen[list(hide)] = MASK
     return Table().log_probs(seen[None], row(s)[None]).sum().item()
@@ -68,7 +68,7 @@ def exact_bound(s):
 
 
 def exact_log_mass(s):
-    """Of draws of one token at a time: the mean over orders of the product of what each finds."""
+    """Exact log mass under sampling of one token at a time, the mean over orders of the product."""
     found = []
     for order in itertools.permutations(range(len(s))):
         logp = 0.0
@@ -96,7 +96,7 @@ def test_the_bound_is_the_papers_integral_within_its_error():
     assert 0.7 < off.square().mean().sqrt() < 1.4
 
 
-def test_the_bound_lies_below_the_law_of_draws():
+def test_the_bound_is_below_the_log_mass_of_draws():
     gaps = [exact_log_mass(s) - exact_bound(s) for s in STRINGS]
     assert all(abs(g) < 1e-12 for g, s in zip(gaps, STRINGS, strict=True) if len(s) < 2)
     assert min(gaps) > -1e-12

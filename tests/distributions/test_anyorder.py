@@ -53,7 +53,7 @@ def test_missing_cells_of_different_rows_do_not_meet(parts):
 
 
 def test_a_missing_cell_is_not_known_to_those_that_come_after_it(parts):
-    """What the network says, wherever it stands in the order: of the others, in their order."""
+    """A missing cell does not affect the factors of later columns, wherever it is in the order."""
     rows = EVERY.clone()
     rows[:, 0] = torch.nan
     first, last = (
@@ -86,7 +86,7 @@ def test_importance_weights_give_the_law_restricted(parts):
 
 
 def test_restrictions_weigh_the_orders_too():
-    """Orders disagree about the mass of what is allowed: p(x) is their mean, and then restricted."""
+    """Orders give the allowed values different masses; p(x) is the mean over orders, then restricted."""
     torch.manual_seed(7)
     laws = SpikedLaws({}, cardinality=[3, 3], ordered=[False] * 2, width=[0.0] * 2)
     net = ObservedNet(laws.reads, laws.n_params, (16, 16))

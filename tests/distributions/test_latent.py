@@ -1,4 +1,4 @@
-"""Latent variables: where the marginal is known, the bound lies below it and goes to it."""
+"""Latent variables: the bound is below the known marginal and converges to it."""
 
 import itertools
 import math
@@ -68,7 +68,7 @@ def test_with_the_exact_posterior_the_bound_is_the_truth():
     torch.testing.assert_close(error, torch.zeros(7, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
-def test_the_expected_bound_lies_below_the_truth_and_rises_with_k(rows):
+def test_the_expected_bound_is_below_the_marginal_and_rises_with_k(rows):
     truth = MARGINAL.log_prob(rows)
     means = []
     for k in (1, 4, 16, 64):

@@ -52,7 +52,7 @@ GRID = torch.linspace(-40, 40, 64_001, dtype=torch.float64)
 
 
 def values_of(column):
-    """All values of a column as entries (m, 1 or 2), and the log of what each weighs."""
+    """All values of a column as entries (m, 1 or 2), and their log-weights."""
     dz = float(GRID[1] - GRID[0])
     match column:
         case 0:
@@ -130,7 +130,7 @@ def test_sampled_marginals_have_errors_that_cover(parts):
 
 
 def test_sampled_weights_have_the_marginal_for_their_mean(parts):
-    """Over banks of noise, one order: no bias beyond what many draws leave."""
+    """For one order, the mean over banks of noise has no bias beyond its Monte Carlo error."""
     one = OneOrder(*parts, ORDERS[0].tolist())
     x = without(rows(3), 0, 2, 3)
     present = one.laws.present(x.t())

@@ -18,7 +18,7 @@ CHANGES = [
 
 
 def by_hand(p, temperature=1.0, top_k=None, top_p=None):
-    """One row of probabilities, as the papers say it, with lists."""
+    """One row of probabilities by the definition in the papers, with lists."""
     p = [x ** (1 / temperature) for x in p]
     order = sorted((i for i in range(len(p)) if p[i] > 0), key=lambda i: (-p[i], i))
     order = order[:top_k]

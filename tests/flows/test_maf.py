@@ -1,4 +1,4 @@
-"""MAF and IAF: the formula by hand, the two directions as each other's inverse, what they learn."""
+"""MAF and IAF: the formula by hand, mutual inverses, and fits."""
 
 import numpy as np
 import pytest

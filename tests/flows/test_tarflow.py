@@ -111,7 +111,7 @@ def test_tarflow_takes_images_of_any_size_and_gives_images_back(shape):
 
 
 def test_pixels_of_one_patch_learn_of_each_other():
-    """Left and right halves of a patch alike: only by way of another layer can they know it."""
+    """The halves of a patch are equal, which a flow can learn only with several layers."""
     side = rng().normal(size=(2000, 4, 4))
     side[:, :, 1::2] = side[:, :, ::2] + 0.1 * rng().normal(size=(2000, 4, 2))
     images = stats.norm.cdf(side)
@@ -149,7 +149,7 @@ def test_tarflow_names_a_wrong_hyper_parameter(field, value):
         TarFlow(**{"n_heads": 2, field: value}).fit(rng().normal(size=(20, 2)))
 
 
-def test_a_kind_that_a_hyper_parameter_changes_is_told_after_a_warm_start():
+def test_a_density_kind_that_a_hyper_parameter_changes_is_right_after_a_warm_start():
     X = np.random.default_rng(0).normal(size=(60, 2))
     flow = TarFlow(n_transforms=1, width=8, n_heads=2, max_steps=2).fit(X)
     assert flow.density_kind_ == "exact"

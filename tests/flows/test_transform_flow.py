@@ -43,7 +43,7 @@ def truth(X):
 
 
 def mixed(d, n_context):
-    """One transform of each library at least, conditional where there is a context."""
+    """At least one transform of each library, conditional if there is a context."""
     return [
         pyros.affine_autoregressive(d, [16]).inv,
         pyros.permute(d),

@@ -1,5 +1,5 @@
-"""Files that are missing, empty, cut short or not what they say: each error names the file, where it
-has one the line, and the remedy; a failed write leaves what was there."""
+"""Files that are missing, empty, truncated or of another format: each error names the file, the line
+and the remedy; a failed write leaves an existing file unchanged."""
 
 import gzip
 import io
@@ -56,7 +56,7 @@ TEXTS = {
     "cut short in a row": ("t.csv", b"a,b\n1,2\n3", ["line 3", "last line", "truncated"]),
     "cut short in a quote": ("t.csv", b'a,b\n1,"x', ["line 2", "truncated"]),
     "a header and nothing else": ("t.csv", b"a,b\n", ["no rows"]),
-    "no header": ("t.csv", b"0.5,1.5\n0.25,3\n", ["line 1", "0.5, 1.5", "line of names"]),
+    "no header": ("t.csv", b"0.5,1.5\n0.25,3\n", ["line 1", "0.5, 1.5", "line with names"]),
     "an index": ("t.csv", b",a\n0,5\n", ["column 1 has no name", "index=False"]),
     "Latin-1": ("t.csv", "a\nZürich\n".encode("latin1"), ["line 2: byte 0xfc", "UTF-8", "iconv"]),
     "text in Latin-1": ("t.txt", "a\n\nZürich\n".encode("latin1"), ["line 3: byte 0xfc"]),
@@ -79,17 +79,21 @@ TEXTS = {
     "a data base called CSV": ("t.csv", b"SQLite format 3\0\x10\0", ["begins like SQLite"]),
     "a text called NPZ": ("t.npz", b"PKI is public", ["npz", "begins with b'PKI is p'"]),
     "numbers as records": ("t.jsonl", b"[1, 2]\n", ["line 1 is a list", "record"]),
-    "records and strings": ("t.jsonl", b'"x"\n{"a": 1}\n', ["line 2", "records and strings"]),
+    "records and strings": ("t.jsonl", b'"x"\n{"a": 1}\n', ["line 2", "both records and strings"]),
     "a CSV called Parquet": ("t.parquet", b"a,b\n1,2\n", ["parquet", r"begins with b'a,b"]),
     "a CSV called NPY": ("t.npy", b"a,b\n1,2\n", ["npy", r"begins with b'a,b"]),
     "gzip without its suffix": ("t.csv", gzip.compress(b"a\n1\n"), ["begins like gzip"]),
     "a suffix without gzip": ("t.csv.gz", b"a\n1\n", ["not gzip", ".gz"]),
     "gzip cut short": ("t.csv.gz", gzip.compress(b"a\n1\n" * 999)[:-20], ["truncated"]),
-    "many arrays": ("t.npz", npz(X=np.ones(2), y=np.ones(2)), ["which array", "X, y", "npz:KEY"]),
-    "no such array": ("t.npz:z", npz(X=np.ones(2)), ["no array called 'z'", "holds X"]),
+    "many arrays": (
+        "t.npz",
+        npz(X=np.ones(2), y=np.ones(2)),
+        ["several arrays", "X, y", "npz:KEY"],
+    ),
+    "no such array": ("t.npz:z", npz(X=np.ones(2)), ["no array is called 'z'", "has X"]),
     "pickled objects": ("t.npz", npz(X=np.array([{}, 1])), ["Python objects", "never loaded"]),
     "an image called CSV": ("t.csv", b"\x89PNG\r\n\x1a\n....", ["begins like PNG"]),
-    "an unknown suffix": ("t.xls", b"a", ["'.xls' names no format", ".parquet"]),
+    "an unknown suffix": ("t.xls", b"a", ["'.xls' is no known format", ".parquet"]),
 }
 
 
@@ -130,13 +134,17 @@ BOMBS = {
 def test_a_small_file_must_not_fill_the_memory(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(BOMBS[name])
     assert len(read(tmp_path / name)) in (500_000, 250_000)  # two megabytes are allowed
-    monkeypatch.setattr(limits, "ROOM", 10_000)
+    monkeypatch.setattr(limits, "EXTRA_BYTES", 10_000)
     most = 100 * len(BOMBS[name]) + 10_000
     if name.endswith("npz"):
         with zipfile.ZipFile(tmp_path / name) as archive:
             most = 100 * archive.infolist()[0].compress_size + 10_000
-    said = [name, f"unpacks to more than {most:,} bytes, 100 times its size", "unpack it yourself"]
-    refuses(lambda: read(tmp_path / name), *said)
+    words = [
+        name,
+        f"decompresses to more than {most:,} bytes, the limit of 100 times its size",
+        "decompress it first",
+    ]
+    refuses(lambda: read(tmp_path / name), *words)
     (tmp_path / name).unlink()
     write(FRAME if name == "t.csv.gz" else np.ones((400, 2)), tmp_path / name)
     assert len(read(tmp_path / name)) == 400  # ordinary data do not shrink like that
@@ -195,8 +203,8 @@ PICTURES = {
     ),
     "alpha": (lambda p: Image.new("RGBA", (5, 4)).save(p), ["mode RGBA", "alpha off"]),
     "sixteen bits": (lambda p: Image.new("I;16", (5, 4)).save(p), ["mode I;16", "8 bits"]),
-    "no image": (lambda p: p.write_text("a,b"), ["not what its name says"]),
-    "no bytes": (lambda p: p.touch(), ["not what its name says"]),
+    "no image": (lambda p: p.write_text("a,b"), ["neither PNG nor JPEG"]),
+    "no bytes": (lambda p: p.touch(), ["neither PNG nor JPEG"]),
 }
 
 
@@ -220,8 +228,8 @@ def test_folders_that_are_none(tmp_path):
         read(tmp_path / "pictures")
     refuses(lambda: read(tmp_path), "without images")
     (tmp_path / "file").write_text("x")
-    refuses(lambda: read(tmp_path / "file"), "no suffix", "name its format")
-    refuses(lambda: read("-", format="images"), "no stream")
+    refuses(lambda: read(tmp_path / "file"), "without a suffix", "give its format")
+    refuses(lambda: read("-", format="images"), "cannot be read from a stream")
     refuses(lambda: read("t.csv", format="excel"), "format='excel'", "csv, tsv, parquet")
 
 
@@ -232,9 +240,9 @@ WRITES = {
     "strings to a folder": (["a"], "t", ["only images"]),
     "a line break to text": (["a", "b\nc"], "t.txt", ["string 1", "line break", ".jsonl"]),
     "a carriage return to text": (["a\r"], "t.txt", ["string 0", "line break"]),
-    "a table to text": (FRAME, "t.txt", ["only strings", ".csv"]),
-    "strings to an array": (["a"], "t.npy", ["no array of numbers", ".jsonl"]),
-    "mixed columns to an array": (FRAME.assign(c="x"), "t.npy", ["no array of numbers"]),
+    "a table to text": (FRAME, "t.txt", ["strings only", ".csv"]),
+    "strings to an array": (["a"], "t.npy", ["not an array of numbers", ".jsonl"]),
+    "mixed columns to an array": (FRAME.assign(c="x"), "t.npy", ["not an array of numbers"]),
     "levels above 255": (IMAGES.astype(int) + 256, "t", ["from 256 to 256", "0..255"]),
     "compressed arrays": (np.ones(3), "t.npy.gz", ["only text formats", ".gz"]),
 }
@@ -251,7 +259,7 @@ def test_nothing_is_written_where_it_cannot_be(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.png").touch()
     (tmp_path / "t").touch()
-    with pytest.raises(FileNotFoundError, match=r"no folder .*none; make it first"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*none; create it first"):
         write(FRAME, tmp_path / "none" / "t.csv")
     with pytest.raises(FileExistsError, match="full is not empty"):
         write(IMAGES, tmp_path / "full")
@@ -263,8 +271,8 @@ def test_nothing_is_written_where_it_cannot_be(tmp_path):
 
 
 @pytest.fixture
-def little_room():
-    """A disk, as it were, that takes two kilobytes a file; the real signal is off in Python."""
+def small_disk():
+    """Limit files to two kilobytes, which simulates a full disk; Python ignores the signal."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))
     yield
@@ -272,7 +280,7 @@ def little_room():
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet", "t.npy", "t.npz", "t.jsonl"])
-def test_a_full_disk_leaves_what_was_there(tmp_path, little_room, name):
+def test_a_full_disk_leaves_what_was_there(tmp_path, small_disk, name):
     (tmp_path / name).write_bytes(b"old")
     noise = pd.DataFrame(np.random.default_rng(0).normal(size=(800, 2)), columns=["a", "b"])
     with pytest.raises(OSError, match="not written") as caught:
@@ -282,7 +290,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, little_room, name):
     assert (tmp_path / name).read_bytes() == b"old"
 
 
-def test_a_full_disk_leaves_no_images(tmp_path, little_room):
+def test_a_full_disk_leaves_no_images(tmp_path, small_disk):
     noise = np.random.default_rng(0).integers(0, 256, (2, 60, 60))
     with pytest.raises(OSError, match="File too large"):
         write(noise, tmp_path / "pictures")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from densekit.formats import check_room, read, room, write, write_pieces
+from densekit.formats import check_space, read, space, write, write_pieces
 
 N = 1000
 RNG = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_pieces_go_through_a_pipe(format, capfdbinary, tmp_path):
     assert (np.asarray(back) == numbers.to_numpy()).all()
 
 
-def test_a_piece_stands_on_a_stream_before_the_next_is_made(capfdbinary):
+def test_a_piece_is_written_to_a_stream_before_the_next_is_made(capfdbinary):
     def pieces():
         yield ["one"]
         assert capfdbinary.readouterr().out == b"one\n"
@@ -121,7 +121,7 @@ def test_an_error_between_pieces_leaves_what_was_there(tmp_path, name):
 
 
 def test_another_number_of_rows_is_an_error_and_no_file(tmp_path):
-    with pytest.raises(ValueError, match="2000 rows were to be written, and 1000 came"):
+    with pytest.raises(ValueError, match="expected 2000 rows to write, but the pieces have 1000"):
         write_pieces(cut(FRAME), 2000, tmp_path / "t.csv")
     assert not list(tmp_path.iterdir())
 
@@ -146,11 +146,11 @@ def test_memory_is_that_of_a_piece(tmp_path, name):
 def test_the_estimate_is_what_a_file_then_takes(tmp_path, name):
     many = pd.concat([FRAME.assign(a=RNG.normal(size=N)) for _ in range(60)], ignore_index=True)
     write_pieces(cut(many, [0, 20_000, 60_000]), 60_000, tmp_path / name)
-    place = room.check_target(tmp_path / name)
+    location = space.check_target(tmp_path / name)
     size = (tmp_path / name).stat().st_size
-    # Compression gains from more rows; for that it is given twice the room.
-    most = 1.03 if name in ("t.csv", "t.jsonl") else room._PACKED
-    assert 0.97 < room._estimate(place, FRAME, 60_000) / size < most
+    # The compression ratio improves with more rows, for which check_space has a margin.
+    most = 1.03 if name in ("t.csv", "t.jsonl") else space._COMPRESSION_MARGIN
+    assert 0.97 < space._estimated_size(location, FRAME, 60_000) / size < most
 
 
 @pytest.mark.parametrize("free", [0.9, 1.1])
@@ -163,50 +163,50 @@ def test_rows_that_cannot_fit_are_refused_with_the_estimate(tmp_path, monkeypatc
     disk = shutil.disk_usage(tmp_path)._replace(free=int(free * size))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
     if free > 1:
-        check_room(rows, n, tmp_path / name)
+        check_space(rows, n, tmp_path / name)
         return
     with pytest.raises(ValueError, match=rf"{name}: 50,000 rows would take about .*B in .* free"):
-        check_room(rows, n, tmp_path / name)
+        check_space(rows, n, tmp_path / name)
 
 
 def test_more_images_than_a_disk_takes_files_are_refused(tmp_path, monkeypatch):
-    room_for_bytes = {"f_bavail": 10**9, "f_bfree": 10**9, "f_blocks": 10**9, "f_frsize": 4096}
-    disk = type("Disk", (), room_for_bytes | {"f_favail": 100})
-    monkeypatch.setattr(room.os, "statvfs", lambda _: disk)
-    check_room(IMAGES, 100, tmp_path / "pictures")
+    free_bytes = {"f_bavail": 10**9, "f_bfree": 10**9, "f_blocks": 10**9, "f_frsize": 4096}
+    disk = type("Disk", (), free_bytes | {"f_favail": 100})
+    monkeypatch.setattr(space.os, "statvfs", lambda _: disk)
+    check_space(IMAGES, 100, tmp_path / "pictures")
     with pytest.raises(
-        ValueError, match=r"101 images are as many files, .* room for 100; .*\.npy"
+        ValueError, match=r"101 images are as many files, .* space for 100; .*\.npy"
     ):
-        check_room(IMAGES, 101, tmp_path / "pictures")
+        check_space(IMAGES, 101, tmp_path / "pictures")
 
 
 def test_a_device_never_fills_up_and_a_redirected_stream_may(capfdbinary):
-    check_room(FRAME, 10**15, "/dev/null", format="csv")
+    check_space(FRAME, 10**15, "/dev/null", format="csv")
     # What stands for standard output here is a file, as behind the shell's >.
     with pytest.raises(ValueError, match=r"standard output: .* 48 PB .* its disk has"):
-        check_room(FRAME, 10**15, "-")
+        check_space(FRAME, 10**15, "-")
 
 
 def test_a_pipe_never_fills_up(monkeypatch):
     reader, writer = os.pipe()
     with open(reader, "rb"), open(writer, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        check_room(FRAME, 10**15, "-")
+        check_space(FRAME, 10**15, "-")
 
 
 SUFFIXES = {
-    "x.pkl": (None, ["'.pkl' names no format", ".csv"]),
-    "x.csv": ("jsonl", ["x.csv would hold jsonl", ".jsonl or .ndjson", "not in .csv"]),
-    "x.pickle": ("csv", ["x.pickle would hold csv", "end the name in .csv or .csv.gz"]),
-    "x.CSV.gz": ("tsv", ["would hold tsv", ".tsv"]),
-    "x.npz": ("npy", ["would hold npy", ".npy"]),
-    "x.json": ("text", ["would hold text", ".txt"]),
-    "results.v2": ("parquet", ["would hold parquet", ".parquet or .pq"]),
+    "x.pkl": (None, ["'.pkl' is no known format", ".csv"]),
+    "x.csv": ("jsonl", ["x.csv would be a jsonl file", ".jsonl or .ndjson", "not in .csv"]),
+    "x.pickle": ("csv", ["x.pickle would be a csv file", "must end in .csv or .csv.gz"]),
+    "x.CSV.gz": ("tsv", ["would be a tsv file", ".tsv"]),
+    "x.npz": ("npy", ["would be a npy file", ".npy"]),
+    "x.json": ("text", ["would be a text file", ".txt"]),
+    "results.v2": ("parquet", ["would be a parquet file", ".parquet or .pq"]),
 }
 
 
 @pytest.mark.parametrize("name", SUFFIXES)
-def test_a_name_that_says_another_format_is_refused(tmp_path, name):
+def test_a_name_with_the_suffix_of_another_format_is_an_error(tmp_path, name):
     format, words = SUFFIXES[name]
     with pytest.raises(ValueError) as caught:
         write(FRAME, tmp_path / name, format=format)

@@ -114,7 +114,7 @@ def test_an_archive_holds_one_array_and_nothing_else(tmp_path, monkeypatch):
         write(np.ones((3, 2)), tmp_path / "a.npz")
         with np.load(tmp_path / "a.npz") as archive:
             assert archive.files == ["X"]
-    with pytest.raises(ValueError, match="no array of numbers"):
+    with pytest.raises(ValueError, match="not an array of numbers"):
         write(np.array([[{}]]), tmp_path / "b.npz")
 
 

@@ -77,7 +77,7 @@ WRONG = {
     "the wrong one is given": (
         b"a,b\n1,2\n",
         {"sep": ";"},
-        ["';' separates nothing", "',' divides each line into 2 values", "leave --sep out"],
+        ["';' separates nothing", "',' splits each line into 2 values", "omit --sep"],
     ),
     "no line agrees": (b"a;b\n1;2;3\n4;5;6\n", {}, ["line 2: 3 values for 2 columns", "--sep"]),
     "no mark": (b"a\n1\n", {"sep": ";;"}, ["sep=';;' must be one character"]),
@@ -111,10 +111,10 @@ def test_one_column_may_be_named_with_a_separator(tmp_path):
     assert list(read(tmp_path / "t.csv", sep=",").columns) == ["a;b"]
 
 
-def test_decimals_behind_a_comma_are_read_where_that_is_said(tmp_path):
+def test_decimal_commas_are_read_with_the_option(tmp_path):
     (tmp_path / "t.csv").write_text("a;b;c\n1,5;x;2\n-0,25;y;3\n")
     with pytest.warns(
-        UserWarning, match=r"t.csv: column 'a' .* '1,5' has decimals .*--decimal ','"
+        UserWarning, match=r"t.csv: column 'a' .* '1,5' has the decimal mark .*--decimal ','"
     ):
         assert read(tmp_path / "t.csv")["a"].tolist() == ["1,5", "-0,25"]
     back = read(tmp_path / "t.csv", decimal=",")
@@ -122,17 +122,17 @@ def test_decimals_behind_a_comma_are_read_where_that_is_said(tmp_path):
 
 
 HINTS = {
-    "decimals": ("1,5 2 3,25", ".", "'1,5' has decimals behind ','"),
+    "decimals": ("1,5 2 3,25", ".", "'1,5' has the decimal mark ','"),
     "decimals or thousands": (
         "1,234 5,678",
         ".",
         "if '1,234' has decimals, .*; if it has thousands",
     ),
-    "thousands": ("1,234,567 12", ".", "marks thousands by ','"),
-    "thousands and decimals": ("1,234.5 7", ".", "marks thousands by ','"),
-    "thousands of dots": ("1.234,5 7", ".", r"marks thousands by '\.': .* say --decimal ','"),
-    "the other way round": ("1.5 2.25", ",", r"'1\.5' has decimals behind '\.'"),
-    "dots and commas": ("1.234,5 7", ",", r"marks thousands by '\.': take these out$"),
+    "thousands": ("1,234,567 12", ".", "has the thousands mark ','"),
+    "thousands and decimals": ("1,234.5 7", ".", "has the thousands mark ','"),
+    "thousands of dots": ("1.234,5 7", ".", r"has the thousands mark '\.': .* use --decimal ','"),
+    "the other way round": ("1.5 2.25", ",", r"'1\.5' has the decimal mark '\.'"),
+    "dots and commas": ("1.234,5 7", ",", r"has the thousands mark '\.': remove these marks$"),
 }
 
 
@@ -140,7 +140,7 @@ HINTS = {
 def test_numbers_that_are_read_as_words_are_noticed(tmp_path, case):
     values, decimal, said = HINTS[case]
     (tmp_path / "t.csv").write_text("v;w\n" + "".join(f"{v};x\n" for v in values.split()))
-    with pytest.warns(UserWarning, match=rf"t.csv: column 'v' is read as words.*{said}"):
+    with pytest.warns(UserWarning, match=rf"t.csv: column 'v' is read as strings.*{said}"):
         read(tmp_path / "t.csv", decimal=decimal)
 
 

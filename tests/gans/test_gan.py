@@ -1,4 +1,4 @@
-"""GAN: the penalty is R1, the game converges where theory says so, no density is claimed."""
+"""GAN: the R1 penalty, convergence where theory predicts it, and no density."""
 
 import numpy as np
 import pandas as pd

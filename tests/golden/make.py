@@ -102,7 +102,7 @@ def models():
 
 
 def main():
-    """Fit, save, and write the rows beside."""
+    """Fit and save the models, and write their rows and scores."""
     for name, (estimator, X, context) in models().items():
         path = HERE / f"{name}.densekit"
         if path.exists():

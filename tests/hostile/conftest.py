@@ -1,4 +1,4 @@
-"""Helpers of these tests are modules beside them."""
+"""Makes the helper modules of this folder importable."""
 
 import pathlib
 import sys

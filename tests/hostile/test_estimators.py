@@ -47,7 +47,7 @@ def cheap(kind, **options):
 
 @pytest.fixture(scope="module", autouse=True)
 def imported():
-    """What libraries import late is imported before it is watched who touches what."""
+    """Import lazily imported modules before global state is watched."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for kind in (Gaussian, NoiseConditionalScore):
@@ -94,7 +94,7 @@ def assert_scores(scores, n):
 
 
 def judge_estimator(kind, rows):
-    """Fit, score and draw; the second word says whether fit took the rows."""
+    """Fit, score and draw; also return whether fit accepted the rows."""
     X, words, options = rows
     estimator = kind(**cheap(kind, **options))
     with unchanged(X):

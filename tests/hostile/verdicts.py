@@ -1,4 +1,4 @@
-"""What a judge of hostile rows needs: what may be raised, what may be touched, what came back."""
+"""Functions that check results on hostile rows: allowed errors, state and round trips."""
 
 import collections
 import contextlib
@@ -28,7 +28,7 @@ def examples(few, many):
 
 
 def hold(name, n, judge, *strategies):
-    """Try ``judge`` on n draws; it says what came of each, and both words must have come."""
+    """Call ``judge`` on n examples; both of its outcomes must occur."""
     seen = collections.Counter()
 
     @settings(

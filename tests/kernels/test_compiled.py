@@ -1,4 +1,4 @@
-"""Compiled loops are used where numba is, and one line says where it is not."""
+"""Compiled loops are used if numba is installed; otherwise there is a one-line message."""
 
 import importlib.util
 
@@ -36,7 +36,7 @@ def test_the_environment_switches_them_off(monkeypatch, caplog, forgotten):
     assert not caplog.text
 
 
-def test_loading_is_said_and_done_before_training(caplog, forgotten):
+def test_loading_is_logged_and_happens_before_training(caplog, forgotten):
     pytest.importorskip("numba", reason="numba is not installed")
     with caplog.at_level("INFO", "densekit.kernels"):
         compiled.load_for(torch.nn.Linear(2, 2))

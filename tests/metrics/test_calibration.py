@@ -9,7 +9,7 @@ from densekit.metrics import hpd_calibration, pit_calibration, pit_distances
 
 
 def uniform(p_values):
-    """Whether the shares of p-values below 5, 20 and 50 per cent are what these say."""
+    """Whether the shares of p-values below 5, 20 and 50 percent are those of a uniform distribution."""
     return all(
         binomtest(int((np.array(p_values) < level).sum()), len(p_values), level).pvalue > 1e-3
         for level in (0.05, 0.2, 0.5)

@@ -163,7 +163,7 @@ def test_same_rows_have_no_error_and_disjoint_ones_the_largest():
     assert trend_errors(x, y).table["error"].tolist() == pytest.approx([1] * 6)
 
 
-def test_integers_beyond_floats_and_dates_to_the_year_9999_are_told_apart():
+def test_integers_beyond_float_precision_and_dates_to_the_year_9999_are_distinguished():
     big = 2**60 + np.arange(4)
     assert shape_errors(big, big + 1).mean.value == 0.25
     x = np.array(["2020-01-01", "2020-01-02", "9999-12-31"], "datetime64[s]")
@@ -336,7 +336,7 @@ def test_pairs_without_a_correlation_are_not_in_the_mean():
         d=list("uv") * 20, k=0.1
     )
     y = x.assign(b=0.3)
-    with pytest.warns(UserWarning, match=r"column\(s\) \['b'\] are constant in Y and not in X"):
+    with pytest.warns(UserWarning, match=r"column\(s\) \['b'\] are constant in Y but not in X"):
         found = trend_errors(x, y)
     gone = found.table["error"].isna()
     assert set(found.table.index[gone]) == {
@@ -370,7 +370,9 @@ def test_columns_without_a_value(empty):
 @pytest.mark.parametrize("measure", [shape_errors, trend_errors])
 def test_bad_tables(measure):
     x = pd.DataFrame({"n": [1.0, 2.0], "c": ["a", "b"]})
-    with pytest.raises(ValueError, match=r"X has the columns \['c'\] and Y \['d'\]"):
+    with pytest.raises(
+        ValueError, match=r"only X has the columns \['c'\], and only Y has \['d'\]"
+    ):
         measure(x, x.rename(columns={"c": "d"}))
     with pytest.raises(ValueError, match="rows of X have 2 entries and rows of Y 3"):
         measure(np.zeros((5, 2)), np.zeros((5, 3)))

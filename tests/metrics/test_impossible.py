@@ -219,7 +219,7 @@ def test_bad_settings():
         with pytest.raises(ValueError, match=r"atom_share=.*greater than 0 and at most 1"):
             impossible_values([[1.0]], [[1.0]], atom_share=share)
     x = pd.DataFrame({"n": [1.0], "c": ["a"]})
-    with pytest.raises(ValueError, match=r"X has the columns \['c'\] and Y \[\]"):
+    with pytest.raises(ValueError, match=r"only X has the columns \['c'\], and only Y has \[\]"):
         impossible_values(x, x[["n"]])
     with pytest.raises(ValueError, match="column 'n' is float64 in X and datetime64"):
         impossible_values(x, x.assign(n=pd.to_datetime(["2020"])))

@@ -87,5 +87,5 @@ def test_bad_neighbors():
     for metric in ALL:
         with pytest.raises(ValueError, match="k=0: the number of neighbors is at least 1"):
             metric(x, x, k=0)
-        with pytest.raises(ValueError, match="neighborhood of k=9 needs 22 of each"):
+        with pytest.raises(ValueError, match="neighborhood of k=9 needs at least 22 of each"):
             metric(x, x, k=9)

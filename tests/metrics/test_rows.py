@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 
 from densekit.metrics import energy_distance
-from densekit.metrics.rows import distances, pair
+from densekit.metrics.rows import comparable_rows, distances
 
 
 def rows(X, Y, **kwargs):
-    return pair(X, Y, **{"name": "it", "at_least": 1, "at_most": 10**6, **kwargs})
+    return comparable_rows(X, Y, **{"name": "it", "min_rows": 1, "max_rows": 10**6, **kwargs})
 
 
 def mean_square(x):
@@ -29,7 +29,7 @@ def test_every_column_weighs_the_same():
     )
     both = rows(frame, frame)
     for j in range(4):
-        assert mean_square(both.x[:, both.owner == j]) == pytest.approx(2)
+        assert mean_square(both.x[:, both.source_column == j]) == pytest.approx(2)
 
 
 def test_levels_are_equally_far_apart():
@@ -119,7 +119,7 @@ def test_wide_rows_by_products_are_as_narrow_ones():
 @pytest.mark.parametrize(
     ("X", "Y", "error", "message"),
     [
-        (pd.DataFrame({"a": [1.0]}), pd.DataFrame({"b": [1.0]}), ValueError, r"\['a'\] and Y \['b'\]"),
+        (pd.DataFrame({"a": [1.0]}), pd.DataFrame({"b": [1.0]}), ValueError, "only Y has .'b'"),
         (pd.DataFrame({"a": [1.0]}), pd.DataFrame({"a": ["u"]}), ValueError, "column 'a' is float64"),
         (pd.DataFrame({"a": ["u", None]}), pd.DataFrame({"a": ["u"]}), ValueError, "X: Column 'a' co"),
         (np.zeros((3, 4, 4)), np.zeros((3, 16)), ValueError, "both be images"),

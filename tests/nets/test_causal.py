@@ -1,4 +1,4 @@
-"""The causal network: what it sees, and the same step by step as in one go."""
+"""The causal network: its receptive field, and equality of stepwise and full evaluation."""
 
 import pytest
 import torch

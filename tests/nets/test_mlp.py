@@ -50,7 +50,7 @@ def test_unknown_activation_names_the_value_and_the_choices():
         activation_layer("swish")
 
 
-def test_beside_puts_each_context_behind_its_row():
+def test_beside_appends_each_context_to_its_row():
     x, context = torch.randn(4, 3, 2), torch.randn(3, 5)
     both = join_context(x, context)
     assert torch.equal(both[..., :2], x)

@@ -24,7 +24,7 @@ def many(reads=READS, hidden=(24, 24, 16), n_context=0, n_masks=4, shuffle=True,
 
 
 def read(d, x):
-    """Some numbers that stand for a feature."""
+    """Arbitrary numbers for a feature."""
     return torch.stack([torch.sin((k + 1) * x + d) for k in range(READS[d])])
 
 

@@ -1,4 +1,4 @@
-"""The network over pixels: what it sees, and that keeping changes nothing."""
+"""The network over pixels: its receptive field, and equality with and without the cache."""
 
 import pytest
 import torch

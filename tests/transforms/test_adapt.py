@@ -1,4 +1,4 @@
-"""Whatever a list of transforms may hold: what is taken, and what a trial says of it."""
+"""Lists of transforms: accepted types, and errors of the trial run."""
 
 import pytest
 import torch

@@ -1,8 +1,8 @@
-"""Our transforms against nflows' own on the same weights: values, log-determinants and gradients.
+"""Transforms compared with those of nflows for the same weights: values, log-determinants and gradients.
 
-Weights are copied into the networks of nflows where those can be made equal to ours: a masked or plain
+Weights are copied into the networks of nflows if these can be made equal: a masked or plain
 network with one hidden layer (nflows has no activation before the last layer of its deeper ones). Inputs
-go in as asinh, which is how our networks read them. ``test_known_values`` has whole flows.
+go in as asinh, which is the input of densekit's networks. ``test_known_values`` has whole flows.
 """
 
 import math
@@ -117,9 +117,9 @@ class Reads(nn.Module):
 
 
 def made_of(net, n_features):
-    """nflows' MADE, with its own masks, and the weights of our masked network of one layer.
+    """nflows' MADE with its own masks and the weights of densekit's masked network of one layer.
 
-    Both give a hidden unit a degree; ours sort the units by it, theirs take turns.
+    Both give a hidden unit a degree; densekit sorts units by degree, and nflows cycles through degrees.
     """
     (width,) = (len(b) for b in net.bias)
     made = MADE(

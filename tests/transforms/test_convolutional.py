@@ -1,4 +1,4 @@
-"""The coupling of images, and what all layers of images have in common."""
+"""The coupling of images, and common properties of all layers of images."""
 
 import math
 

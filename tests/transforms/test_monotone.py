@@ -48,7 +48,7 @@ def test_gradients_by_finite_differences(way):
 
 
 def test_value_is_the_integral_of_the_windows():
-    """The formula of the docstring, with its windows as they stand and the trapezoid rule."""
+    """The formula of the docstring, integrated by the trapezoidal rule."""
     element = MonotoneElement(4)
     raw = draw(4, n=1)[1][:, 0]
     y = torch.linspace(-30, 30, 400_001, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Steps, and what the three layers made with their bounds promise for any weights and any input."""
+"""Steps, and bounds of the three layers with them for any weights and any input."""
 
 import pytest
 import torch
@@ -142,7 +142,7 @@ def test_the_jacobian_is_regular_whatever_the_weights(kind, seed):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_no_float32_whatever_makes_a_nan(kind, data):
-    """Neither as input nor as a weight: both ways, determinants and gradients of the weights."""
+    """Neither as input nor as weight; in both directions, for determinants and gradients."""
     layer = LAYERS[kind](2)
     x = torch.tensor(data.draw(hnp.arrays("float32", (2, 6), elements=ANY_FLOAT)))
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_no_float32_whatever_makes_a_nan(kind, data):
 
 
 def test_a_huge_number_across_the_subspace_has_finite_gradients():
-    """What lies at a right angle to the subspace does not saturate the step, but tells how it turns."""
+    """A component orthogonal to the subspace does not saturate the step but affects its direction."""
     layer = SylvesterTransform(2, 1)
     with torch.no_grad():
         layer.reflections.vectors.copy_(torch.tensor([[0.0, 1.0]]))

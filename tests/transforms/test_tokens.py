@@ -1,4 +1,4 @@
-"""The transform of tokens: what depends on what, both ways, at any size."""
+"""The transform of tokens: dependencies in both directions, at any size."""
 
 import hypothesis
 import pytest

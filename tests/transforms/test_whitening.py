@@ -1,4 +1,4 @@
-"""Whitening: what it learns, and how much of it it believes."""
+"""Whitening: estimates and their shrinkage."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""VAE: its Pyro programs mean what it trains on, its scores are bounds in the units of X."""
+"""VAE: consistency of Pyro programs and loss, and scores as bounds in the units of X."""
 
 import numpy as np
 import pandas as pd

@@ -1,7 +1,7 @@
 "use strict";
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-// Rows move inside their part only; what has no number stays last, and the truth first.
+// Sort rows within their part: rows without a number are last, and the true density is first.
 function compare(column, direction) {
   return (a, b) => {
     if (a.className !== b.className) return a.className === "truth" ? -1 : 1;

@@ -1,6 +1,6 @@
-"""Curves as SVG that takes its colors from the page, so that they suit a light and a dark one.
+"""Curves as SVG for light and dark pages.
 
-Figures are drawn without pyplot, in placeholder colors that become CSS variables.
+Figures are drawn without pyplot, in placeholder colors that are replaced by CSS variables of the page.
 """
 
 import io
@@ -44,7 +44,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Point:
-    """A model in the plot of time against score."""
+    """A point of the plot of time against score: one model."""
 
     label: str
     family: str
@@ -56,9 +56,9 @@ class Point:
 
 @matplotlib.rc_context(STYLE)
 def learning_curve(history: dict[str, Any], family: str, name: str) -> Markup | None:
-    """Loss against seconds: of training batches dashed, of held-out rows solid.
+    """Plot of loss against seconds: training batches dashed, held-out rows solid.
 
-    None where the history holds no two finite losses.
+    The result is None if the history has fewer than two finite losses.
     """
     seconds = _floats(history.get("seconds"))
     losses = {key: _floats(history.get(key)) for key in ("train_loss", "valid_loss")}
@@ -75,7 +75,7 @@ def learning_curve(history: dict[str, Any], family: str, name: str) -> Markup | 
             {"linestyle": (0, (2, 1.5)), "alpha": 0.75} if key == "train_loss" else {}
         )
         axes.plot(x, y, color=color(family), **dashes)
-    axes.set_ylim(*_without_start([y for _, y in curves.values()]))
+    axes.set_ylim(*_limits_without_start([y for _, y in curves.values()]))
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -85,10 +85,9 @@ def learning_curve(history: dict[str, Any], family: str, name: str) -> Markup | 
 
 @matplotlib.rc_context(STYLE)
 def time_against_score(points: Sequence[Point], truth: float | None, name: str) -> Markup | None:
-    """Seconds of the fit, on a logarithmic scale, against nats per row ± a standard error.
+    """Plot of nats per row, with standard errors, against seconds to fit on a logarithmic scale.
 
-    Names stand in a column at the right, moved apart where they would overlap. None without a
-    point that can be drawn.
+    Names are in a column on the right and do not overlap. The result is None if no point can be drawn.
     """
     points = [p for p in points if math.isfinite(p.score) and p.seconds > 0]
     if not points:
@@ -118,12 +117,12 @@ def time_against_score(points: Sequence[Point], truth: float | None, name: str) 
 
 
 def color(family: str) -> str:
-    """The family's placeholder, which the page's CSS gives its color."""
+    """The placeholder color of a family, which is replaced by a CSS variable."""
     return _PLACEHOLDER[family if family in FAMILIES else "other"]
 
 
 def _figure(width: int, height: int) -> tuple[Figure, Axes]:
-    """In CSS pixels."""
+    """An empty figure of a size in CSS pixels."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
@@ -135,7 +134,7 @@ def _figure(width: int, height: int) -> tuple[Figure, Axes]:
 
 def _log_seconds(axes: Axes, seconds: list[float]) -> None:
     low, high = min(seconds), max(seconds)
-    # At least a decade, so that there are labels to read the place of a point by.
+    # Show at least a decade, so that the axis has enough labels.
     margin = max(1.3, (high / low) ** 0.06, math.sqrt(10 * low / high))
     axes.set_xscale("log")
     axes.set_xlim(low / margin, high * margin)
@@ -153,7 +152,7 @@ def _plain_or_power(value: float, _position: float | None = None) -> str:
 
 
 def _names(axes: Axes, points: Sequence[Point], truth: float | None) -> None:
-    """A name for each point right of the axes, at its height as far as there is room."""
+    """Write the name of each point on the right of the axes, as close to its height as possible."""
     low, high = axes.get_ylim()
     labels = [(p.score, p.label, color(p.family), p.seconds) for p in points]
     if truth is not None and math.isfinite(truth):
@@ -182,10 +181,9 @@ def _names(axes: Axes, points: Sequence[Point], truth: float | None) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Rising heights moved apart to at least ``gap``, each as near to its own as that allows.
+    """Move sorted heights apart to distances of at least ``gap``, with the least squared changes.
 
-    Neighbors that collide become a block around their mean (pool adjacent violators on the
-    heights less their place times the gap: isotonic regression).
+    This is isotonic regression of the heights minus their index times the gap.
 
     Examples
     --------
@@ -198,8 +196,8 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
     return (isotonic_regression(np.asarray(wanted, float) - steps) + steps).tolist()
 
 
-def _without_start(curves: list[np.ndarray]) -> tuple[float, float]:
-    """Limits of y that the first steps of training, orders of magnitude higher, do not set."""
+def _limits_without_start(curves: list[np.ndarray]) -> tuple[float, float]:
+    """Limits of the y axis that ignore the first steps of training, which may be far higher."""
     low = min(y.min() for y in curves)
     late = max(y[len(y) // 5 :].max() for y in curves)
     high = max(min(max(y.max() for y in curves), late + 0.5 * (late - low)), late)
@@ -212,16 +210,16 @@ def _floats(values: Any) -> np.ndarray:
 
 
 def _svg(figure: Figure, what: str, name: str) -> Markup:
-    """The figure for a page: no declarations, colors by name, ids of its own."""
+    """The figure as inline SVG, with CSS variables as colors and with unique ids."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for role, placeholder in _PLACEHOLDER.items():
         text = text.replace(placeholder, f"var(--{role})")
-    # The page's font, and sizes alone from here.
+    # Keep only font sizes; the page sets the font.
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
-    # Every figure has a "figure_1"; in one page an id is used once.
+    # Every figure has ids such as "figure_1", which must be unique in a page.
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     width = figure.get_figwidth() * 72
     head = f'<svg role="img" aria-label="{escape(what)}" style="max-width: {width:.0f}px"'

@@ -1,4 +1,4 @@
-"""The page: records and sample files in, ``report.html`` out. Nothing is computed again."""
+"""Renders the records and samples of a benchmark as a page, ``report.html``."""
 
 import json
 import math
@@ -31,7 +31,7 @@ FILE = "report.html"
 
 @dataclass
 class Section:
-    """All about one data set."""
+    """The part of the page about one data set."""
 
     name: str
     anchor: str
@@ -46,45 +46,47 @@ class Section:
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into a folder of results, for any browser and without a network.
+    """Write ``report.html``, a self-contained page about the results in a folder.
 
-    The page has a table for each data set in which density kinds and base measures stay apart,
-    time against score, learning curves, samples, failures, warnings and all settings. It is a
-    function of the folder's files alone: the same records give the same bytes. Several seeds of
-    one model are one row, their mean ± its error over seeds and held-out rows; pictures are those of
-    the first seed.
+    For each data set the page has a table, in which scores of different density kinds and base
+    measures are separate, plots of time against score, learning curves and samples. It also has
+    failures, warnings and all settings. The same files give the same bytes. Several seeds of a
+    model are one row with their mean and its standard error over seeds and held-out rows. Pictures
+    show the first seed.
 
     Parameters
     ----------
     folder : Path
-        What a benchmark wrote: records, and samples and data where they were kept.
+        Output folder of a benchmark.
 
     Returns
     -------
     path : Path
-        The page, written whole or not at all.
+        The path of the page.
 
     Raises
     ------
     ValueError
-        The folder is not there, holds no records, or records of another format.
+        The folder does not exist, or it has no records or records of another format.
     OSError
-        The page cannot be written; an earlier one stays as it was.
+        The page cannot be written. An existing page is unchanged.
 
     Examples
     --------
     >>> write_report(Path("nowhere"))
     Traceback (most recent call last):
-    ValueError: nowhere is not a folder: densekit bench writes one, ...
+    ValueError: nowhere is not a folder: a report needs the output ...
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} is not a folder: densekit bench writes one, and a report is made from it"
+            f"{folder} is not a folder: a report needs the output folder of densekit bench"
         )
     records = read(folder)
     if not records:
-        raise ValueError(f"{folder} holds no benchmark records: run densekit bench with it first")
+        raise ValueError(
+            f"{folder} has no benchmark records: run densekit bench with --out {folder} first"
+        )
     path = folder / FILE
     with replacing(path) as part:
         part.write_text(_page(records, folder), encoding="utf-8")
@@ -95,7 +97,7 @@ def _page(records: list[Record], folder: Path) -> str:
     families = {record.run["model"]: record.family for record in records if record.family}
     by_data: dict[str, list[Record]] = {}
     for record in records:
-        # A run that was killed early did not live to say its family.
+        # The record of a run that was killed early has no family.
         record.family = record.family or families.get(record.run["model"], "other")
         by_data.setdefault(record.run["data"], []).append(record)
     numbers = {id(record): f"run-{i}" for i, record in enumerate(records, 1)}
@@ -133,20 +135,20 @@ def _section(name: str, records: list[Record], folder: Path) -> Section:
     section.notes = _notes(records)
     section.published = _published(name)
     rows = [row for _, group in section.parts for row in group]
-    for place, (part, group) in enumerate(section.parts):
-        picture = _time_panel(part, group, f"{section.anchor}-t{place}")
+    for i, (part, group) in enumerate(section.parts):
+        picture = _time_panel(part, group, f"{section.anchor}-t{i}")
         if picture:
             section.times.append((part, picture))
     gallery = Gallery(folder, name, data.get("modality", "table"))
-    found = gallery.data()
-    section.looks = [found] if found else []
-    for place, row in enumerate(row for row in rows if row.records):
+    data_rows = gallery.data()
+    section.looks = [data_rows] if data_rows else []
+    for i, row in enumerate(row for row in rows if row.records):
         first = row.records[0]
-        curve = learning_curve(first.history or {}, row.family, f"{section.anchor}-c{place}")
+        curve = learning_curve(first.history or {}, row.family, f"{section.anchor}-c{i}")
         if curve:
             section.curves.append((row, curve))
         if first.status == "ok" or first.samples:
-            section.looks.append(gallery.drawn(first))
+            section.looks.append(gallery.samples(first))
     return section
 
 
@@ -168,35 +170,38 @@ def _time_panel(part: Part, rows: list[Row], name: str) -> Markup | None:
 
 
 def _notes(records: list[Record]) -> list[str]:
-    """What forbids comparing rows of one table, beyond kinds and measures."""
+    """Warnings that rows of one table are not comparable although kinds and measures agree."""
     digests = _distinct(r.data["digest"][:12] for r in records if r.data.get("digest"))
     if len(digests) < 2:
         return []
     return [
-        "The runs saw different rows of this data set (digests "
+        "The runs used different rows of this data set (digests "
         f"{', '.join(digests)}): their numbers are not comparable."
     ]
 
 
 def _published(name: str) -> list[dict[str, Any]]:
-    """What others reported; nothing for data that is not ours to describe."""
+    """Published results on a data set; none for data files."""
     if name not in datasets.names():
         return []
     return [vars(entry) for entry in datasets.info(name).published]
 
 
 def _machine(records: list[Record]) -> Iterator[tuple[str, list[str]]]:
-    """Name and values of what results depend on; two values where runs differ."""
-    found = [record.environment for record in records]
+    """Properties of the machine with their values; several values if runs differ."""
+    environments = [record.environment for record in records]
     for label, key in (("CPU", "cpu"), ("cores", "n_cpus"), ("threads for each run", "threads")):
-        yield label, _distinct(e[key] for e in found if e.get(key) is not None)
-    devices = (d for e in found if (d := e.get("device")))
+        yield label, _distinct(e[key] for e in environments if e.get(key) is not None)
+    devices = (d for e in environments if (d := e.get("device")))
     yield "device", _distinct(devices)
-    yield "system", _distinct(e["platform"] for e in found if e.get("platform"))
-    yield "Python", _distinct(e["python"] for e in found if e.get("python"))
-    names = dict.fromkeys(name for e in found for name in e.get("versions", {}))
+    yield "system", _distinct(e["platform"] for e in environments if e.get("platform"))
+    yield "Python", _distinct(e["python"] for e in environments if e.get("python"))
+    names = dict.fromkeys(name for e in environments for name in e.get("versions", {}))
     for name in names:
-        yield name, _distinct(e["versions"][name] for e in found if name in e.get("versions", {}))
+        yield (
+            name,
+            _distinct(e["versions"][name] for e in environments if name in e.get("versions", {})),
+        )
 
 
 def _days(records: Iterable[Record]) -> str:
@@ -207,12 +212,12 @@ def _days(records: Iterable[Record]) -> str:
 
 
 def _warnings(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
-    """Each text once, with the runs that it came from."""
-    found: dict[str, list[Record]] = {}
+    """Each distinct warning with the runs in which it occurred."""
+    by_text: dict[str, list[Record]] = {}
     for record in records:
         for text in record.warnings:
-            found.setdefault(text, []).append(record)
-    return list(found.items())
+            by_text.setdefault(text, []).append(record)
+    return list(by_text.items())
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:
@@ -224,12 +229,12 @@ def _anchor(kind: str, name: str) -> str:
 
 
 def _breakable(label: str) -> Markup:
-    """A name that may go on in the next line at a capital."""
+    """A label that may be broken before a capital letter."""
     return Markup(re.sub(r"(?<=[a-z])(?=[A-Z])", "<wbr>", escape(label)))
 
 
 def _json(value: Any) -> str:
-    """A setting as JSON; a string and an infinity as they are."""
+    """A setting as JSON; strings and infinities without quotes."""
     if isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
         return str(value)
     return json.dumps(value, ensure_ascii=False, default=repr)

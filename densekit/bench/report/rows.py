@@ -1,7 +1,6 @@
-"""What stands in the report's tables: parts that may be compared, rows, columns, ranks.
+"""Tables of the report: parts with comparable scores, rows, columns and ranks.
 
-A part holds the runs of one density kind and one base measure. Ranks and best marks never look
-beyond it.
+A part contains the runs with one density kind and one measure. Ranks and best marks are within a part.
 """
 
 import json
@@ -11,12 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from densekit.bench.floors import losers
+from densekit.bench.baselines import below_baseline
 from densekit.bench.records import Record
 from densekit.bench.table import amount, pm
 
 Entry = dict[str, Any]
-"""``value`` and perhaps ``standard_error``, as records hold them."""
+"""A number in a record: ``value`` and optionally ``standard_error``."""
 
 KINDS = {
     "exact": "Exact",
@@ -26,11 +25,11 @@ KINDS = {
     "unstated": "Unstated",
     "failed": "Failed",
 }
-_SAYS = {
-    "lower_bound": "the model's own score is at least this",
-    "estimate": "by Monte Carlo, off to either side",
+_EXPLANATIONS = {
+    "lower_bound": "the exact score is at least this",
+    "estimate": "by Monte Carlo, with errors in both directions",
     "none": "compare the samples",
-    "unstated": "the estimator does not say what its score is, so it has no rank",
+    "unstated": "the estimator does not state the kind of its scores, so it has no rank",
 }
 _MEASURES = {
     "lebesgue": "density in the units of the data (lebesgue)",
@@ -40,22 +39,23 @@ _MEASURES = {
 }
 
 HIGHER, LOWER = math.inf, -math.inf
-"""What a number should be: as high, as low, or as near to a finite number as can be."""
+"""Targets of a column: the best value is the highest, the lowest, or that closest to a finite number."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Runs whose scores mean the same."""
+    """The density kind and measure of runs whose scores are comparable."""
 
     kind: str
     measure: str = ""
     columns: str = ""
-    """The measure of each column, where records say it."""
+    """The measure of each column, if records have it."""
     brief: str = ""
+    """A short form of the measure."""
 
     @classmethod
     def of(cls, record: Record) -> "Part":
-        """Where ``record`` belongs."""
+        """The part to which ``record`` belongs."""
         if record.status != "ok":
             return cls("failed")
         if record.score is None:
@@ -65,15 +65,15 @@ class Part:
         return cls(score["kind"], score["base_measure"], columns, brief)
 
     @property
-    def place(self) -> tuple[int, str, str, str]:
-        """Sorts parts: what is best known comes first."""
+    def sort_key(self) -> tuple[int, str, str, str]:
+        """Key that sorts parts by kind, exact scores first."""
         known = list(KINDS)
-        place = known.index(self.kind) if self.kind in known else known.index("unstated")
-        return place, self.kind, self.measure, self.columns
+        position = known.index(self.kind) if self.kind in known else known.index("unstated")
+        return position, self.kind, self.measure, self.columns
 
     @property
     def heading(self) -> str:
-        """In the table.
+        """Heading of the part in the table.
 
         Examples
         --------
@@ -83,33 +83,34 @@ class Part:
         measure = _MEASURES.get(self.measure, self.measure)
         if ", atoms in" in self.brief:
             measure += self.brief.removeprefix(self.measure)
-        says = "; ".join(text for text in (measure, _SAYS.get(self.kind, "")) if text)
+        details = "; ".join(text for text in (measure, _EXPLANATIONS.get(self.kind, "")) if text)
         name = KINDS.get(self.kind, self.kind)
-        return f"{name}: {says}" if says else name
+        return f"{name}: {details}" if details else name
 
     @property
     def ranked(self) -> bool:
-        """Whether its scores may be put in an order."""
+        """Whether its scores can be ranked."""
         return self.kind in ("exact", "lower_bound", "estimate")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number of each row."""
+    """A column of numbers."""
 
     head: str
-    read: Callable[[Record], Entry | None]
+    entry: Callable[[Record], Entry | None]
+    """Returns the number of a record."""
     wanted: float | None = None
-    """:data:`HIGHER`, :data:`LOWER` or a number; None says that neither is better."""
+    """The target: :data:`HIGHER`, :data:`LOWER` or a number; None if no value is better."""
     quality: bool = False
-    """Whether the best of a part is marked: costs are not."""
+    """Whether the best values of a part are marked; costs such as times are not."""
     is_score: bool = False
-    """Whether it is the score in some unit, and so comparable as far as the score is."""
+    """Whether it is the score in some unit, and thus comparable only where the score is."""
     show: Callable[[Entry], str] = pm
 
     @property
-    def says(self) -> str:
-        """Under the head: which way is better."""
+    def direction(self) -> str:
+        """The direction in which values are better, in words."""
         if self.wanted is None or not self.quality:
             return ""
         if math.isfinite(self.wanted):
@@ -117,7 +118,7 @@ class Column:
         return "higher is better" if self.wanted > 0 else "lower is better"
 
     def badness(self, value: float) -> float:
-        """The lower the better; NaN goes last."""
+        """Distance of a value from the target, for sorting; infinite for NaN."""
         if math.isnan(value) or self.wanted is None:
             return math.inf
         if math.isfinite(self.wanted):
@@ -127,7 +128,7 @@ class Column:
 
 @dataclass
 class Cell:
-    """A number as it is shown and as it sorts."""
+    """A number of a row with its text in the table."""
 
     text: str
     value: float = math.nan
@@ -138,7 +139,7 @@ class Cell:
 
 @dataclass
 class Row:
-    """One model with one choice of settings, over all its seeds; or the truth."""
+    """One model with one choice of settings over all its seeds, or the true density."""
 
     label: str
     records: list[Record]
@@ -148,16 +149,16 @@ class Row:
     rank: int | None = None
     is_truth: bool = False
     below: str = ""
-    """The baseline that it loses to."""
+    """The baseline above its score, if there is one."""
 
     @property
     def baseline(self) -> bool:
-        """Whether the suite says that the others are to be held against it."""
+        """Whether it is the baseline of the data set."""
         return any(record.run.get("baseline") for record in self.records)
 
     @property
     def find(self) -> str:
-        """What the filter box looks in."""
+        """The text that the filter of the page searches."""
         runs = (f"{r.run['data']} {r.run['model']} {r.reason}" for r in self.records)
         words = [self.label, self.family, KINDS.get(self.part.kind, ""), self.part.measure, *runs]
         return " ".join([*words, "baseline" if self.baseline else ""]).lower()
@@ -186,78 +187,80 @@ _METRICS: dict[str, tuple[str, float]] = {
 
 
 def columns(records: Iterable[Record]) -> list[Column]:
-    """The columns that these records fill, in the order of the table."""
+    """The columns for which the records have values, in the order of the table."""
     records = list(records)
     present = dict.fromkeys(name for record in records for name in record.metrics)
     order = [name for name in _METRICS if name in present]
     order += [name for name in present if name not in _METRICS]
-    made = [Column("nats per row", _score, HIGHER, quality=True, is_score=True)]
+    result = [Column("nats per row", _score, HIGHER, quality=True, is_score=True)]
     for name in order:
         head, wanted = _METRICS.get(name, (name.replace("_", " "), None))
         quality, is_score = wanted is not None, name in _SCORES
-        made.append(Column(head, _metric(name), wanted, quality, is_score))
-    made += [
-        Column("fit, s", _from("times", "fit"), LOWER, show=_amount),
-        Column("scored, rows/s", _from("times", "scored_rows_per_second"), HIGHER, show=_amount),
-        Column("sampled, rows/s", _from("times", "sampled_rows_per_second"), HIGHER, show=_amount),
-        Column("peak memory, MB", _from("memory", "peak"), LOWER, show=_whole),
+        result.append(Column(head, _metric(name), wanted, quality, is_score))
+    result += [
+        Column("fit, s", _number_of("times", "fit"), LOWER, show=_amount),
+        Column(
+            "scored, rows/s", _number_of("times", "scored_rows_per_second"), HIGHER, show=_amount
+        ),
+        Column(
+            "sampled, rows/s", _number_of("times", "sampled_rows_per_second"), HIGHER, show=_amount
+        ),
+        Column("peak memory, MB", _number_of("memory", "peak"), LOWER, show=_whole),
         Column("parameters", _parameters, LOWER, show=_whole),
     ]
-    return [made[0], *(c for c in made[1:] if any(c.read(r) for r in records))]
+    return [result[0], *(c for c in result[1:] if any(c.entry(r) for r in records))]
 
 
 def parts(records: Iterable[Record], into: list[Column]) -> list[tuple[Part, list[Row]]]:
-    """Rows by part, the best first: seeds of one model are one row.
-
-    A row of several seeds shows their mean ± its standard error over seeds and held-out rows.
-    """
+    """The rows of each part, best first. The seeds of a model with the same settings are one row."""
     records = list(records)
     groups: dict[tuple[Part, str, str], list[Record]] = {}
     for record in records:
         settings = json.dumps(record.run["settings"], sort_keys=True, default=repr)
-        same = f"{record.run['model']} {settings} {record.run['budget']}"
-        groups.setdefault((Part.of(record), record.run["label"], same), []).append(record)
-    found: dict[Part, list[Row]] = {}
-    below = losers(records)
+        group_key = f"{record.run['model']} {settings} {record.run['budget']}"
+        groups.setdefault((Part.of(record), record.run["label"], group_key), []).append(record)
+    by_part: dict[Part, list[Row]] = {}
+    below = below_baseline(records)
     for (part, label, _), group in groups.items():
-        lost = [below[r.id] for r in group if r.id in below]
-        row = Row(label, group, part, group[0].family, below=lost[0] if lost else "")
+        baselines = [below[r.id] for r in group if r.id in below]
+        row = Row(label, group, part, group[0].family, below=baselines[0] if baselines else "")
         row.cells = [_cell(column, group) for column in into]
-        found.setdefault(part, []).append(row)
-    for part, rows in found.items():
+        by_part.setdefault(part, []).append(row)
+    for part, rows in by_part.items():
         rows.sort(key=lambda row: (into[0].badness(row.cells[0].value), row.label))
-        _mark(part, rows, into)
+        _rank_and_mark(part, rows, into)
     truth = next((record.truth for record in records if record.truth), None)
     if truth:
         part = Part(truth["kind"], truth["base_measure"])
-        # Records of models say the measure of each column; that of the truth is the same.
-        part = next((p for p in found if (p.kind, p.measure) == (part.kind, part.measure)), part)
-        found.setdefault(part, []).insert(0, _true_row(truth, part, len(into)))
-    return sorted(found.items(), key=lambda item: item[0].place)
+        # Records of models also have the measure of each column, which is that of the true density.
+        part = next((p for p in by_part if (p.kind, p.measure) == (part.kind, part.measure)), part)
+        by_part.setdefault(part, []).insert(0, _true_row(truth, part, len(into)))
+    return sorted(by_part.items(), key=lambda item: item[0].sort_key)
 
 
-def _mark(part: Part, rows: list[Row], into: list[Column]) -> None:
+def _rank_and_mark(part: Part, rows: list[Row], into: list[Column]) -> None:
+    """Set the ranks of rows, and mark the best cells of each column."""
     if part.ranked:
         scored = (row for row in rows if not math.isnan(row.cells[0].value))
-        for place, row in enumerate(scored, 1):
-            row.rank = place
+        for rank, row in enumerate(scored, 1):
+            row.rank = rank
     for i, column in enumerate(into):
         known = [row.cells[i] for row in rows if not math.isnan(row.cells[i].value)]
-        # The best of one says nothing, and an unstated score is not comparable at all.
+        # A single value has no best, and scores of unstated kind are not comparable.
         if not column.quality or len(known) < 2 or (column.is_score and not part.ranked):
             continue
         best = min(known, key=lambda cell: column.badness(cell.value))
-        # Two of its own standard errors: those of others would reward noise.
+        # The tolerance uses the error of the best value; the error of each value would reward noise.
         limit = column.badness(best.value) + 2 * best.error
         for cell in known:
             cell.best = column.badness(cell.value) <= limit < math.inf
 
 
 def _cell(column: Column, group: list[Record]) -> Cell:
-    entries = [entry for record in group if (entry := column.read(record))]
+    entries = [entry for record in group if (entry := column.entry(record))]
     if not entries:
         return Cell("-")
-    title = _outside(group) if column.read is _score else ""
+    title = _outside(group) if column.entry is _score else ""
     values = [float(entry["value"]) for entry in entries]
     if len(entries) == 1:
         shown = entries[0]
@@ -265,17 +268,17 @@ def _cell(column: Column, group: list[Record]) -> Cell:
         shown, spread = _over_seeds(entries, values)
         title = "; ".join(text for text in (title, spread) if text)
     else:
-        # The worst: a mean with an infinity in it is none.
+        # A mean with an infinite value is not informative, so the worst value is shown.
         shown = {"value": max(values, key=column.badness)}
     error = shown.get("standard_error") or 0.0
     return Cell(column.show(shown), float(shown["value"]), float(error), title=title)
 
 
 def _over_seeds(entries: list[Entry], values: list[float]) -> tuple[Entry, str]:
-    """The mean over seeds, and their spread in words.
+    """The mean over seeds with its standard error, and the spread of the seeds in words.
 
-    The error has two parts: other seeds would move the mean, and so would other held-out rows, by
-    as much as they move each seed's, for all seeds score the same rows.
+    The error combines two parts: the variation between seeds, and that between held-out rows. The second
+    does not fall with the number of seeds, because all seeds score the same rows.
     """
     deviation = statistics.stdev(values)
     errors = [entry.get("standard_error") or 0.0 for entry in entries]
@@ -287,7 +290,7 @@ def _over_seeds(entries: list[Entry], values: list[float]) -> tuple[Entry, str]:
 
 def _true_row(truth: dict[str, Any], part: Part, n_columns: int) -> Row:
     row = Row("the truth", [], part, is_truth=True)
-    title = "what the density that the data was drawn from scores on the same rows"
+    title = "the score of the density from which the data were drawn, on the same rows"
     if truth.get("entropy") is not None:
         title += f"; minus its entropy is {-truth['entropy']:.4g}"
     row.cells = [Cell(pm(truth), float(truth["value"]), title=title)]
@@ -316,7 +319,7 @@ def _metric(name: str) -> Callable[[Record], Entry | None]:
     return read
 
 
-def _from(group: str, name: str) -> Callable[[Record], Entry | None]:
+def _number_of(group: str, name: str) -> Callable[[Record], Entry | None]:
     def read(record: Record) -> Entry | None:
         value = getattr(record, group).get(name)
         return None if value is None else {"value": value}

@@ -1,4 +1,4 @@
-"""What models drew, to look at: scatters, pair plots, grids of images, text."""
+"""Pictures of samples: scatter plots, pair plots, grids of images, and texts."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from densekit.bench.records import Record
 from densekit.bench.report.pictures import STYLE
 from densekit.bench.report.rows import Part
 
-# Half-tones that stand out on white and on black: a picture of pixels cannot ask the page.
+# Colors that are visible on white and on black, because a bitmap cannot use the colors of the page.
 _TONES = {
     "data": "#808890",
     "classical": "#17a2b8",
@@ -49,8 +49,8 @@ _MAX_POINTS = 400
 _MAX_COLUMNS = 5
 _FEW_LEVELS, _MAX_BARS = 12, 6
 _CELL = 0.93
-"""Share of a pair plot's cell that the picture fills."""
-# Enough for dots on nothing, and a third of the bytes.
+"""Share of a pair plot's cell that its axes fill."""
+# Few colors suffice for dots on a transparent background and make files three times smaller.
 _COLORS, _DPI = 40, 140
 _GRID, _GRID_WIDTH = (6, 8), 560
 _N_TEXTS, _TEXT_LENGTH = 6, 400
@@ -67,19 +67,20 @@ class Look:
     note: str = ""
     kind: str = ""
     pairs: str = ""
-    """Of pair plots: the columns shown."""
+    """The columns of a pair plot, in words."""
 
 
 class Gallery:
-    """The samples of one data set's models, all drawn to the same scale.
+    """Pictures of the samples of all models of a data set, on the same scale.
 
     Parameters
     ----------
     folder : Path
-        The benchmark's.
+        Output folder of the benchmark.
     name : str
-        The data set.
+        Name of the data set.
     modality : {"table", "image", "text"}
+        Modality of the data set.
     """
 
     def __init__(self, folder: Path, name: str, modality: str):
@@ -87,7 +88,7 @@ class Gallery:
         self.rows: Any = None
         self.density: dict[str, np.ndarray] | None = None
         self.note = ""
-        # Records may come from anywhere: a name is no way out of the folder.
+        # Records may be untrusted: the name must not lead out of the folder.
         safe = name and Path(name).name == name
         paths = sorted((folder / "data").glob(f"{name}.*")) if safe else []
         for path in paths:
@@ -98,18 +99,18 @@ class Gallery:
                 elif path.suffix in (".npy", ".parquet", ".jsonl") and path.stem == name:
                     self.rows = formats.read(path)
             except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-                # The report can do without what only stands beside the samples.
-                self.note = f"data/{path.name} cannot be read: {_without(path, error)}"
+                # The report can show samples without the data.
+                self.note = f"data/{path.name} cannot be read: {_without_path(path, error)}"
 
     def data(self) -> Look | None:
-        """Rows of the data set itself; a note instead where they cannot be read."""
+        """A picture of rows of the data set, or a note if they cannot be read."""
         look = Look("rows of the data", note=self.note)
         if self.rows is None:
             return look if self.note else None
         return self._look(self.rows, look)
 
-    def drawn(self, record: Record) -> Look:
-        """What the model of ``record`` drew; a note instead where it cannot be read."""
+    def samples(self, record: Record) -> Look:
+        """A picture of the samples of ``record``, or a note if they cannot be read."""
         look = Look(record.run["label"], record.family, kind=Part.of(record).kind)
         path = self.folder / record.samples
         if not record.samples:
@@ -122,7 +123,7 @@ class Gallery:
             except FileNotFoundError:
                 look.note = f"{record.samples} is missing"
             except (ValueError, OSError) as error:
-                look.note = f"{record.samples} cannot be read: {_without(path, error)}"
+                look.note = f"{record.samples} cannot be read: {_without_path(path, error)}"
             else:
                 return self._look(rows, look)
         return look
@@ -140,29 +141,30 @@ class Gallery:
             look.note = f"these rows cannot be drawn: {error}"
         return look
 
-    def _table(self, drawn: Any, look: Look) -> None:
+    def _table(self, samples: Any, look: Look) -> None:
         data = None if self.rows is None else _frame(self.rows)
-        rows = _frame(drawn, None if data is None else list(data.columns))
+        rows = _frame(samples, None if data is None else list(data.columns))
         if data is not None and list(data.columns) != list(rows.columns):
-            raise ValueError(f"columns {list(rows.columns)}, where the data has {list(data)}")
+            raise ValueError(f"columns {list(rows.columns)}, but the data have {list(data)}")
         rows = rows[:_MAX_POINTS]
         if rows.shape[1] == 2 and self.density is not None:
             look.picture, outside = _over_density(rows, self.density, _tone(look))
         else:
             like = rows if data is None else data
-            beside = None if look.family == "data" else data
-            look.picture, outside = _pairs(rows, beside, like, _tone(look))
-            look.pairs = "Columns " + ", ".join(str(n) for names in _chosen(like) for n in names)
+            background = None if look.family == "data" else data
+            look.picture, outside = _pairs(rows, background, like, _tone(look))
+            columns = (str(name) for names in _selected_columns(like) for name in names)
+            look.pairs = "Columns " + ", ".join(columns)
         if outside:
-            look.note = f"{outside} of {len(rows)} rows lie outside the frame"
+            look.note = f"{outside} of {len(rows)} rows are outside the frame"
 
 
 def _tone(look: Look) -> str:
     return _TONES.get(look.family, _TONES["other"])
 
 
-def _without(path: Path, error: Exception) -> str:
-    """The message for a page that may go to others, who need not know where the folder lies."""
+def _without_path(path: Path, error: Exception) -> str:
+    """An error message without the path of the folder, because the page may be published."""
     return str(error).replace(str(path), path.name)
 
 
@@ -172,12 +174,12 @@ def _shortened(text: Any) -> str:
 
 
 def _frame(rows: Any, names: list[str] | None = None) -> pd.DataFrame:
-    """A frame as it is; an array with these names, where it has as many columns."""
+    """Rows as a DataFrame; an array gets ``names`` if their number is that of its columns."""
     if isinstance(rows, pd.DataFrame):
         return rows
     values = np.asarray(rows)
     if values.ndim != 2:
-        raise ValueError(f"shape {values.shape}, where a table has two dimensions")
+        raise ValueError(f"the shape is {values.shape}, but a table has two dimensions")
     if names is None or len(names) != values.shape[1]:
         names = [f"x{i}" for i in range(values.shape[1])]
     return pd.DataFrame(values, columns=names)
@@ -187,7 +189,7 @@ def _frame(rows: Any, names: list[str] | None = None) -> pd.DataFrame:
 def _over_density(
     rows: pd.DataFrame, density: dict[str, np.ndarray], tone: str
 ) -> tuple[Markup, int]:
-    """Points over the true density, which is the darker the higher."""
+    """Scatter plot over the true density, and the number of rows outside the frame."""
     figure = _blank(300, 300)
     axes = figure.add_axes((0.12, 0.08, 0.86, 0.9))
     x, y, logp = density["x"], density["y"], density["log_density"]
@@ -209,8 +211,11 @@ def _over_density(
 def _pairs(
     rows: pd.DataFrame, data: pd.DataFrame | None, like: pd.DataFrame, tone: str
 ) -> tuple[Markup, int]:
-    """Histograms and scatters of numbers, bars of levels; rows of the data in gray behind."""
-    numbers, levels = _chosen(like)
+    """Pair plot of numbers and bars of levels, with the data in gray in the background.
+
+    Also returns the number of rows outside the frame.
+    """
+    numbers, levels = _selected_columns(like)
     layers = [(frame, c) for frame, c in ((data, _GRAY), (rows, tone)) if frame is not None]
     high, low = (400 if numbers else 0), (175 if levels else 0)
     figure = _blank(400, high + low)
@@ -228,34 +233,38 @@ def _pairs(
 def _pair_grid(
     axes: Axes, names: list[str], layers: list[tuple[pd.DataFrame, str]], like: pd.DataFrame
 ) -> int:
-    """All pairs in one axes, which matplotlib draws ten times as fast as one for each.
+    """Draw all pairs of columns in one axes, which is ten times as fast as one axes per pair.
 
-    The cell of row i and column j is the square at (j, k - 1 - i). Returns how many rows of the
-    last layer lie outside the frame.
+    The cell of row i and column j is the unit square at (j, k - 1 - i). Returns the number of rows
+    of the last layer that are outside the frame.
     """
     k = len(names)
     frames = [_limits(like[name]) for name in names]
     outside = 0
     for layer, (rows, tone) in enumerate(layers):
-        places = np.stack(
+        scaled = np.stack(
             [
                 (rows[n].to_numpy(float) - a) / (b - a)
                 for n, (a, b) in zip(names, frames, strict=True)
             ]
         )
-        inside = (places >= 0) & (places <= 1)  # False for NaN
+        inside = (scaled >= 0) & (scaled <= 1)  # False for NaN
         outside = int((~inside.all(0)).sum())
-        behind = layer + 1 < len(layers)
+        is_background = layer + 1 < len(layers)
         for i in range(k):
-            floor = k - 1 - i
-            heights, edges = np.histogram(places[i, inside[i]], bins=20, range=(0, 1))
-            top = floor + _CELL * 0.95 * heights / max(1, heights.max())
-            fill: dict[str, Any] = {"fill": True, "alpha": 0.35} if behind else {"linewidth": 1.2}
-            axes.stairs(top, i + _CELL * edges, baseline=floor, color=tone, **fill)
+            bottom = k - 1 - i
+            heights, edges = np.histogram(scaled[i, inside[i]], bins=20, range=(0, 1))
+            top = bottom + _CELL * 0.95 * heights / max(1, heights.max())
+            fill: dict[str, Any] = (
+                {"fill": True, "alpha": 0.35} if is_background else {"linewidth": 1.2}
+            )
+            axes.stairs(top, i + _CELL * edges, baseline=bottom, color=tone, **fill)
             for j in range(i):
                 both = inside[i] & inside[j]
-                x, y = j + _CELL * places[j, both], floor + _CELL * places[i, both]
-                axes.scatter(x, y, s=3, color=tone, alpha=0.45 if behind else 0.7, linewidths=0)
+                x, y = j + _CELL * scaled[j, both], bottom + _CELL * scaled[i, both]
+                axes.scatter(
+                    x, y, s=3, color=tone, alpha=0.45 if is_background else 0.7, linewidths=0
+                )
     for i, name in enumerate(names):
         axes.hlines(
             [k - 1 - i] * (i + 1), range(i + 1), np.arange(i + 1) + _CELL, _GRAY, linewidth=0.6
@@ -271,8 +280,8 @@ def _pair_grid(
     return outside
 
 
-def _chosen(like: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """The first columns of numbers and of levels: five together, at least two of each if any."""
+def _selected_columns(like: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The first columns of numbers and of levels: five in total, at least two of each kind."""
     levels = [
         name
         for name in like.columns
@@ -296,7 +305,7 @@ def _limits(values: pd.Series) -> tuple[float, float]:
 def _bars(
     axes: Axes, name: str, layers: list[tuple[pd.DataFrame, str]], like: pd.DataFrame
 ) -> None:
-    """Shares of the data's most frequent levels."""
+    """Draw the shares of the most frequent levels of the data."""
     order = like[name].value_counts().index[:_MAX_BARS]
     width = 0.8 / len(layers)
     for i, (rows, tone) in enumerate(layers):
@@ -316,13 +325,13 @@ def _short(text: Any, length: int) -> str:
 
 
 def _grid(images: np.ndarray, like: np.ndarray) -> Markup:
-    """Up to 48 images, (n, height, width) or (n, height, width, channels), with a pixel between.
+    """A grid of up to 48 images, (n, height, width) or (n, height, width, channels).
 
-    Gray levels and colors are those of the data: its darkest entry is black, its lightest white.
+    Levels are scaled such that the smallest entry of the data is black and its largest is white.
     """
     if images.ndim not in (3, 4) or images.shape[1:] != like.shape[1:]:
         raise ValueError(
-            f"images of shape {images.shape[1:]}, where the data has {like.shape[1:]}"
+            f"images have shape {images.shape[1:]}, but those of the data have {like.shape[1:]}"
         )
     low, high = float(like.min()), float(like.max())
     scaled = (images[: math.prod(_GRID)].astype(float) - low) / ((high - low) or 1.0)
@@ -344,7 +353,7 @@ def _grid(images: np.ndarray, like: np.ndarray) -> Markup:
 
 
 def _blank(width: float, height: float) -> Figure:
-    """A figure on nothing, in CSS pixels."""
+    """A figure with a transparent background and a size in CSS pixels."""
     figure = Figure(figsize=(width / 100, height / 100), dpi=_DPI)
     figure.patch.set_visible(False)
     return figure
@@ -355,7 +364,7 @@ def _png(figure: Figure) -> Markup:
         axes.patch.set_visible(False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A column's name in a script that the font lacks is drawn as boxes, and no more.
+        # Characters that the font lacks are drawn as boxes, which needs no warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", metadata={"Software": None})
     picture = Image.open(buffer).quantize(_COLORS, method=Image.Quantize.FASTOCTREE)

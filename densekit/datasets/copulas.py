@@ -1,5 +1,4 @@
-"""Distributions in D dimensions whose density and entropy are known; :mod:`toys` draws from
-them."""
+"""Copulas with given marginal distributions, with known density and entropy."""
 
 import functools
 import math
@@ -9,188 +8,31 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.special import digamma, gammaln, logsumexp, ndtr, ndtri, stdtr, stdtrit, xlogy
+from scipy.special import digamma, gammaln, logsumexp, ndtr, ndtri, stdtr, stdtrit
 from sklearn.utils import check_random_state
 
 from densekit.datasets.base import Truth
 
-__all__ = ["ClaytonCopula", "Funnel", "GaussianCopula", "MixtureOfGaussians", "StudentCopula"]
+__all__ = ["ClaytonCopula", "GaussianCopula", "StudentCopula"]
 
-_LOG_2PI = math.log(2 * math.pi)
 _TINY = np.finfo(float).tiny
 
 
-class Funnel(Truth):
-    r"""Neal's funnel: the first coordinate is the log-variance of all others.
-
-    .. math::  v \sim N(0, s^2), \quad x_d \mid v \sim N(0, e^v), \quad
-               H = \tfrac{D}{2} \log(2 \pi e) + \log s.
-
-    Rows are :math:`(v, x_1, \dots, x_{D-1})`. Neal 2003, "Slice sampling", has
-    :math:`D = 10` and :math:`s = 3`.
-
-    Parameters
-    ----------
-    n_dims : int
-        Number of coordinates :math:`D`, at least 2.
-    width : float
-        The standard deviation :math:`s` of the first, positive.
-
-    Raises
-    ------
-    ValueError
-        ``n_dims`` is below 2 or ``width`` not positive.
-
-    Examples
-    --------
-    >>> funnel = Funnel(n_dims=3)
-    >>> funnel.log_prob([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0]]).round(3).tolist()
-    [-3.855, -7.355]
-    """
-
-    n_dims: int
-
-    def __init__(self, n_dims: int = 10, width: float = 3.0):
-        if n_dims < 2:
-            raise ValueError(f"n_dims={n_dims!r}: a funnel has at least 2 coordinates")
-        if not 0 < width < math.inf:
-            raise ValueError(f"width={width!r}: must be positive and finite")
-        self.n_dims, self.width = n_dims, width
-
-    def log_prob(self, X: Any) -> np.ndarray:
-        """Log-density in nats, (n,), for rows (n, n_dims)."""
-        rows = self._rows(X)
-        v, x = rows[:, 0], rows[:, 1:]
-        # Below v = -600, where there is no mass that float64 knows, the squares would overflow.
-        z = x * np.exp(-v.clip(-600) / 2)[:, None]
-        square = (v / self.width) ** 2 + (z**2).sum(1)
-        ladj = math.log(self.width) + (self.n_dims - 1) * v / 2
-        return -square / 2 - ladj - self.n_dims * _LOG_2PI / 2
-
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
-        """Independent rows, (n_samples, n_dims)."""
-        z = check_random_state(random_state).normal(size=(n_samples, self.n_dims))
-        z[:, 0] *= self.width
-        z[:, 1:] *= np.exp(z[:, :1] / 2)
-        return z
-
-    @property
-    def entropy(self) -> float:
-        """D/2 log(2 pi e) + log width nats."""
-        return self.n_dims * (1 + _LOG_2PI) / 2 + math.log(self.width)
-
-
-class MixtureOfGaussians(Truth):
-    r"""A mixture of Gaussians whose parameters are random but fixed by a seed.
-
-    .. math::  p(x) = \sum_{k=1}^{K} w_k\,N(x \mid \mu_k, L_k L_k^\top), \quad
-               w \sim \mathrm{Dirichlet}(5, \dots, 5), \quad \mu_k \sim N(0, a^2 I),
-
-    with :math:`L_k` lower triangular, its diagonal uniform on [0.3, 1] and its other entries
-    normal with standard deviation 0.3. The parameters are ``weights`` (K,), ``means``
-    (K, D) and ``factors`` (K, D, D).
-
-    The entropy has no closed form, but all of it that is large has: row and component together
-    have :math:`\sum_k w_k (H_k - \log w_k)` nats, and the entropy of the component given the row,
-    which comes off, is a mean over 65,536 fixed draws of a function between 0 and
-    :math:`\log K`. Its standard error is ``entropy_error``, at most :math:`\log(K) / 512`.
-
-    Parameters
-    ----------
-    n_dims : int
-        Number of coordinates :math:`D`, at least 1.
-    n_components : int
-        Number of Gaussians :math:`K`, at least 1.
-    spread : float
-        The standard deviation :math:`a` of the means.
-    seed : int
-        Seed of the parameters, in a stream that NumPy has frozen.
-
-    Raises
-    ------
-    ValueError
-        ``n_dims`` or ``n_components`` is below 1.
-
-    Examples
-    --------
-    >>> mixture = MixtureOfGaussians(n_dims=3, n_components=2)
-    >>> mixture.sample(4, random_state=0).shape, mixture.entropy_error < 0.0014
-    ((4, 3), True)
-    """
-
-    n_dims: int
-
-    def __init__(
-        self, n_dims: int = 8, n_components: int = 10, spread: float = 1.0, seed: int = 0
-    ):
-        if min(n_dims, n_components) < 1:
-            raise ValueError(
-                f"n_dims={n_dims!r}, n_components={n_components!r}: both must be at least 1"
-            )
-        self.n_dims, self.n_components, self.spread, self.seed = n_dims, n_components, spread, seed
-        rng = np.random.RandomState(seed)
-        self.weights = rng.dirichlet(np.full(n_components, 5.0))
-        self.means = spread * rng.normal(size=(n_components, n_dims))
-        lower = 0.3 * np.tril(rng.normal(size=(n_components, n_dims, n_dims)), -1)
-        diagonal = rng.uniform(0.3, 1, size=(n_components, n_dims))
-        self.factors = lower + diagonal[:, :, None] * np.eye(n_dims)
-
-    def log_prob(self, X: Any) -> np.ndarray:
-        """Log-density in nats, (n,), for rows (n, n_dims)."""
-        return logsumexp(self._joint(self._rows(X)), axis=1)
-
-    def _joint(self, rows: np.ndarray) -> np.ndarray:
-        """Log-density of each row together with each component, (n, n_components)."""
-        parts = []
-        for weight, mean, factor in zip(self.weights, self.means, self.factors, strict=True):
-            z = solve_triangular(factor, (rows - mean).T, lower=True)
-            parts.append(math.log(weight) - np.log(np.diag(factor)).sum() - (z**2).sum(0) / 2)
-        return np.stack(parts, 1) - self.n_dims * _LOG_2PI / 2
-
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
-        """Independent rows, (n_samples, n_dims)."""
-        rng = check_random_state(random_state)
-        k = rng.choice(self.n_components, size=n_samples, p=self.weights)
-        z = rng.normal(size=(n_samples, self.n_dims))
-        return self.means[k] + np.einsum("nij,nj->ni", self.factors[k], z)
-
-    @property
-    def entropy(self) -> float:
-        """Differential entropy in nats, off by about ``entropy_error``."""
-        return self._entropy[0]
-
-    @property
-    def entropy_error(self) -> float:  # type: ignore[override]  # not constant, but read alike
-        """Standard error of ``entropy`` in nats."""
-        return self._entropy[1]
-
-    @functools.cached_property
-    def _entropy(self) -> tuple[float, float]:
-        diagonals = np.diagonal(self.factors, axis1=1, axis2=2)
-        of_each = self.n_dims * (1 + _LOG_2PI) / 2 + np.log(diagonals).sum(1)
-        both = (self.weights * (of_each - np.log(self.weights))).sum()
-        joint = self._joint(self.sample(2**16, random_state=np.random.RandomState(self.seed)))
-        share = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-        given_row = -xlogy(share, share).sum(1)
-        error = given_row.std(ddof=1) / math.sqrt(len(given_row))
-        return float(both - given_row.mean()), float(error)
-
-
 class _Copula(Truth):
-    r"""Given marginals joined by a copula: what the three copulas below share.
+    r"""Base class of a distribution with given marginals and the dependence of a copula.
 
     .. math::  p(x) = c(F_1(x_1), \dots, F_D(x_D)) \prod_{d=1}^{D} p_d(x_d), \quad
                H = \sum_d H_d - E[\log c(U)].
 
-    A probability travels as two numbers, its lower and its upper tail, so that neither end of a
-    marginal is rounded away.
+    A probability is represented by two numbers, its lower and its upper tail, to keep full precision in
+    both tails of a marginal.
     """
 
     n_dims: int
 
     def __init__(self, marginals: Sequence[Any]):
         if len(marginals) < 2:
-            raise ValueError(f"marginals: {len(marginals)} given; a copula joins at least 2")
+            raise ValueError(f"marginals has {len(marginals)} entries: a copula needs at least 2")
         for i, marginal in enumerate(marginals):
             if not hasattr(marginal, "logpdf"):
                 raise TypeError(
@@ -217,11 +59,11 @@ class _Copula(Truth):
         """Log-density in nats, (n,), for rows (n, n_dims); -inf outside the marginals' support."""
         rows = self._rows(X)
         columns = list(zip(self.marginals, rows.T, strict=True))
-        own = np.stack([m.logpdf(x) for m, x in columns], 1).sum(1)
-        # A tail that underflows is the smallest number instead: log c stays finite.
+        log_marginals = np.stack([m.logpdf(x) for m, x in columns], 1).sum(1)
+        # Tails that underflow are replaced by the smallest number to keep log c finite.
         lower = np.stack([m.cdf(x) for m, x in columns], 1).clip(_TINY)
         upper = np.stack([m.sf(x) for m, x in columns], 1).clip(_TINY)
-        return own + self._log_copula(lower, upper)
+        return log_marginals + self._log_copula(lower, upper)
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
         """Independent rows, (n_samples, n_dims)."""
@@ -231,12 +73,12 @@ class _Copula(Truth):
 
     @functools.cached_property
     def entropy(self) -> float:
-        """Differential entropy in nats: the marginals', as scipy has them, and the copula's."""
+        """Differential entropy in nats, the sum of the marginals' entropies and the copula's."""
         return sum(float(m.entropy()) for m in self.marginals) + self._copula_entropy
 
 
 class GaussianCopula(_Copula):
-    r"""Given marginals with the dependence of a multivariate Gaussian.
+    r"""Given marginal distributions with the dependence of a multivariate Gaussian.
 
     .. math::  \log c(u) = -\tfrac12 \log\det R
                            - \tfrac12 z^\top (R^{-1} - I) z, \quad z_d = \Phi^{-1}(u_d), \qquad
@@ -252,7 +94,7 @@ class GaussianCopula(_Copula):
     Raises
     ------
     TypeError
-        A marginal is no frozen continuous distribution.
+        A marginal is not a frozen continuous distribution.
     ValueError
         ``correlation`` is not a correlation matrix of D dimensions.
 
@@ -286,12 +128,13 @@ class GaussianCopula(_Copula):
 
 
 class StudentCopula(_Copula):
-    r"""Given marginals with the dependence of a multivariate Student t: extremes come together.
+    r"""Given marginal distributions with the dependence of a multivariate Student t.
 
     .. math::  c(u) = \frac{t_{\nu,R}(z)}{\prod_d t_\nu(z_d)}, \quad z_d = T_\nu^{-1}(u_d), \qquad
                H = \sum_d H_d + H(t_{\nu,R}) - D\,H(t_\nu).
 
-    With :math:`s = (\nu + D)/2`, the last two are in closed form by
+    Unlike under a Gaussian copula, extreme values of different columns occur together. With
+    :math:`s = (\nu + D)/2`, the entropies of the Student t distributions have the closed form
     :math:`H(t_{\nu,R}) = \tfrac12 \log\det R + \log\frac{(\nu\pi)^{D/2}\,\Gamma(\nu/2)}{\Gamma(s)}
     + s\,(\psi(s) - \psi(\nu/2))`.
 
@@ -307,9 +150,14 @@ class StudentCopula(_Copula):
     Raises
     ------
     TypeError
-        A marginal is no frozen continuous distribution.
+        A marginal is not a frozen continuous distribution.
     ValueError
-        ``df`` is below 1 or ``correlation`` not a correlation matrix of D dimensions.
+        ``df`` is below 1, or ``correlation`` is not a correlation matrix of D dimensions.
+
+    References
+    ----------
+    Demarta and McNeil (2005), *The t copula and related copulas*,
+    https://doi.org/10.1111/j.1751-5823.2005.tb00254.x
 
     Examples
     --------
@@ -331,14 +179,14 @@ class StudentCopula(_Copula):
 
     def _log_copula(self, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
         nu, d = self.df, self.n_dims
-        # Below this a quantile overflows when squared, and scipy's has the wrong sign further on.
+        # Quantiles of smaller tails overflow when squared, and scipy's can have the wrong sign.
         lower, upper = lower.clip(1e-140), upper.clip(1e-140)
         z = np.where(lower < 0.5, stdtrit(nu, lower), -stdtrit(nu, upper))
         white = solve_triangular(self._factor, z.T, lower=True)
         joint = -(nu + d) / 2 * np.log1p((white**2).sum(0) / nu)
-        alone = -(nu + 1) / 2 * np.log1p(z**2 / nu).sum(1)
+        marginal = -(nu + 1) / 2 * np.log1p(z**2 / nu).sum(1)
         log_det = np.log(np.diag(self._factor)).sum()
-        return joint - _log_t_constant(nu, d) - log_det - alone + d * _log_t_constant(nu, 1)
+        return joint - _log_t_constant(nu, d) - log_det - marginal + d * _log_t_constant(nu, 1)
 
     def _tails(self, n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
         z = rng.normal(size=(n, self.n_dims)) @ self._factor.T
@@ -353,13 +201,15 @@ class StudentCopula(_Copula):
 
 
 class ClaytonCopula(_Copula):
-    r"""Given marginals that are small together: a copula of Archimedes' family.
+    r"""Given marginal distributions with the dependence of a Clayton copula.
+
+    The Clayton copula is Archimedean. Small values of different columns tend to occur together.
 
     .. math::  c(u) = \prod_{d=0}^{D-1} (1 + d\,\theta) \prod_d u_d^{-1-\theta}\;
                       S^{-D - 1/\theta}, \quad S = 1 + \sum_d (u_d^{-\theta} - 1).
 
-    By its construction from a Gamma variable (Marshall and Olkin 1988) :math:`1/S` is
-    :math:`\mathrm{Beta}(1/\theta, D)`, so that the entropy has a closed form:
+    In Marshall and Olkin's construction from a Gamma variable, :math:`1/S` has the distribution
+    :math:`\mathrm{Beta}(1/\theta, D)`, which gives the entropy in closed form:
 
     .. math::  E[\log c(U)] = \sum_{d=0}^{D-1} \log(1 + d\,\theta) + D\,(1 + \theta)
                - (D + \tfrac1\theta)\,(\psi(D + \tfrac1\theta) - \psi(\tfrac1\theta)).
@@ -375,9 +225,14 @@ class ClaytonCopula(_Copula):
     Raises
     ------
     TypeError
-        A marginal is no frozen continuous distribution.
+        A marginal is not a frozen continuous distribution.
     ValueError
         ``theta`` is not positive.
+
+    References
+    ----------
+    Marshall and Olkin (1988), *Families of multivariate distributions*,
+    https://doi.org/10.1080/01621459.1988.10478671
 
     Examples
     --------
@@ -396,7 +251,7 @@ class ClaytonCopula(_Copula):
     def _log_copula(self, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
         log_u = np.where(lower < 0.5, np.log(lower), np.log1p(-upper.clip(max=0.5)))
         a = np.append(-self.theta * log_u, np.zeros((len(log_u), 1)), 1)
-        # S, of which the powers alone would overflow: D of the terms e^0 come off again.
+        # log S by logsumexp, because the powers would overflow; 1 - D is one more term e^0.
         signs = np.append(np.ones(self.n_dims), 1.0 - self.n_dims)
         log_s = logsumexp(a, axis=1, b=signs)
         power = self.n_dims + 1 / self.theta
@@ -419,6 +274,7 @@ class ClaytonCopula(_Copula):
 
 
 def _correlation(matrix: Any, n_dims: int) -> np.ndarray:
+    """A validated correlation matrix (n_dims, n_dims)."""
     R = np.asarray(matrix, dtype=float)
     if R.shape != (n_dims, n_dims):
         raise ValueError(
@@ -428,18 +284,19 @@ def _correlation(matrix: Any, n_dims: int) -> np.ndarray:
         raise ValueError("correlation: must be symmetric with ones on the diagonal")
     if not np.linalg.eigvalsh(R)[0] > 0:
         raise ValueError(
-            f"correlation: its least eigenvalue is {np.linalg.eigvalsh(R)[0]:.3g}; it must be "
+            f"correlation has the smallest eigenvalue {np.linalg.eigvalsh(R)[0]:.3g}: it must be "
             "positive definite"
         )
     return R
 
 
 def _log_t_constant(df: float, n_dims: int) -> float:
-    """Log of what the kernel of a standard Student t in n_dims dimensions is divided by."""
+    """Log normalizing constant of a standard Student t distribution in ``n_dims`` dimensions."""
     ratio = gammaln(df / 2) - gammaln((df + n_dims) / 2)
     return float(n_dims / 2 * math.log(df * math.pi) + ratio)
 
 
 def _t_entropy(df: float, n_dims: int) -> float:
+    """Entropy in nats of a standard Student t distribution in ``n_dims`` dimensions."""
     half = (df + n_dims) / 2
     return float(_log_t_constant(df, n_dims) + half * (digamma(half) - digamma(df / 2)))

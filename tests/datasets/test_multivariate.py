@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from densekit.datasets.dimensions import (
+from densekit.datasets import (
     ClaytonCopula,
     Funnel,
     GaussianCopula,
@@ -235,7 +235,7 @@ def test_the_entropy_of_uniforms_is_the_copulas():
         (
             lambda: GaussianCopula([[1.0, 1.0], [1.0, 1.0]], MIXED[:2]),
             ValueError,
-            "least eigenvalue is .*; it must be positive definite",
+            "smallest eigenvalue .*: it must be positive definite",
         ),
     ],
 )
