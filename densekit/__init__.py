@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from densekit.classical.gaussian import Gaussian as Gaussian
     from densekit.classical.kde import KernelDensity as KernelDensity
     from densekit.classical.mixture import GaussianMixture as GaussianMixture
+    from densekit.codecs.describing import describe as describe
     from densekit.codecs.description import Description as Description
     from densekit.codecs.findings import ColumnWarning as ColumnWarning
-    from densekit.codecs.table import describe as describe
     from densekit.compose.distillation import distill as distill
     from densekit.discovery import all_estimators as all_estimators
     from densekit.discovery import capabilities as capabilities
@@ -66,7 +66,7 @@ _EXPORTS = {
     # columns of tables
     "ColumnWarning": "densekit.codecs.findings",
     "Description": "densekit.codecs.description",
-    "describe": "densekit.codecs.table",
+    "describe": "densekit.codecs.describing",
     # classical
     "Gaussian": "densekit.classical.gaussian",
     "GaussianMixture": "densekit.classical.mixture",

@@ -18,11 +18,10 @@ from torch.distributions import Transform
 
 from densekit import clock, codecs, saving, scoring
 from densekit.codecs.dequantized import Dequantized
-from densekit.codecs.ondisk import RowsOnDisk
-from densekit.codecs.parquet import ParquetRows
 from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.codecs.weights import read_weights
+from densekit.containers import ParquetRows, RowsOnDisk
 from densekit.distributions.montecarlo import Scores, scores_of
 from densekit.params import check_integer, check_parameters
 from densekit.rows import TakesRows

@@ -136,7 +136,7 @@ class Checkpoint:
         try:
             with safe_open(str(self.path), framework="pt") as file:
                 header = json.loads(file.metadata()["densekit-fit"])
-                # Copies: a view of the file lies where it likes, and kernels round by alignment.
+                # Copies: a view of the file has any alignment, on which rounding depends.
                 names = list(file.keys())
                 tensors = {name: file.get_tensor(name).clone() for name in names}
             values = dict(header.pop("values"))
@@ -167,13 +167,13 @@ _UNLIKE = {
 """What differs, where the digests say only that it does."""
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterable[str]:
-    """What sets two fits apart, in words."""
-    for name, value in here.items():
+def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Iterable[str]:
+    """The differences between two fits, in words."""
+    for name, value in current.items():
         if name == "parameters":
-            yield from _differences(there[name], value)
-        elif name not in there or there[name] != value:
-            yield _UNLIKE.get(name, f"{name}={there.get(name)!r} there, {value!r} here")
+            yield from _differences(saved[name], value)
+        elif name not in saved or saved[name] != value:
+            yield _UNLIKE.get(name, f"{name}={saved.get(name)!r} there, {value!r} here")
 
 
 def plain(value: Any) -> Any:

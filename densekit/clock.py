@@ -1,4 +1,4 @@
-"""The clock of a fit: seconds since it began, without those that importing and compiling took."""
+"""The clock of a fit: seconds since it began, except those spent on importing and compiling."""
 
 import contextlib
 import time
@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 
 class Clock:
-    """Seconds since it was made, but for those in which it was paused.
+    """A clock that counts seconds from its creation, except those in which it was paused.
 
     Examples
     --------
@@ -20,42 +20,42 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._start, self._held = now(), 0
-        self._since = self._start
+        self._start, self._n_pauses = now(), 0
+        self._paused_at = self._start
 
     def elapsed(self) -> float:
-        """Seconds that count."""
-        return (self._since if self._held else now()) - self._start
+        """Seconds counted so far."""
+        return (self._paused_at if self._n_pauses else now()) - self._start
 
     def advance(self, seconds: float) -> None:
-        """Count these too."""
+        """Add seconds to the count."""
         self._start -= seconds
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Count nothing for the time of a ``with`` block; blocks may be nested."""
-        if not self._held:
-            self._since = now()
-        self._held += 1
+        """Stop counting inside a ``with`` block; blocks may be nested."""
+        if not self._n_pauses:
+            self._paused_at = now()
+        self._n_pauses += 1
         try:
             yield
         finally:
-            self._held -= 1
-            if not self._held:
-                self._start += now() - self._since
+            self._n_pauses -= 1
+            if not self._n_pauses:
+                self._start += now() - self._paused_at
 
 
 _running: ContextVar[Clock | None] = ContextVar("clock", default=None)
 
 
 def now() -> float:
-    """Seconds of a clock that never goes back."""
+    """Seconds of a monotonic clock."""
     return time.perf_counter()
 
 
 @contextlib.contextmanager
 def running() -> Iterator[Clock]:
-    """A clock that :func:`current` gives to all who ask within the ``with`` block."""
+    """Start a clock, which :func:`current` returns inside the ``with`` block."""
     token = _running.set(clock := Clock())
     try:
         yield clock
@@ -64,5 +64,5 @@ def running() -> Iterator[Clock]:
 
 
 def current() -> Clock:
-    """The clock of the fit under way; a new one where there is none."""
+    """The clock of the fit that is running; a new one if no fit is."""
     return _running.get() or Clock()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from densekit import codecs
 from densekit.codecs.context import ContextCodec, names_columns, split_columns, texts_of
-from densekit.codecs.parquet import in_memory
+from densekit.containers import in_memory
 
 
 class Context(ABC):

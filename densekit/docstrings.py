@@ -1,4 +1,4 @@
-"""Docstrings of estimators: what a class says of its parameters, and what its bases say of theirs.
+"""Docstrings of estimators, composed from those of a class and its bases.
 
 A class documents what it adds. What ``help`` shows is whole: :func:`document` puts the model's own
 parameters first, then under "Other Parameters" those of its bases, the nearest base first, each once and
@@ -18,7 +18,7 @@ _ORDER += ("Warns", "Warnings", "See Also", "Notes", "References", "Examples")
 """numpydoc's order of sections, of which it knows no others."""
 
 Entry = tuple[str, str]
-"""Of a parameter or attribute: its type, and what is said of it, indented."""
+"""Of a parameter or attribute: its type and its indented description."""
 _NOTHING: Entry = ("", "")
 
 
@@ -33,16 +33,16 @@ def document(kind: Any, written: str | None) -> None:
         The docstring in its source, in numpydoc's form.
     """
     kind._written_doc = inspect.cleandoc(written or "")
-    said = [_sections(base.__dict__.get("_written_doc", "")) for base in kind.__mro__]
-    own, others = _named(kind, said)
-    every, attributes = _nearest(said, "Parameters"), _nearest(said, "Attributes")
+    by_class = [_sections(base.__dict__.get("_written_doc", "")) for base in kind.__mro__]
+    own, others = _named(kind, by_class)
+    every, attributes = _nearest(by_class, "Parameters"), _nearest(by_class, "Attributes")
     fields = {field.name: field for field in dataclasses.fields(kind)}
     listed = {
         "Parameters": [_shown(name, every.get(name, _NOTHING), fields[name]) for name in own],
         "Attributes": [_shown(name, entry) for name, entry in attributes.items()],
         "Other Parameters": [_shown(n, every.get(n, _NOTHING), fields[n]) for n in others],
     }
-    sections = said[0] | {title: "\n".join(shown) for title, shown in listed.items()}
+    sections = by_class[0] | {title: "\n".join(shown) for title, shown in listed.items()}
     begin = sections.pop("") or f"{kind.__name__}, a kind of {kind.__bases__[0].__name__}."
     titles = sorted(filter(sections.get, sections), key=_ORDER.index)
     parts = (f"{title}\n{'-' * len(title)}\n{sections[title]}" for title in titles)
@@ -50,7 +50,7 @@ def document(kind: Any, written: str | None) -> None:
     kind.__signature__ = inspect.Signature([_parameter(fields[n]) for n in (*own, *others)])
 
 
-def _named(kind: Any, said: list[dict[str, str]]) -> tuple[list[str], list[str]]:
+def _named(kind: Any, by_class: list[dict[str, str]]) -> tuple[list[str], list[str]]:
     """Names of the parameters that are the class's own, and of those of its bases."""
     fields = [field.name for field in dataclasses.fields(kind)]
     inherited = {
@@ -59,10 +59,10 @@ def _named(kind: Any, said: list[dict[str, str]]) -> tuple[list[str], list[str]]
         if dataclasses.is_dataclass(base)
         for field in dataclasses.fields(base)
     }
-    documented = list(_entries(said[0].get("Parameters", "")))
+    documented = list(_entries(by_class[0].get("Parameters", "")))
     new = [name for name in fields if name not in inherited]
     own = [n for n in dict.fromkeys([*documented, *new]) if n in fields]
-    every = dict.fromkeys([*_nearest(said, "Parameters"), *fields])
+    every = dict.fromkeys([*_nearest(by_class, "Parameters"), *fields])
     return own, [name for name in every if name in fields and name not in own]
 
 
@@ -74,10 +74,10 @@ def _sections(doc: str) -> dict[str, str]:
     return {"": begin.rstrip(), **titles}
 
 
-def _nearest(said: list[dict[str, str]], title: str) -> dict[str, Entry]:
-    """What is said of each name in one section, by the class itself or the nearest base that does."""
+def _nearest(by_class: list[dict[str, str]], title: str) -> dict[str, Entry]:
+    """The entry of each name in one section, from the class itself or the nearest base that has one."""
     found: dict[str, Entry] = {}
-    for sections in said:
+    for sections in by_class:
         entries = _entries(sections.get(title, ""))
         found |= {name: entry for name, entry in entries.items() if name not in found}
     return found
@@ -98,7 +98,7 @@ def _shown(name: str, entry: Entry, field: Any = None) -> str:
     kind, body = entry
     if field is not None:
         kind = kind or inspect.formatannotation(field.type)
-        # That it may be left out is said by its default.
+        # The default shows that it may be left out.
         if kind.endswith(", optional"):
             kind = kind.removesuffix(", optional").replace(" or ", ", ") + " or None"
         kind = ", ".join([kind, *_default_of(field)])

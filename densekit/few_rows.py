@@ -1,4 +1,4 @@
-"""What changes in training where rows are few: when a run ends, and noise on its rows."""
+"""Training on few rows: cross-fitting finds when to stop, and noise on the rows regularizes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,9 +12,10 @@ from densekit.transforms.shrinkage import shrunken
 FOLDS = 5
 """Parts of the rows, each of which is held out once."""
 _FEW = 500
-"""Rows; with more, a tenth of them says reliably enough when to stop."""
+"""Number of rows up to which a budget may be divided. With more, a tenth of them shows reliably when to
+stop."""
 _SHORTEST_RUN = 200
-"""Steps; a budget that leaves each run fewer is hardly long enough to overfit, and is not divided."""
+"""Steps of each run, at least. A run with fewer hardly overfits, so the budget is not divided."""
 _NOISE = (0.6, 0.06)
 """Standard deviations of the noise at the beginning and at the end of a run on few rows."""
 _LEAST_NOISE = 0.05
@@ -77,7 +78,8 @@ def noise_for(n_rows: int, rows: Tensor) -> Noise | None:
     r"""Noise :math:`h\, C^{1/2} \epsilon` that a density is trained with, h falling to a tenth.
 
     A network that fits rows with noise fits a kernel density estimate of bandwidth h instead of the rows
-    themselves, and as h falls, held-out rows choose the bandwidth by telling when to stop. Bishop,
+    themselves. h falls during training, so the step at which the held-out loss is least selects the
+    bandwidth. Bishop,
     Training with Noise is Equivalent to Tikhonov Regularization (1995); Rothfuss et al., Noise
     Regularization for Conditional Density Estimation (2019).
 

@@ -124,7 +124,7 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 def _state_of(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):
         fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
-        # A field that came later is not said where it is empty: digests of older files hold.
+        # A later field is left out where it is empty, so that digests of older files hold.
         return {f.name: v for f, v in fields if not f.metadata.get("later") or v}
     return dict(value.__getstate__() if hasattr(value, "__getstate__") else vars(value))
 
@@ -222,5 +222,5 @@ def refusing(path: str | Path) -> Iterator[None]:
     except (BadFileError, ImportError):
         raise
     except Exception as error:
-        said = f"{error}" if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise BadFileError(f"{path}: damaged, or tampered with ({said[:400]})") from error
+        message = f"{error}" if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise BadFileError(f"{path}: damaged, or tampered with ({message[:400]})") from error

@@ -1,4 +1,4 @@
-"""Several processes that train one model: how they start, what they tell each other, how one dies.
+"""Several processes that train one model: starting, joining, averaging, and the death of one.
 
 Data parallel: every process (*rank*) has the whole module and takes its share of each batch. Gradients
 are averaged over the ranks, so that all of them make the same steps. The calling process is rank 0; the
@@ -31,9 +31,9 @@ _START = (
     "from densekit.processes import serve; serve(*sys.argv[2:])"
 )
 _SECONDS_TO_END = 10.0
-"""Granted to a process that has nothing left to do; and how long a cause of death is looked for."""
-_TURN = 0.01
-"""Seconds between two looks at a process."""
+"""How long a process may take to end, and how long we wait to learn why one ended."""
+_POLL_SECONDS = 0.01
+"""Seconds between two checks of a process."""
 
 
 class Group:
@@ -93,9 +93,9 @@ class Group:
     def total(self, values: Tensor) -> Tensor:
         """The sum over the ranks, in place."""
         if self.world > 1:
-            with self._told():
+            with self._naming_lost_rank():
                 work = dist.all_reduce(values, async_op=True)
-                # A GPU's collective would wait for a dead process for ever.
+                # A collective operation on a GPU would wait forever for a process that ended.
                 while values.is_cuda and not work.is_completed():
                     if any(w.poll() is not None for w in self._workers):
                         raise RuntimeError("a process ended within a sum")
@@ -107,20 +107,20 @@ class Group:
         if self.world == 1:
             return value
         box = [value]
-        with self._told():
+        with self._naming_lost_rank():
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def equalize(self, module: nn.Module) -> None:
         """Give all ranks the weights and buffers of rank 0."""
         if self.world > 1:
-            with self._told():
+            with self._naming_lost_rank():
                 for tensor in module.state_dict().values():
                     dist.broadcast(tensor, src=0)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """A collective that fails is a process that ended: say which, and of what."""
+    def _naming_lost_rank(self) -> Iterator[None]:
+        """Name the process that ended, and why, where a collective operation fails."""
         try:
             yield
         except RuntimeError as error:
@@ -131,14 +131,14 @@ class Group:
             ) from error
 
     def what_happened(self) -> str:
-        """Which workers ended, and of what; those that were killed alone where there are any."""
+        """Which workers ended and why; only those that were killed, if any were."""
         deadline = time.monotonic() + _SECONDS_TO_END
         while time.monotonic() < deadline and not self._ended():
             if not self._workers:
                 break
-            time.sleep(_TURN)
+            time.sleep(_POLL_SECONDS)
         ended = self._ended()
-        # The others end of a lost connection, and are no cause.
+        # The other processes end because they lost the connection, so they are not the cause.
         killed = {rank: code for rank, code in ended.items() if code < 0}
         return "; ".join(self._death(rank, code) for rank, code in (killed or ended).items())
 
@@ -150,8 +150,8 @@ class Group:
         who = f"rank {rank} (process {self._workers[rank - 1].pid})"
         if code < 0:
             return f"{who} was killed by {signal.Signals(-code).name}"
-        said = "" if self._logs is None else _log(self._logs, rank).read_text(errors="replace")
-        last = said.strip().splitlines()[-1:] or ["it said nothing"]
+        log = "" if self._logs is None else _log(self._logs, rank).read_text(errors="replace")
+        last = log.strip().splitlines()[-1:] or ["it wrote nothing"]
         return f"{who} ended with exit status {code} ({last[0]})"
 
 
@@ -179,7 +179,7 @@ def together(
     ValueError
         ``devices`` is more than there are, or is not the size of the process group that exists.
     RuntimeError
-        A process ended before its time; told is which, and of what.
+        A process ended early; the message names it and the reason.
     """
     world = devices or 1
     if world == 1:
@@ -214,10 +214,10 @@ def _backend(device: str) -> str:
 
 
 def _check_devices(world: int, device: str) -> None:
-    there = torch.device(device)
-    if there.type == "cpu":
+    target = torch.device(device)
+    if target.type == "cpu":
         return
-    if there.index or world > torch.cuda.device_count():
+    if target.index or world > torch.cuda.device_count():
         raise ValueError(
             f"devices={world} takes the GPUs cuda:0 to cuda:{world - 1}, and device={device!r} on a "
             f"machine with {torch.cuda.device_count()}: lower devices, or set device='cuda' or 'cpu'"
@@ -226,7 +226,8 @@ def _check_devices(world: int, device: str) -> None:
 
 @contextlib.contextmanager
 def _threads_shared(world: int) -> Iterator[int]:
-    """The threads of one process, dealt out to ``world``: twice as many as cores slow all down."""
+    """Divide the threads of this process among ``world`` processes; more threads than cores slow all
+    of them down."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // world))
     try:
@@ -293,7 +294,7 @@ def _await(folder: Path, group: Group, workers: Sequence["subprocess.Popen[bytes
                 f"a process of the fit did not start: {group.what_happened()}. Models must be of "
                 "modules that can be imported, or of the script itself; devices=None needs no others"
             )
-        time.sleep(_TURN)
+        time.sleep(_POLL_SECONDS)
 
 
 def _join(folder: Path, rank: int, world: int, device: str) -> None:
@@ -303,13 +304,14 @@ def _join(folder: Path, rank: int, world: int, device: str) -> None:
 
 
 def serve(folder: str, settings: str) -> None:
-    """What a started process runs: the call that lies in the folder, as the rank it is told."""
+    """Run the call that is stored in a folder, as the rank that ``settings`` names. A started process
+    runs this."""
     import cloudpickle
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    told, place = json.loads(settings), Path(folder)
-    rank, world, device = told["rank"], told["world"], told["device"]
-    torch.set_num_threads(told["threads"])
+    config, place = json.loads(settings), Path(folder)
+    rank, world, device = config["rank"], config["world"], config["device"]
+    torch.set_num_threads(config["threads"])
     if torch.device(device).type == "cuda":
         device = f"cuda:{rank}"
         torch.cuda.set_device(rank)
@@ -326,7 +328,7 @@ def serve(folder: str, settings: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Standard input ends when the process that holds its other end does, however it does."""
+    """End this process when its parent ends: standard input is then closed, whatever the reason."""
     while os.read(0, 1):
         pass
     os._exit(1)

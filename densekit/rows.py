@@ -11,11 +11,11 @@ import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from densekit import codecs
-from densekit.codecs.ondisk import EncodedRows, RowsInPieces, spooled
-from densekit.codecs.parquet import in_memory
+from densekit import codecs, containers
+from densekit.codecs.ondisk import EncodedRows, spooled
 from densekit.codecs.schema import Schema
 from densekit.codecs.weights import read_weights, with_weight
+from densekit.containers import RowsInPieces, in_memory
 from densekit.contexts import Context, context_of
 from densekit.hyperparameters import HyperParameters
 from densekit.params import Interval, OneOf
@@ -139,7 +139,7 @@ class TakesRows(HyperParameters, ABC):
         if reset:
             self.context_names_ = names
         if reset and codecs.n_rows(X) < 2:
-            raise ValueError(codecs.frames.too_few_rows(X))
+            raise ValueError(containers.too_few_rows(X))
         return X, context
 
     def _is_table(self, X: Any, reset: bool) -> bool:
@@ -166,7 +166,7 @@ class TakesRows(HyperParameters, ABC):
                 copy=False,
             )
         except (TypeError, ValueError):
-            rows = codecs.frames.as_array(X)
+            rows = containers.as_array(X)
             if rows.dtype.kind not in "OU" or not rows.ndim:
                 raise
             return validate_data(self, rows, reset=reset, skip_check_array=True)

@@ -10,8 +10,7 @@ from torch import Tensor
 from densekit import codecs
 from densekit.codecs.context import part_of
 from densekit.codecs.dequantized import within_reach
-from densekit.codecs.ondisk import RowsInPieces
-from densekit.codecs.parquet import in_memory
+from densekit.containers import RowsInPieces, in_memory
 from densekit.distributions.montecarlo import Scores
 
 _ENCODE_ENTRIES = 2**20

@@ -18,6 +18,7 @@ from densekit.codecs.filling import combine, fill, read_rows, repeat_row
 from densekit.codecs.labels import by_label
 from densekit.codecs.laws import laws_of
 from densekit.codecs.schema import Schema
+from densekit.containers import container_of
 from densekit.distributions.anyorder import AnyOrder
 from densekit.distributions.columnwise import warn_of_many_categories
 from densekit.distributions.spiked import SpikedLaws
@@ -128,7 +129,7 @@ class TabularAutoregressive(NeuralDensity):
         "fit(X) without one, then score_samples(X, given=[columns]) and sample(n, context={column: "
         "value}) condition on any columns"
     )
-    _seen_as = None  # the distribution of an estimator that stands in for this one
+    _law_of_call = None  # the distribution of an estimator that stands in for this one
 
     def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
         laws = SpikedLaws(
@@ -178,7 +179,7 @@ class TabularAutoregressive(NeuralDensity):
         return loss
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        return self._seen_as or self._law()
+        return self._law_of_call or self._law()
 
     def _law(self, **asked: Any) -> AnyOrder:
         law: AnyOrder = self.module_(draws=self.n_draws, n_orders=self.n_orders, **asked)
@@ -186,7 +187,7 @@ class TabularAutoregressive(NeuralDensity):
 
     def _as(self, distribution: AnyOrder, codec: Any) -> Self:
         """This estimator with another distribution and codec: light, and for one call."""
-        return self._copy_with(_seen_as=distribution, codec_=codec)
+        return self._copy_with(_law_of_call=distribution, codec_=codec)
 
     def score_samples(
         self,
@@ -410,9 +411,9 @@ class TabularAutoregressive(NeuralDensity):
         _check_method(method)
         self._check_fitted()
         X, _ = self._check_rows(codecs.for_scoring(X), None, reset=False)
-        if codecs.frames.container_of(X) != self.codec_.container:
+        if container_of(X) != self.codec_.container:
             raise TypeError(
-                f"X is of {codecs.frames.container_of(X)}, and fit saw rows of "
+                f"X is of {container_of(X)}, and fit saw rows of "
                 f"{self.codec_.container}: convert one of them"
             )
         events, missing = read_rows(self.codec_, X, "X")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.grids import on_grid, on_real_grid
 from densekit.codecs.schema import Column
 from densekit.codecs.support import SECONDS, from_real, to_real
+from densekit.containers import RawColumn
 
 _DAYS = ("Date", "date32[day]", "arrow:date32[day]")
 """Dtypes of days in 32 bits."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from densekit.codecs import frames
+from densekit import containers
 from densekit.codecs.columns import (
     encode_cells,
     has_density,
@@ -16,11 +16,11 @@ from densekit.codecs.columns import (
     shorten,
     step_of,
 )
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.labels import by_label
 from densekit.codecs.schema import Column
 from densekit.codecs.table import TableCodec
 from densekit.codecs.unreadable import wrong_sort
+from densekit.containers import RawColumn
 
 Entry = float | tuple[float, float]
 """What a column has in a typed event: its value or code, or its indicator and its value."""
@@ -138,7 +138,7 @@ def settle(
     rng : Generator
     """
     out = {}
-    raws = {c.label: c for c in frames.read(rows).columns}
+    raws = {c.label: c for c in containers.read(rows).columns}
     for column, label in zip(codec.schema.columns, codec.labels, strict=True):
         asked = column.kind == "integer" and column.in_event
         if not asked or label not in {*conditions.ends, *conditions.listed}:

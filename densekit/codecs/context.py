@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.columns import has_density, shorten
-from densekit.codecs.frames import check_unicode, n_rows, select, take
 from densekit.codecs.schema import Schema
 from densekit.codecs.table import TableCodec
 from densekit.codecs.unreadable import wrong_sort
+from densekit.containers import check_unicode, n_rows, select, take
 
 
 class ContextCodec:
@@ -67,7 +67,7 @@ class ContextCodec:
             raise ValueError(
                 f"context has {n_rows(frame)} rows and X has {n}: give one a row{hint}"
             )
-        with _said_of_context():
+        with _naming_the_context():
             self.table.fit(frame, weights=weights)
         if len(self.schema.columns) == 1 and _are_labels(frame):
             warnings.warn(
@@ -90,7 +90,7 @@ class ContextCodec:
         return self.table.schema.features(self._typed(self._frame(context)))
 
     def _typed(self, frame: Any) -> Tensor:
-        with _said_of_context():
+        with _naming_the_context():
             typed, ladj = self.table.given(self.table.labels).encode(frame)
         if not torch.isfinite(ladj).all():
             row = int((~torch.isfinite(ladj)).nonzero()[0])
@@ -176,8 +176,8 @@ class ContextCodec:
             check_unicode(f"Context column {c!r}", (v for v in columns[c] if isinstance(v, str)))
         if hasattr(self.table, "schema"):
             for label, column in zip(self.table.labels, self.schema.columns, strict=True):
-                if said := wrong_sort(f"context[{label!r}]", column, label, columns[label]):
-                    raise ValueError(said)
+                if error := wrong_sort(f"context[{label!r}]", column, label, columns[label]):
+                    raise ValueError(error)
         import pandas as pd
 
         frame = nw.from_native(pd.DataFrame({c: columns[c] for c in names}))
@@ -267,8 +267,8 @@ def _are_labels(context: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _said_of_context() -> Iterator[None]:
-    """Errors of the codec of tables, which speaks of X, say that it is the context."""
+def _naming_the_context() -> Iterator[None]:
+    """Add to an error of the table codec, which calls its rows X, that the rows are the context."""
     try:
         yield
     except (TypeError, ValueError) as error:

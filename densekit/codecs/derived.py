@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from densekit.codecs.columns import encode_cells
-from densekit.codecs.frames import Frame, RawColumn
 from densekit.codecs.schema import Column
+from densekit.containers import Frame, RawColumn
 
 
 def check_derived(parents: Mapping[Any, Any], columns: Mapping[Any, Column]) -> None:

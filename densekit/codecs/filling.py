@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.codecs import frames
+from densekit import containers
 from densekit.codecs.columns import encode_cells, shorten
 from densekit.codecs.derived import derived_values
-from densekit.codecs.frames import RawColumn, container_of
 from densekit.codecs.labels import by_label
 from densekit.codecs.schema import Column
 from densekit.codecs.table import TableCodec
+from densekit.containers import RawColumn, container_of
 
 Missing = dict[Any, np.ndarray]
 """Where cells of each column are missing, (n,), by the label of ``fit``."""
@@ -43,7 +43,7 @@ def read_rows(codec: TableCodec, X: Any, what: str) -> tuple[Tensor, Missing]:
     >>> events.tolist(), missing[1].tolist()
     ([[0.0, nan]], [True])
     """
-    frame = frames.read(X, missing=True)
+    frame = containers.read(X, missing=True)
     raws = by_label({c.label: c for c in frame.columns}, codec.labels, what)
     if frame.container == "numpy" and len(raws) != len(codec.labels):
         raise ValueError(
@@ -185,7 +185,7 @@ def fill(X: Any, drawn: Any, missing: Mapping[Any, np.ndarray]) -> Any:
     """X with the cells of ``drawn``, rows of the same container, where its own are missing; every other
     cell as it is."""
     if not hasattr(X, "columns"):
-        out = np.array(frames.as_array(X))
+        out = np.array(containers.as_array(X))
         for label, gone in missing.items():
             out[gone, label] = drawn[gone, label]
         return out

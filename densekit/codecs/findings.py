@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from densekit.codecs.description import value_of
-from densekit.codecs.frames import Frame, RawColumn
 from densekit.codecs.schema import Column
+from densekit.containers import Frame, RawColumn
 
 _ROWS = 20_000
 """Rows that are looked at, spread over the table."""

@@ -11,9 +11,9 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from densekit.codecs.base import Codec
-from densekit.codecs.frames import as_array, reject_unreadable
 from densekit.codecs.schema import Column, Modality, Schema
 from densekit.codecs.support import from_real, to_real
+from densekit.containers import as_array, reject_unreadable
 
 _UNIT = Column("pixel", "real", "float64", ("interval", 0.0, 1.0))
 _MANY = 1000

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from densekit.codecs.columns import atom_of, bijection
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.grids import Grid
 from densekit.codecs.learner import (
     FEWEST_ROWS,
     MOST_ATOMS,
     NARROW,
-    PIECE,
     Learner,
     check_inside,
     learned_ends,
@@ -23,6 +21,7 @@ from densekit.codecs.learner import (
 from densekit.codecs.schema import Column
 from densekit.codecs.supports import long_form
 from densekit.codecs.tallies import Moments, Tally, counted
+from densekit.containers import PIECE, RawColumn
 
 _MOST_DISTINCT = 20
 """Distinct floats of a column that may all be atoms."""

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 
 from densekit.codecs.columns import atom_of, bijection, has_density, minus, ticks_of
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.grids import Grid
 from densekit.codecs.learner import (
     FEWEST_ROWS,
     MOST_ATOMS,
     NARROW,
-    PIECE,
     Learner,
     check_inside,
     learned_ends,
@@ -22,6 +20,7 @@ from densekit.codecs.schema import Column, Kind
 from densekit.codecs.support import SECONDS
 from densekit.codecs.supports import long_form
 from densekit.codecs.tallies import Moments, Tally, counted
+from densekit.containers import PIECE, RawColumn
 
 _MOST_INTEGERS = 4096
 """Integers of a declared interval that may be levels, one by one."""

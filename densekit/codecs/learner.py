@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.schema import Column
 from densekit.codecs.supports import inside
+from densekit.containers import RawColumn
 
-PIECE = 2**14
-"""Rows whose moments are taken at a time, in memory as on disk, so that both come to the same."""
 MOST_ATOMS, FEWEST_ROWS = 128, 10
 """Values of a column that may be atoms by their share, and the rows that each must have."""
 

@@ -12,13 +12,13 @@ from typing import Any, cast
 import numpy as np
 
 from densekit.codecs.columns import atom_of, encode_column, shorten, step_of
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.learn_real import RealLearner
 from densekit.codecs.learn_whole import WholeLearner
-from densekit.codecs.learner import PIECE, Learner
+from densekit.codecs.learner import Learner
 from densekit.codecs.schema import Column, Kind, Value
 from densekit.codecs.support import SECONDS
 from densekit.codecs.tallies import Moments, counted, tally
+from densekit.containers import PIECE, RawColumn
 
 KINDS = ("real", "integer", "ordinal", "categorical", "boolean", "datetime", "date")
 _MOST_LEVELS = 2**20

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.measure import ColumnMeasure, Measure
+from densekit.containers.rows import Modality as Modality
 
-Modality = Literal["table", "image", "text"]
 Kind = Literal[
     "real", "integer", "boolean", "ordinal", "categorical", "datetime", "constant", "derived"
 ]

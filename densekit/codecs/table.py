@@ -2,15 +2,14 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.codecs import frames
+from densekit import containers
 from densekit.codecs.base import Codec
 from densekit.codecs.columns import (
     constant_values,
@@ -20,16 +19,14 @@ from densekit.codecs.columns import (
     jacobian_of,
     shorten,
 )
-from densekit.codecs.derived import check_derived, derive, derived_values
+from densekit.codecs.derived import derived_values
 from densekit.codecs.description import Description, with_labels
 from densekit.codecs.findings import ColumnWarning, warn_of_findings
-from densekit.codecs.frames import RawColumn
 from densekit.codecs.labels import by_label
 from densekit.codecs.layout import schema_of
-from densekit.codecs.learner import Learner
-from densekit.codecs.learning import KnownLearner, learner
-from densekit.codecs.ondisk import RowsInPieces
+from densekit.codecs.learn_table import learn_columns
 from densekit.codecs.schema import Column, Modality
+from densekit.containers import RawColumn
 
 
 class TableCodec(Codec):
@@ -157,7 +154,7 @@ class TableCodec(Codec):
         Raises
         ------
         TypeError, ValueError
-            X is not a table of readable columns (see ``densekit.codecs.frames.read``), an option names
+            X is not a table of readable columns (see ``densekit.containers.read``), an option names
             no column or does not fit it, or every column is constant.
 
         Warns
@@ -165,27 +162,10 @@ class TableCodec(Codec):
         UserWarning
             What a user should know of the columns (:class:`~densekit.codecs.findings.ColumnWarning`).
         """
-        pieces = self._pieces(X, weights)
-        frame, first_weights = next(pieces)
-        labels = [c.label for c in frame.columns]
-        learners = self._learners(frame, labels)
-        for piece, w in chain([(frame, first_weights)], pieces):
-            for raw, one in zip(piece.columns, learners, strict=True):
-                if len(raw.values):
-                    one.add(raw, _present(w, raw))
-        again = [one.read_again() for one in learners]
-        if any(again):
-            for piece, w in self._pieces(X, weights):
-                for raw, one, wanted in zip(piece.columns, learners, again, strict=True):
-                    if wanted and len(raw.values):
-                        one.refine(raw, _present(w, raw))
-        columns = tuple(one.column() for one in learners)
-        if self.columns is None and self.derived:
-            columns = self._derive(X, weights, labels, columns)
-        self._check_learned(X, columns)
+        frame, learners, columns = learn_columns(self, X, weights)
         self.container = frame.container
         self.dtype = frame.dtype
-        self.labels = labels
+        self.labels = [c.label for c in frame.columns]
         self.schema = schema_of(columns, learners)
         if self.columns is None:
             warn_of_findings(frame, columns)
@@ -195,72 +175,6 @@ class TableCodec(Codec):
     def description(self) -> Description:
         """What is known of the columns, apart from locations and scales."""
         return with_labels(self.schema.columns, self.labels)
-
-    def _pieces(self, X: Any, weights: np.ndarray | None) -> Iterator[tuple[frames.Frame, Any]]:
-        parts = X.pieces() if isinstance(X, RowsInPieces) else [X]
-        start = 0
-        for part in parts:
-            frame = frames.read(part, self.missing)
-            stop = start + len(frame.columns[0])
-            yield frame, None if weights is None else weights[start:stop]
-            start = stop
-
-    def _learners(self, frame: frames.Frame, labels: list[Any]) -> list[Learner]:
-        prefix = "x" if frame.container == "numpy" else ""
-        if self.columns is not None:
-            others = ("support", "kinds", "step", "derived")
-            twice = [name for name in others if getattr(self, name) is not None]
-            if twice:
-                raise ValueError(
-                    f"columns= describes all columns, and {', '.join(f'{n}=' for n in twice)} would "
-                    "do so again: give these to densekit.describe instead"
-                )
-            known = self.columns.of(labels)
-            pairs = zip(frame.columns, known, strict=True)
-            return [KnownLearner(raw, f"{prefix}{raw.label}", column) for raw, column in pairs]
-        kinds = by_label(self.kinds or {}, labels, "kinds")
-        steps = by_label(self.step or {}, labels, "step")
-        support = self.support
-        supports = by_label(support, labels, "support") if isinstance(support, Mapping) else {}
-        return [
-            learner(
-                raw,
-                f"{prefix}{raw.label}",
-                kinds.get(raw.label),
-                supports.get(raw.label),
-                None if isinstance(support, Mapping) else support,
-                self.atom_share,
-                steps.get(raw.label, "auto"),
-            )
-            for raw in frame.columns
-        ]
-
-    def _derive(
-        self, X: Any, weights: np.ndarray | None, labels: list[Any], columns: tuple[Column, ...]
-    ) -> tuple[Column, ...]:
-        parents = by_label(self.derived or {}, labels, "derived")
-        parents = {k: next(iter(by_label({v: 0}, labels, "derived"))) for k, v in parents.items()}
-        check_derived(parents, dict(zip(labels, columns, strict=True)))
-        frames_ = (frame for frame, _ in self._pieces(X, weights))
-        return derive(parents, labels, columns, frames_)
-
-    def _check_learned(self, X: Any, columns: tuple[Column, ...]) -> None:
-        if not any(c.in_event for c in columns):
-            raise ValueError(
-                f"Every column of X is constant ({len(columns)} column(s), {frames.n_rows(X)} "
-                "row(s)): there is nothing to learn; pass at least two rows that differ."
-            )
-        support = self.support
-        everywhere = None if isinstance(support, Mapping) else support
-        numbers = (
-            c.kind == "real" or (c.kind == "ordinal" and c.dtype.startswith("float"))
-            for c in columns
-        )
-        if everywhere is not None and not any(numbers):
-            raise ValueError(
-                f"support={support!r}, but X has no real column; make columns real with "
-                'kinds={column: "real"}.'
-            )
 
     # -------------------------------------------------------------------------------- encode
 
@@ -286,7 +200,7 @@ class TableCodec(Codec):
             z = X.astype(np.float64)
             ladj = np.zeros(len(z))
         else:
-            raws = self._match(frames.read(X, self.missing))
+            raws = self._match(containers.read(X, self.missing))
             z, ladj = self._columns(raws)
         loc, scale = np.zeros(z.shape[1]), np.ones(z.shape[1])
         for column, places in zip(self.schema.varying, self.schema.places, strict=True):
@@ -315,7 +229,7 @@ class TableCodec(Codec):
             and bool(np.isfinite(X).all())
         )
 
-    def _match(self, frame: frames.Frame) -> list[RawColumn]:
+    def _match(self, frame: containers.Frame) -> list[RawColumn]:
         """The columns in the order of ``fit``."""
         seen = [c.label for c in frame.columns]
         if frame.container == "numpy" or self.container == "numpy":
@@ -405,7 +319,9 @@ class TableCodec(Codec):
             if column.kind == "derived":
                 values[label] = decode_column(column, codes[column.parent])
         in_order = [values[label] for label in self.labels]
-        return frames.build(self.container, self.dtype, self.labels, self.schema.columns, in_order)
+        return containers.build(
+            self.container, self.dtype, self.labels, self.schema.columns, in_order
+        )
 
     # -------------------------------------------------------------------------------- conditions
 
@@ -434,63 +350,6 @@ class TableCodec(Codec):
         other._given = tuple(by_label(dict.fromkeys(labels), self.labels, "given"))
         other._ends = dict(ends or {})
         return other
-
-
-def describe(
-    X: Any,
-    *,
-    support: str | tuple[Any, ...] | Mapping[Any, Any] | None = None,
-    kinds: Mapping[Any, str] | None = None,
-    atom_share: float | None = 0.05,
-    step: Mapping[Any, Any] | None = None,
-    derived: Mapping[Any, Any] | None = None,
-) -> Description:
-    """Describe the columns of a table once, for all estimators and folds.
-
-    Estimators given ``columns=describe(X)`` take kinds, supports, atoms, steps and levels from it, and
-    learn none of their own, so that all their scores are with respect to one measure.
-
-    Parameters
-    ----------
-    X : array or DataFrame
-        All rows: training rows and those that are held out. Cells may be missing.
-    support, kinds, atom_share, step, derived
-        As of every estimator.
-
-    Returns
-    -------
-    Description
-        ``print`` shows it in words, ``to_frame()`` as a table.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from densekit import Gaussian, describe
-    >>> rng = np.random.default_rng(0)
-    >>> X = np.stack([rng.normal(size=400), rng.exponential(size=400)], 1)
-    >>> X[::4, 1] = 0.0
-    >>> columns = describe(X)
-    >>> print(columns)
-    x0: real
-    x1: real, support ('at_least', 0.0), atoms 0.0
-    >>> Gaussian(columns=columns).fit(X[:300]).measure_ == Gaussian(columns=columns).fit(X).measure_
-    True
-    """
-    codec = TableCodec(support, kinds, atom_share, step, derived, missing=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ColumnWarning)
-        return codec.fit(X).description
-
-
-# ---------------------------------------------------------------------------------------- fit
-
-
-def _present(weights: np.ndarray | None, raw: RawColumn) -> np.ndarray | None:
-    """Weights of the rows whose cell is not missing."""
-    if weights is None or raw.missing is None:
-        return weights
-    found: np.ndarray = weights[~raw.missing]
-    return found
 
 
 def _warn_outside(unseen: list[str], beyond: list[str]) -> None:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from densekit.codecs.base import Codec
-from densekit.codecs.frames import container_of
 from densekit.codecs.schema import Modality, Schema
-from densekit.codecs.unreadable import reject_unreadable
+from densekit.containers.strings import build_strings, read_strings, series_of
 
 PADDING, END, UNKNOWN = 0, 1, 2
 """Ids with a meaning of their own; symbols begin at 3."""
@@ -95,14 +94,14 @@ class TextCodec(Codec):
         ImportError
             ``tokens="bpe"`` without the ``tokenizers`` library.
         """
-        texts = _strings(X, what)
-        before = [] if prompts is None else _strings(prompts, "context")
+        texts = read_strings(X, what)
+        before = [] if prompts is None else read_strings(prompts, "context")
         every = [*before, *texts]
         times = None
         if weights is not None:
             times = [*(weights if len(before) == len(texts) else np.ones(len(before))), *weights]
         self._check()
-        self.container, self.dtype, self.name = _container(X)
+        self.container, self.dtype, self.name = series_of(X)
         self.symbols, self.tokenizer = "", ""
         if self.tokens == "character":
             self.symbols = "".join(_most_frequent(every, times, self.vocab_size))
@@ -143,7 +142,7 @@ class TextCodec(Codec):
         TypeError, ValueError
             As :meth:`fit`.
         """
-        texts = _strings(X, what)
+        texts = read_strings(X, what)
         ids, lengths = self._ids(texts)
         self._check_lengths(lengths, texts, what, scored=what == "X")
         out = _pad(ids, lengths, int(lengths.max()) + 1)
@@ -152,7 +151,7 @@ class TextCodec(Codec):
 
     def documents(self, X: Any) -> tuple[list[Tensor], Tensor]:
         """As :meth:`encode`, for strings of any length: the ids of each, END last, unpadded."""
-        texts = _strings(X)
+        texts = read_strings(X)
         ids, lengths = self._ids(texts)
         parts = np.split(ids, np.cumsum(lengths)[:-1])
         rows = [torch.from_numpy(np.append(part, END)) for part in parts]
@@ -160,7 +159,7 @@ class TextCodec(Codec):
 
     def prompts(self, X: Any) -> Tensor:
         """Beginnings of strings to ids without ``END``, int64 (n, L), padded with 0."""
-        texts = _strings(X, "context")
+        texts = read_strings(X, "context")
         row = next((i for i, t in enumerate(texts) if t.endswith(" ")), None)
         if row is not None and self.tokens in ("word", "bpe"):
             warnings.warn(
@@ -196,7 +195,7 @@ class TextCodec(Codec):
             texts = [
                 self._from_bpe(row[keep].tolist()) for row, keep in zip(ids, live, strict=True)
             ]
-        return _rebuild(texts, self.container, self.dtype, self.name)
+        return build_strings(texts, self.container, self.dtype, self.name)
 
     # Small things.
 
@@ -278,45 +277,6 @@ class TextCodec(Codec):
         return "\ufffd".join(_bpe(self.tokenizer).decode(p) for p in pieces)
 
 
-def _strings(X: Any, what: str = "X") -> list[str]:
-    """The items of a list, series or array, each checked to be a string of Unicode characters."""
-    reject_unreadable(X, what)
-    if hasattr(X, "columns"):
-        first = next(iter(getattr(X, "column_names", X.columns)), "text")
-        raise TypeError(
-            f"{what} is a frame of shape {tuple(X.shape)}; pass its column of strings, such as "
-            f"frame[{first!r}]."
-        )
-    if hasattr(X, "to_pylist"):
-        X = X.to_pylist()
-    items = list(X.tolist() if isinstance(X, np.ndarray) or hasattr(X, "tolist") else X)
-    if not items:
-        raise ValueError(f"{what} is empty: it has 0 strings; pass at least one.")
-    for row, item in enumerate(items):
-        if isinstance(item, bytes):
-            try:
-                items[row] = item.decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{what}[{row}] is bytes that are not UTF-8 (byte {item[error.start]:#04x} at "
-                    f"{error.start}): decode it first with its own encoding."
-                ) from None
-        elif not isinstance(item, str):
-            raise TypeError(
-                f"{what}[{row}] is {item!r} of type {type(item).__name__}, not a string: convert "
-                "it, or drop the row where it is missing."
-            )
-    try:
-        "".join(items).encode()
-    except UnicodeEncodeError:
-        row = next(i for i, t in enumerate(items) if any("\ud800" <= c <= "\udfff" for c in t))
-        raise ValueError(
-            f"{what}[{row}] is not valid Unicode: it has a lone surrogate, a trace of text that "
-            "was not UTF-8; read the file with its own encoding."
-        ) from None
-    return items
-
-
 def _words(text: str) -> list[str]:
     """What stands between single spaces; no word in an empty string."""
     return text.split(" ") if text else []
@@ -383,36 +343,3 @@ def _train_bpe(texts: Sequence[str], size: int) -> str:
 @functools.lru_cache(maxsize=8)
 def _bpe(state: str) -> Any:
     return _tokenizers().Tokenizer.from_str(state)
-
-
-def _container(X: Any) -> tuple[str, str, str | int | None]:
-    """Container, dtype and name, as plain values."""
-    container = container_of(X)
-    if container == "pandas":
-        storage = getattr(X.dtype, "storage", "python")
-        dtype = f"string[{storage}]" if str(X.dtype) == "string" else str(X.dtype)
-        return "pandas", dtype, X.name if isinstance(X.name, (str, int)) else None
-    if container == "polars":
-        return "polars", "", X.name
-    if container == "pyarrow":
-        return "pyarrow", str(X.type), None
-    return ("numpy", X.dtype.kind, None) if isinstance(X, np.ndarray) else ("list", "", None)
-
-
-def _rebuild(texts: list[str], container: str, dtype: str, name: str | int | None) -> Any:
-    if container == "pandas":
-        import pandas as pd
-
-        return pd.Series(texts, dtype=dtype if dtype != "category" else None, name=name)
-    if container == "polars":
-        import polars as pl
-
-        return pl.Series(name, texts, dtype=pl.String)
-    if container == "pyarrow":
-        import pyarrow as pa
-
-        return pa.array(texts, pa.large_string() if dtype == "large_string" else pa.string())
-    if container == "numpy":
-        kinds: dict[str, Any] = {"O": object, "T": np.dtypes.StringDType()}
-        return np.array(texts, dtype=kinds.get(dtype, str))
-    return texts

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from densekit.codecs import frames
+from densekit import containers
 from densekit.codecs.context import selected_of
-from densekit.codecs.ondisk import RowsInPieces, SelectedRows
+from densekit.containers import RowsInPieces, SelectedRows
 
 
 def read_weights(sample_weight: Any, n: int) -> np.ndarray:
@@ -78,6 +78,6 @@ def with_weight(rows: Any, context: Any, weights: np.ndarray) -> tuple[Any, Any,
     if isinstance(rows, RowsInPieces):
         rows = SelectedRows(rows, kept)
     else:
-        rows = frames.select(rows, kept)
+        rows = containers.select(rows, kept)
     context = None if context is None else selected_of(context, n, kept)
     return rows, context, weights[kept]

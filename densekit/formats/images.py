@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from densekit.codecs.frames import as_array, is_text, n_rows
+from densekit.containers import as_array, is_text, n_rows
 from densekit.formats.locations import Location
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import psutil  # type: ignore[import-untyped]
 
-from densekit.codecs.frames import n_rows
+from densekit.containers import n_rows
 from densekit.formats.arrays import read_images, read_npy, read_npz
 from densekit.formats.jsonl import read_jsonl
 from densekit.formats.limits import FileError, check_names, check_size, check_width, quoted

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from densekit.codecs.frames import n_rows, take
+from densekit.containers import n_rows, take
 from densekit.formats.images import encoded_images
 from densekit.formats.locations import Location
 from densekit.formats.writing import WRITERS, CountingStream, check_target

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from densekit.atomic import replacing
-from densekit.codecs.frames import as_array, container_of, is_text, n_rows
+from densekit.containers import as_array, container_of, is_text, n_rows
 from densekit.formats.images import write_images
 from densekit.formats.limits import quoted
 from densekit.formats.locations import Location

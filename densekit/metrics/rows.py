@@ -16,12 +16,12 @@ Every metric that compares rows uses this conversion, so all of them share one g
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from densekit.codecs.frames import RawColumn
+from densekit import containers
+from densekit.containers import RawColumn
 
 _MOST_LEVELS = 256
 _BLOCKS = 5
@@ -135,23 +135,20 @@ def standard_error(block_values: np.ndarray) -> float:
 
 def _columns_or_images(name: str, rows: Any) -> "np.ndarray | list[RawColumn]":
     """The columns of a table, or images as a matrix with one image per row."""
-    # The codecs import torch, which a suite that only asks for the names of metrics does not need.
-    from densekit.codecs import frames
-
-    rows = frames.for_scoring(rows)
-    if frames.is_text(rows):
+    rows = containers.for_scoring(rows)
+    if containers.is_text(rows):
         raise TypeError(f"{name} holds texts: metrics of samples compare tables or images")
     try:
-        if frames.container_of(rows) == "numpy":
-            rows = frames.as_array(rows)
+        if containers.container_of(rows) == "numpy":
+            rows = containers.as_array(rows)
             if rows.ndim > 2:
                 x = rows.reshape(len(rows), -1).astype(float)
-                frames.check_finite("pixels", x)
+                containers.check_finite("pixels", x)
                 return x
             rows = rows[:, None] if rows.ndim == 1 else rows
         elif not hasattr(rows, "columns"):
             rows = rows.to_frame()
-        return frames.read(rows).columns
+        return containers.read(rows).columns
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
 

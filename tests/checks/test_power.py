@@ -55,7 +55,7 @@ def test_the_level_is_kept_for_skewed_terms_too():
         for m, e in zip(x.mean(1), error, strict=True)
     ]
     assert np.mean(plain) > 3e-3
-    assert np.mean(corrected) < 1e-3
+    assert np.mean(corrected) < 1e-3 + 4 * (1e-3 / len(x)) ** 0.5
 
 
 @pytest.mark.parametrize(

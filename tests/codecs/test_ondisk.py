@@ -11,8 +11,7 @@ import torch
 
 from densekit import VAE, Gaussian, RealNVP
 from densekit.codecs import TableCodec
-from densekit.codecs.learner import PIECE
-from densekit.codecs.ondisk import RowsOnDisk
+from densekit.containers import PIECE, RowsOnDisk
 
 SMALL = {"max_steps": 20, "device": "cpu", "random_state": 3, "hidden_sizes": (8,)}
 

@@ -15,8 +15,7 @@ import torch
 
 from densekit import VAE, Gaussian, RealNVP, TransformerLanguageModel, formats
 from densekit.codecs import TableCodec, ondisk
-from densekit.codecs.learner import PIECE
-from densekit.codecs.parquet import ParquetRows, in_memory
+from densekit.containers import PIECE, ParquetRows, in_memory
 
 SMALL = {"max_steps": 20, "device": "cpu", "random_state": 3, "hidden_sizes": (8,)}
 N = 2 * PIECE + 77

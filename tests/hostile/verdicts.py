@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from densekit import ColumnWarning
-from densekit.codecs.frames import as_array
+from densekit.containers import as_array
 
 DOCUMENTED = ["Column .* looks like an identifier", "Values that fit did not see"]
 """Warnings that the docstrings promise; any other is a failure."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
-from densekit.codecs.frames import check_labels
-from densekit.codecs.learner import PIECE
-from densekit.codecs.ondisk import RowsInPieces
+from densekit.containers.pieces import PIECE, RowsInPieces
+from densekit.containers.rows import check_labels
 
 _BUFFER = 2**18
 """Bytes of a column read at a time from a file that we open: without a buffer, all of a row group."""
