@@ -14,6 +14,7 @@ from pyro.distributions import TorchDistribution
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
+from torch.distributions import Transform
 
 from densekit import clock, codecs, saving, scoring
 from densekit.codecs.dequantized import Dequantized
@@ -239,6 +240,22 @@ class DensityEstimator(TakesRows, ABC):
                 "context; use condition(context)"
             )
         return DataDistribution.wrap(self._over_typed(None), self.schema_, self._torch_dtype)
+
+    @property
+    def transform_(self) -> Transform:
+        """Standard normal noise to rows of X, of a table of real numbers; AttributeError of a density
+        that is not made of a transform. Under a context it is ``condition(context).from_noise``.
+
+        >>> import numpy as np
+        >>> from densekit import Gaussian
+        >>> est = Gaussian().fit(np.random.default_rng(0).normal(5, 1, size=(50, 2)))
+        >>> est.transform_(torch.zeros(2)).numpy().round(3).tolist() == est.mean_.round(3).tolist()
+        True
+        """
+        law = self.distribution_
+        if not isinstance(law, DataDistribution):
+            raise AttributeError("transform_ exists for tables of real numbers without atoms only")
+        return law.from_noise
 
     def condition(self, context: Any) -> TorchDistribution:
         """The Pyro distribution given one or n rows of context: batch shape (n,)."""

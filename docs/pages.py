@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import trust_page
 import typer
 from numpydoc.docscrape import NumpyDocString
 from result_pages import result_pages, table_cell
@@ -67,6 +68,7 @@ def write(docs: Path, results: Path) -> None:
         for name, text in pages.items():
             _write_if_changed(folder / name, text)
     copy_reports.results = results
+    trust_page.write(docs, results)
 
 
 def copy_reports(app: Any, error: Exception | None) -> None:

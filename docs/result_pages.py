@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import trust_page
+
 import densekit
 from densekit import bench
 from densekit.bench import Record
@@ -128,6 +130,7 @@ _SCRIPTS = {
     "language_models": ("text.json", _language_models),
     "mixed_tables": ("tables_mixed.json", _mixed_tables),
     "marginals": ("marginals.json", _marginals),
+    "other_libraries": ("peer_findings.json", trust_page.peer_findings),
 }
 """For each page about a script, the file of results and the function that renders it."""
 

@@ -302,7 +302,7 @@ def test_loading_kernels_does_not_count(fake, monkeypatch):
         fake.time += 20
         return math
 
-    monkeypatch.setattr(compiled, "_there", lambda: True)
+    monkeypatch.setattr(compiled, "_has_numba", lambda: True)
     monkeypatch.setattr(compiled.importlib, "import_module", slow)
     monkeypatch.delenv("DENSEKIT_KERNELS", raising=False)
     with clock.running() as running:

@@ -202,6 +202,34 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     return np.where((d > 0.05) & (d <= j), d, j / 2)
 
 
+def _backoff_terms(
+    counts: list[np.ndarray], keys: list[np.ndarray], x: np.ndarray, place: np.ndarray
+) -> list[tuple[Tensor, ...]]:
+    """For each order and each held-out token, what the formula of the model needs.
+
+    These are the counts of the token after its context and of any token after it, the fractions of
+    tokens seen once, twice and more often after it, and whether the context is known.
+    """
+    v, target = len(counts[0]), place > 0
+    gram, n_contexts = x, [1, v, *map(len, keys)]
+    terms = []
+    for k, (count, n) in enumerate(zip(counts, n_contexts, strict=False)):
+        context = np.zeros(len(x), int) if k == 0 else np.where(place >= k, np.roll(gram, 1), -1)
+        context_of = np.zeros(v, int) if k == 0 else keys[k - 1] // v
+        if k:
+            found = find(torch.as_tensor(keys[k - 1]), torch.as_tensor(context * v + x))
+            gram = found.numpy()
+        seen = np.minimum(count, 3)
+        total = np.append(np.bincount(context_of, count, minlength=n), 0)[context][target]
+        n_seen = [np.append(np.bincount(context_of[seen == j], minlength=n), 0) for j in (1, 2, 3)]
+        n_seen = [number[context][target] for number in n_seen]
+        fractions = np.stack(n_seen, 1) / np.maximum(total, 1)[:, None]
+        token_count = np.append(count, 0)[gram][target]
+        arrays = (token_count, np.maximum(total, 1), fractions, total > 0)
+        terms.append(tuple(map(torch.as_tensor, arrays)))
+    return terms
+
+
 def _tuned(
     counts: list[np.ndarray],
     keys: list[np.ndarray],
@@ -212,42 +240,13 @@ def _tuned(
 ) -> np.ndarray:
     """Discounts that maximize the likelihood of held-out tokens, (n_orders, 3)."""
     weight = torch.as_tensor(times[place > 0] / times[place > 0].sum())
-    v, target = len(counts[0]), place > 0
-    gram, n_contexts = x, [1, v, *map(len, keys)]
-    terms = []
-    for k, (count, n) in enumerate(zip(counts, n_contexts, strict=False)):
-        context = np.zeros(len(x), int) if k == 0 else np.where(place >= k, np.roll(gram, 1), -1)
-        context_of = np.zeros(v, int) if k == 0 else keys[k - 1] // v
-        if k:
-            found = find(torch.as_tensor(keys[k - 1]), torch.as_tensor(context * v + x))
-            gram = found.numpy()
-        # For each held-out token: the counts of the token after its context and of any token after
-        # it, and the numbers of tokens seen once, twice and more often after it.
-        seen = np.minimum(count, 3)
-        context_count = np.append(np.bincount(context_of, count, minlength=n), 0)[context][target]
-        n_seen = [np.append(np.bincount(context_of[seen == j], minlength=n), 0) for j in (1, 2, 3)]
-        n_discounted = (
-            np.stack([kind[context][target] for kind in n_seen], 1)
-            / np.maximum(context_count, 1)[:, None]
-        )
-        token_count = np.append(count, 0)[gram][target]
-        terms.append(
-            [
-                torch.as_tensor(a)
-                for a in (
-                    token_count,
-                    np.maximum(context_count, 1),
-                    n_discounted,
-                    context_count > 0,
-                )
-            ]
-        )
+    v, terms = len(counts[0]), _backoff_terms(counts, keys, x, place)
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
             raw = torch.tensor(theta, requires_grad=True)
             d = most * raw.view(-1, 3).sigmoid()
-            p = torch.full((int(target.sum()),), 1 / (v - 1), dtype=torch.double)
+            p = torch.full((len(weight),), 1 / (v - 1), dtype=torch.double)
             for (token_count, context_count, n_discounted, context_known), row in zip(
                 terms, d, strict=True
             ):

@@ -38,8 +38,10 @@ class Data:
     """For how many rows like it each row of ``every`` stands, (len(every),); one unless given."""
     longest: int | None = None
     """Text: the longest string, where ``every`` stops."""
-    context: np.ndarray | None = None
+    context: Any = None
     """What the rows to fit are conditioned on."""
+    new_context: Any = None
+    """What the held-out rows are conditioned on."""
 
     @property
     def rows(self) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from densekit.checks.states import apart, close
 from densekit.checks.subject import Subject, check, expect, quiet
 
 _BATCHES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2, 3), (2, 0), (3, 2))
@@ -75,3 +76,61 @@ def _expect_shapes(subject: Subject, law: Any, name: str) -> None:
                 scores.double(), alone[:n].reshape(wanted).double(), rtol=1e-4, atol=1e-3
             )
             expect(near, f"{asked} as each scores alone", "other scores")
+
+
+@check(
+    cause="the Jacobian of the codec is not in the distribution, or events are in other units",
+    when=lambda s: s.ours and s.takes("table"),
+)
+def distribution_is_pyro_and_agrees(subject: Subject) -> None:
+    """``distribution_`` is a Pyro distribution over rows; its log_prob is ``score_samples``."""
+    from pyro.distributions import TorchDistribution
+
+    data = subject.load("plane")
+    fitted = subject.fitted(data)
+    dist = fitted.distribution_
+    expect(isinstance(dist, TorchDistribution), "a TorchDistribution", type(dist).__name__)
+    drawn = dist.sample((3,)) if subject.density != "none" else None
+    if drawn is not None:
+        expect(tuple(drawn.shape) == (3, 2), "draws of shape (3, 2)", f"{tuple(drawn.shape)}")
+        with torch.no_grad():
+            value = torch.as_tensor(data.rows, dtype=torch.float64)
+            logp = dist.log_prob(value.to(drawn.device)).cpu().double().numpy()
+        scores = fitted.score_samples(data.rows)
+        agree = close(scores, logp, 5)
+        expect(agree, "log_prob equal to score_samples", apart(scores, logp))
+
+
+@check(
+    cause="log_prob cannot be differentiated by its argument, or shapes do not broadcast",
+    when=lambda s: s.ours and s.takes("table") and s.density == "exact",
+)
+def distribution_works_in_pyro(subject: Subject) -> None:
+    """``log_prob`` has a gradient, and ``pyro.sample("x", est.distribution_)`` runs in a model under
+    NUTS and under SVI."""
+    import pyro
+    from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+    from pyro.infer.autoguide import AutoDiagonalNormal, init_to_sample
+
+    fitted = subject.fitted(subject.load("plane"))
+    dist = fitted.distribution_
+    value = dist.sample((8,)).requires_grad_()
+    (gradient,) = torch.autograd.grad(dist.log_prob(value).sum(), value)
+    good = bool(torch.isfinite(gradient).all() and gradient.any())
+    expect(good, "a finite gradient of log_prob that is not zero everywhere", f"{gradient}")
+
+    def model() -> None:
+        x = pyro.sample("x", dist)
+        pyro.sample("y", pyro.distributions.Normal(x[..., 0], 1.0), obs=torch.zeros(()).to(x))
+
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), quiet():
+        kernel = NUTS(model, max_tree_depth=2, init_strategy=init_to_sample)
+        chain = MCMC(kernel, num_samples=4, warmup_steps=4, disable_progbar=True)
+        chain.run()
+        x = chain.get_samples()["x"]
+        good = tuple(x.shape) == (4, 2) and bool(torch.isfinite(x).all())
+        expect(good, "finite draws of shape (4, 2) from NUTS", f"{tuple(x.shape)}: {x.tolist()}")
+        guide = AutoDiagonalNormal(model, init_loc_fn=init_to_sample)
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        losses = [svi.step() for _ in range(3)]
+        expect(np.isfinite(losses).all(), "finite losses from SVI", f"{losses}")

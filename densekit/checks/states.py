@@ -25,7 +25,8 @@ def close(a: Any, b: Any, within: float = 1.0) -> bool:
     return np.allclose(a, b, atol=atol * within, rtol=rtol * within, equal_nan=True)
 
 
-def _apart(a: Any, b: Any) -> str:
+def apart(a: Any, b: Any) -> str:
+    """How far two sets of scores are apart, in words."""
     gap = np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float))
     return f"scores up to {np.nanmax(gap):.3g} apart"
 
@@ -34,7 +35,7 @@ def expect_twin(subject: Subject, one: Any, two: Any, data: Data, how: str) -> N
     """Two fitted estimators score and draw alike."""
     if subject.scores:
         a, b = one.score_samples(data.rows), two.score_samples(data.rows)
-        expect(close(a, b), f"the same scores {how}", _apart(a, b))
+        expect(close(a, b), f"the same scores {how}", apart(a, b))
     a, b = subject.draw(one, 9, seed=5), subject.draw(two, 9, seed=5)
     expect(same(a, b), f"the same draws {how}", "other draws")
 
@@ -97,7 +98,7 @@ def says_what_its_scores_are(subject: Subject) -> None:
         if subject.scores:
             scores, std = fitted.score_samples(data.rows, return_std=True)
             plain = fitted.score_samples(data.rows)
-            expect(close(scores, plain), "the same scores with return_std", _apart(scores, plain))
+            expect(close(scores, plain), "the same scores with return_std", apart(scores, plain))
             expect(std.shape == scores.shape, f"errors of shape {scores.shape}", f"{std.shape}")
             expect((std >= 0).all(), "errors that are not negative", f"{std}")
             exact = kind == "exact"
@@ -147,12 +148,12 @@ def scores_do_not_depend_on_the_batch(subject: Subject) -> None:
         whole = fitted.score_samples(data.rows)
         alone = [fitted.score_samples(take(data.rows, [i])) for i in range(3)]
         single, some = np.concatenate(alone), whole[:3]
-        expect(close(some, single), "a row's score alone as in a batch", _apart(some, single))
+        expect(close(some, single), "a row's score alone as in a batch", apart(some, single))
         n = subject.few(1500)
         many = fitted.score_samples(data.new[:n])[:12]
-        expect(close(whole, many), f"a row's score in 12 as in {n}", _apart(whole, many))
+        expect(close(whole, many), f"a row's score in 12 as in {n}", apart(whole, many))
         turned = fitted.score_samples(take(data.rows, slice(None, None, -1)))[::-1]
-        expect(close(whole, turned), "no effect of the order of rows", _apart(whole, turned))
+        expect(close(whole, turned), "no effect of the order of rows", apart(whole, turned))
 
 
 @check(
@@ -175,9 +176,9 @@ def scores_do_not_depend_on_the_dtype(subject: Subject) -> None:
     }
     for name, view in views.items():
         scores = reference.score_samples(view)
-        expect(close(base, scores, 5), f"the same scores for {name}", _apart(base, scores))
+        expect(close(base, scores, 5), f"the same scores for {name}", apart(base, scores))
     scores = subject.fit(X).score_samples(rows)
-    expect(close(base, scores, 20), "the same scores after fit on float32", _apart(base, scores))
+    expect(close(base, scores, 20), "the same scores after fit on float32", apart(base, scores))
 
 
 @check(
@@ -194,7 +195,7 @@ def scores_do_not_depend_on_the_device(subject: Subject) -> None:
             fitted.save(path := Path(folder) / "model.densekit")
             moved = densekit.load(path, device="cuda")
         a, b = fitted.score_samples(data.rows), moved.score_samples(data.rows)
-        expect(np.allclose(a, b, atol=1e-2, rtol=1e-3), "the same scores on a GPU", _apart(a, b))
+        expect(np.allclose(a, b, atol=1e-2, rtol=1e-3), "the same scores on a GPU", apart(a, b))
 
 
 @check(cause="the seed does not reach every draw of fit, or a global generator does")
@@ -271,7 +272,7 @@ def saved_and_loaded_in_a_new_process(subject: Subject) -> None:
             scores, draws = process.load_and_use(path, data.rows, 9, seed, subject.scores)
         if subject.scores:
             own = fitted.score_samples(data.rows)
-            expect(close(own, scores), "the same scores in a new process", _apart(own, scores))
+            expect(close(own, scores), "the same scores in a new process", apart(own, scores))
         mine = subject.draw(fitted, 9, seed=5)
         near = same(mine, draws) or (data.modality == "table" and np.allclose(mine, draws))
         expect(near, "the same draws in a new process", f"{draws} for {mine}")
@@ -352,63 +353,5 @@ def frames_come_back_as_frames(subject: Subject) -> None:
             except (ValueError, KeyError):
                 continue
             expect(
-                close(scores, turned), "columns found by name, or an error", _apart(scores, turned)
+                close(scores, turned), "columns found by name, or an error", apart(scores, turned)
             )
-
-
-@check(
-    cause="the Jacobian of the codec is not in the distribution, or events are in other units",
-    when=lambda s: s.ours and s.takes("table"),
-)
-def distribution_is_pyro_and_agrees(subject: Subject) -> None:
-    """``distribution_`` is a Pyro distribution over rows; its log_prob is ``score_samples``."""
-    from pyro.distributions import TorchDistribution
-
-    data = subject.load("plane")
-    fitted = subject.fitted(data)
-    dist = fitted.distribution_
-    expect(isinstance(dist, TorchDistribution), "a TorchDistribution", type(dist).__name__)
-    drawn = dist.sample((3,)) if subject.density != "none" else None
-    if drawn is not None:
-        expect(tuple(drawn.shape) == (3, 2), "draws of shape (3, 2)", f"{tuple(drawn.shape)}")
-        with torch.no_grad():
-            value = torch.as_tensor(data.rows, dtype=torch.float64)
-            logp = dist.log_prob(value.to(drawn.device)).cpu().double().numpy()
-        scores = fitted.score_samples(data.rows)
-        agree = close(scores, logp, 5)
-        expect(agree, "log_prob equal to score_samples", _apart(scores, logp))
-
-
-@check(
-    cause="log_prob cannot be differentiated by its argument, or shapes do not broadcast",
-    when=lambda s: s.ours and s.takes("table") and s.density == "exact",
-)
-def distribution_works_in_pyro(subject: Subject) -> None:
-    """``log_prob`` has a gradient, and ``pyro.sample("x", est.distribution_)`` runs in a model under
-    NUTS and under SVI."""
-    import pyro
-    from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-    from pyro.infer.autoguide import AutoDiagonalNormal, init_to_sample
-
-    fitted = subject.fitted(subject.load("plane"))
-    dist = fitted.distribution_
-    value = dist.sample((8,)).requires_grad_()
-    (gradient,) = torch.autograd.grad(dist.log_prob(value).sum(), value)
-    good = bool(torch.isfinite(gradient).all() and gradient.any())
-    expect(good, "a finite gradient of log_prob that is not zero everywhere", f"{gradient}")
-
-    def model() -> None:
-        x = pyro.sample("x", dist)
-        pyro.sample("y", pyro.distributions.Normal(x[..., 0], 1.0), obs=torch.zeros(()).to(x))
-
-    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), quiet():
-        kernel = NUTS(model, max_tree_depth=2, init_strategy=init_to_sample)
-        chain = MCMC(kernel, num_samples=4, warmup_steps=4, disable_progbar=True)
-        chain.run()
-        x = chain.get_samples()["x"]
-        good = tuple(x.shape) == (4, 2) and bool(torch.isfinite(x).all())
-        expect(good, "finite draws of shape (4, 2) from NUTS", f"{tuple(x.shape)}: {x.tolist()}")
-        guide = AutoDiagonalNormal(model, init_loc_fn=init_to_sample)
-        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
-        losses = [svi.step() for _ in range(3)]
-        expect(np.isfinite(losses).all(), "finite losses from SVI", f"{losses}")

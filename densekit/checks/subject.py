@@ -6,30 +6,41 @@ import functools
 import inspect
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 
-from densekit.checks.data import SETS, Data
+from densekit.checks import data, tables
+from densekit.checks.data import Data
+from densekit.checks.effort import EFFORTS, Effort, effort_named
+from densekit.checks.power import Finding
 
 FEW, MANY = 10, 600
 """Optimizer steps of a fit that only needs to exist, and of one that should have learned."""
+
+SETS = {**data.SETS, **tables.SETS}
+"""Every data set by name."""
 
 _FITTED: OrderedDict[Any, Any] = OrderedDict()
 _KEEP = 24
 
 
-def expect(met: Any, expected: str, got: str) -> None:
-    """Fail the running check, in words, unless ``met``."""
+def expect(met: Any, expected: str, got: str, cause: str | None = None) -> None:
+    """Fail the running check, in words, unless ``met``; ``cause`` is its usual cause where what was
+    found says more than the check alone."""
     if not met:
-        raise UnmetError(f"expected {expected}; got {got}")
+        raise UnmetError(f"expected {expected}; got {got}", cause)
 
 
 class UnmetError(AssertionError):
     """An expectation of a check that was not met."""
+
+    def __init__(self, problem: str, cause: str | None = None):
+        super().__init__(problem)
+        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -43,24 +54,35 @@ class Check:
     """What usually causes a failure."""
     chance: float = 0.0
     """How often, at most, it fails an estimator that is right; 0 where nothing is left to chance."""
+    effort: Effort = EFFORTS["standard"]
+    """How much it may cost, where more draws see smaller defects."""
 
-    def __call__(self, estimator: Any, seed: int = 0) -> None:
+    def __call__(self, estimator: Any, seed: int = 0) -> tuple[Finding, ...]:
         """Run on ``estimator``, which may be fitted or not and is left alone.
 
         Each ``seed`` is a repetition of its own: other data, other fits, other draws.
+
+        Returns
+        -------
+        findings : tuple of Finding
+            What was estimated of draws, and the smallest defects that would have been seen.
         """
-        subject = Subject(estimator, seed)
+        subject = Subject(estimator, seed, self.effort)
         try:
             self.function(subject)
         except UnmetError as error:
-            problem = str(error)
-            raise AssertionError(self._says(subject, problem)) from error
+            raise AssertionError(self._says(subject, str(error), error.cause)) from error
         except Exception as error:
             expected = f"expected no exception; got {type(error).__name__}: {error}"
             raise AssertionError(self._says(subject, expected)) from error
+        return tuple(subject.findings)
 
-    def _says(self, subject: "Subject", problem: str) -> str:
-        return f"{subject.name} fails {self.name}: {problem}. Usual cause: {self.cause}"
+    def at(self, effort: str) -> "Check":
+        """The same check with another effort."""
+        return replace(self, effort=effort_named(effort))
+
+    def _says(self, subject: "Subject", problem: str, cause: str | None = None) -> str:
+        return f"{subject.name} fails {self.name}: {problem}. Usual cause: {cause or self.cause}"
 
     @property
     def __name__(self) -> str:
@@ -97,8 +119,9 @@ class Subject:
     Estimators of other libraries claim nothing; they are taken to be exact densities over tables.
     """
 
-    def __init__(self, estimator: Any, seed: int = 0):
+    def __init__(self, estimator: Any, seed: int = 0, effort: Effort = EFFORTS["standard"]):
         self.estimator, self.seed = estimator, seed
+        self.findings: list[Finding] = []
         self.name = type(estimator).__name__
         claims = _capabilities(estimator)
         self.ours = claims is not None
@@ -107,6 +130,9 @@ class Subject:
         self.density: str = claims.density if claims else ("exact" if scores else "none")
         self.modalities: tuple[str, ...] = tuple(claims.modalities) if claims else ("table",)
         self.context: str = claims.context if claims else "none"
+        # A network costs its fits already: a third of the time for draws keeps a run short.
+        share = 3 if "max_steps" in self.params else 1
+        self.effort = replace(effort, seconds=effort.seconds / share)
 
     @functools.cached_property
     def params(self) -> dict[str, Any]:
@@ -155,6 +181,20 @@ class Subject:
         names = {"table": "plane", "image": "images", "text": "strings"}
         return [self.load(name) for modality, name in names.items() if self.takes(modality)]
 
+    def judge(self, findings: Iterable[Finding], expected: str, cause: str | None = None) -> None:
+        """Keep what was found, and fail the running check by the clearest defect among it."""
+        found = list(findings)
+        self.findings += found
+        failed = [f for f in found if f.failed]
+        if failed:
+            worst = max(failed, key=lambda f: abs(f.effect) / max(f.limit, 1e-300))
+            more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+            expect(False, expected, f"{worst}{more}", cause)
+
+    def note(self, what: str, n: int) -> None:
+        """Keep how many rows were looked at where nothing is left to chance."""
+        self.findings.append(Finding(what, 0.0, 0.0, 0.0, n))
+
     # Fits
 
     def fresh(self, steps: int | None = FEW, seed: int | None = 0, **params: Any) -> Any:
@@ -197,6 +237,15 @@ class Subject:
         """What its scores are on the data it was fitted to."""
         return str(getattr(fitted, "density_kind_", self.density))
 
+    def transform(self, fitted: Any, context: Any = None) -> Any:
+        """Standard normal noise to rows, as a torch Transform; None where there is none."""
+        try:
+            if context is None:
+                return getattr(fitted, "transform_", None)
+            return getattr(fitted.condition(context), "from_noise", None)
+        except (AttributeError, NotImplementedError):
+            return None
+
     def log_density(self, fitted: Any, X: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
         """Scores and their standard errors as float64."""
         if self.kind(fitted) == "exact" or not self.ours:
@@ -209,7 +258,10 @@ class Subject:
 
     def draw(self, fitted: Any, n: int, seed: int | None = 0, **options: Any) -> Any:
         """Draws, also from estimators whose ``sample`` takes no seed or returns labels too."""
-        seed = None if seed is None else self.seeded(seed)
+        return self.draw_with(fitted, n, None if seed is None else self.seeded(seed), **options)
+
+    def draw_with(self, fitted: Any, n: int, seed: int | None, **options: Any) -> Any:
+        """The same with the seed as it is, in all repetitions."""
         if "random_state" in inspect.signature(fitted.sample).parameters:
             drawn = fitted.sample(n, random_state=seed, **options)
         else:

@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import MultivariateNormal, TorchDistribution, constraints
+from pyro.distributions.transforms import LowerCholeskyAffine
 from torch import Tensor
 from torch.distributions import Transform
 
@@ -48,6 +49,49 @@ class EventToData(Transform):
         return (self._scale.to(y.device).log() - slopes).sum(-1)
 
 
+class NoiseToData(Transform):
+    """Standard normal noise to events, computed in ``dtype``, and on to rows, in float64."""
+
+    domain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, events: Transform, rows: EventToData, dtype: torch.dtype):
+        super().__init__(cache_size=0)
+        self.events, self.rows, self.dtype = events, rows, dtype
+
+    @property
+    def codomain(self) -> Any:  # type: ignore[override]
+        """The support of the rows."""
+        return self.rows.codomain
+
+    def _call(self, z: Tensor) -> Tensor:
+        return self.rows._call(self.events(z.to(self.dtype)))
+
+    def _inverse(self, x: Tensor) -> Tensor:
+        z: Tensor = self.events.inv(self.rows._inverse(x).to(self.dtype))
+        return z.double()
+
+    def log_abs_det_jacobian(self, z: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        """log|dx/dz|, summed over columns."""
+        event = self.rows._inverse(x)
+        ladj = self.events.log_abs_det_jacobian(z.to(self.dtype), event.to(self.dtype))
+        return ladj.double() + self.rows.log_abs_det_jacobian(event, x)
+
+
+def _from_noise(events: TorchDistribution) -> Transform:
+    if isinstance(events, MultivariateNormal):
+        # One factor for all contexts: Pyro's transform takes no batch of them.
+        factor = events._unbroadcasted_scale_tril
+        if factor.ndim == 2:
+            return LowerCholeskyAffine(events.loc, factor)
+    if not hasattr(events, "from_noise"):
+        raise AttributeError(
+            f"{type(events).__name__} is not the law of noise through a transform"
+        )
+    made: Transform = events.from_noise
+    return made
+
+
 class DataDistribution(TorchDistribution):
     """A distribution over events, moved to the rows of the data.
 
@@ -69,6 +113,11 @@ class DataDistribution(TorchDistribution):
             c.kind == "real" and not c.atoms for c in schema.columns
         )
         return cls(events, EventToData(schema.columns), dtype) if numbers else events
+
+    @property
+    def from_noise(self) -> "NoiseToData":
+        """Standard normal noise to rows; AttributeError where the density is not made of a transform."""
+        return NoiseToData(_from_noise(self.events), self.transform, self._dtype)
 
     @property
     def has_rsample(self) -> bool:

@@ -14,6 +14,7 @@ from densekit.distributions.montecarlo import (
     Scores,
     effective_sample_size,
     log_mean_exp,
+    resample,
 )
 from densekit.distributions.spiked import SpikedLaws
 from densekit.nets.observed import ObservedNet
@@ -109,15 +110,8 @@ class AnyOrder(MonteCarloDistribution):
 
     def expand(self, batch_shape: Any, _instance: "AnyOrder | None" = None) -> "AnyOrder":
         """The distribution with its batch shape expanded."""
-        new = AnyOrder(
-            self.net,
-            self.laws,
-            self.orders,
-            self.given,
-            self.conditions,
-            self.method,
-            self.draws,
-        )
+        arguments = (self.net, self.laws, self.orders, self.given, self.conditions)
+        new = AnyOrder(*arguments, self.method, self.draws)
         new._batch_shape = torch.Size(batch_shape)
         return new
 
@@ -230,7 +224,7 @@ class AnyOrder(MonteCarloDistribution):
             candidates += self._candidates((_MANY_CANDIDATES - _FEW_CANDIDATES) * n)
             w = torch.cat([c[1] for c in candidates])
         self._count(w, n, torch.cat([c[2] for c in candidates]))
-        x = torch.cat([c[0] for c in candidates], 1)[:, _resample(w, n)]
+        x = torch.cat([c[0] for c in candidates], 1)[:, resample(w, n)]
         return x.t().reshape(*shape, self.laws.n_entries)
 
     def _count(self, w: Tensor, n: int, of_conditions: Tensor | None = None) -> None:
@@ -382,17 +376,6 @@ def _difference(whole: Scores, given: Scores) -> Scores:
     return Scores(
         whole.score.double() - given.score.double(), std, size, whole.exact & given.exact
     )
-
-
-def _resample(logw: Tensor, n: int) -> Tensor:
-    """Systematic resampling: n indices of candidates in random order, each as often as its weight
-    says to within one.
-    """
-    ends = logw.double().softmax(0).cumsum(0)
-    steps = torch.arange(n, device=ends.device, dtype=ends.dtype)
-    places = (steps + torch.rand((), device=ends.device, dtype=ends.dtype)) / n * ends[-1]
-    found = torch.searchsorted(ends, places, right=True).clamp_max(len(ends) - 1)
-    return found[torch.randperm(n, device=ends.device)]
 
 
 def _is_beyond(condition: Any, low: float, high: float) -> bool:

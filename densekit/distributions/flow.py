@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
+from torch.distributions.transforms import Transform
 
 from densekit.transforms.columns import ColumnTransform, to_columns, to_rows
 from densekit.transforms.whitening import Whitening
@@ -111,6 +112,11 @@ class FlowDistribution(TorchDistribution):
         return _standard_normal_log_prob(self._white(z), ladj + self._log_det).reshape(shape)
 
     @property
+    def from_noise(self) -> Transform:
+        """Standard normal noise (..., D) to events (..., D), under the context where there is one."""
+        return _FromNoise(self)
+
+    @property
     def _log_det(self) -> Tensor | float:
         return 0.0 if self.frame is None else self.frame.log_det
 
@@ -119,6 +125,33 @@ class FlowDistribution(TorchDistribution):
 
     def _colored(self, z: Tensor) -> Tensor:
         return z if self.frame is None else self.frame.columns_inverse(z)
+
+
+class _FromNoise(Transform):
+    """The map of a :class:`FlowDistribution`, with its frame and its context filled in."""
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, flow: FlowDistribution) -> None:
+        super().__init__(cache_size=0)
+        self.flow = flow
+
+    def _call(self, z: Tensor) -> Tensor:
+        noise, given = self.flow._colored(to_columns(z)), self.flow._context(z.shape[:-1])
+        return to_rows(self.flow.transform.to_data(noise, given)[0], z.shape[:-1])
+
+    def _inverse(self, x: Tensor) -> Tensor:
+        given = self.flow._context(x.shape[:-1])
+        z, _ = self.flow.transform.to_noise(to_columns(x), given)
+        return to_rows(self.flow._white(z), x.shape[:-1])
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log|dy/dx|, (...), found from the event y alone."""
+        given = self.flow._context(y.shape[:-1])
+        ladj = self.flow.transform.to_noise(to_columns(y), given)[1]
+        return -(ladj + self.flow._log_det).reshape(y.shape[:-1])
 
 
 def _standard_normal_log_prob(z: Tensor, ladj: Tensor) -> Tensor:

@@ -153,3 +153,14 @@ def effective_sample_size(logw: Tensor) -> Tensor:
     """
     share = torch.softmax(logw, 0).nan_to_num(1 / len(logw))
     return 1 / share.square().sum(0)
+
+
+def resample(logw: Tensor, n: int) -> Tensor:
+    """Systematic resampling: n indices of candidates in random order, each as often as its weight
+    says to within one.
+    """
+    ends = logw.double().softmax(0).cumsum(0)
+    steps = torch.arange(n, device=ends.device, dtype=ends.dtype)
+    places = (steps + torch.rand((), device=ends.device, dtype=ends.dtype)) / n * ends[-1]
+    found = torch.searchsorted(ends, places, right=True).clamp_max(len(ends) - 1)
+    return found[torch.randperm(n, device=ends.device)]

@@ -1,1 +1,1 @@
-"""Compiled loops for the CPU, and what runs them: optional, and the same numbers as plain torch."""
+"""Optional compiled loops for the CPU, which compute the same as torch."""

@@ -1,8 +1,6 @@
-"""The affine element as one compiled loop each way, for float32 on a CPU.
+"""The affine element as compiled loops, for float32 on a CPU.
 
-It computes what ``transforms/affine.py`` does.
-
-Importing this imports numba.
+It computes the same as ``transforms/affine.py``. Importing this module imports numba.
 """
 
 from typing import Any
@@ -11,7 +9,7 @@ import numba
 import torch
 from torch import Tensor
 
-from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, share_out, shares
+from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, run_in_threads, split_work
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
@@ -20,7 +18,7 @@ def _tanh(x: Any) -> Any:
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
-def there(limit: Any, xs: Any, r: Any, b: Any, zs: Any, slopes: Any) -> Any:
+def forward_row(limit: Any, xs: Any, r: Any, b: Any, zs: Any, slopes: Any) -> Any:
     """One feature: z = x e^a + b and its log-slope a = limit tanh(r / limit)."""
     for i in range(len(xs)):
         slope = limit * _tanh(r[i] / limit)
@@ -38,7 +36,7 @@ def inverse(limit: Any, zs: Any, r: Any, b: Any, xs: Any, slopes: Any) -> Any:
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
-def back(limit: Any, xs: Any, r: Any, gz: Any, ga: Any, gx: Any, gr: Any, gb: Any) -> Any:
+def backward_row(limit: Any, xs: Any, r: Any, gz: Any, ga: Any, gx: Any, gr: Any, gb: Any) -> Any:
     """One feature: gradients with respect to x, r and b from those of z and a."""
     one = F(1.0)
     for i in range(len(xs)):
@@ -54,25 +52,36 @@ def _forward(
     first: Any, stop: Any, n: Any, feature: Any, row: Any, limit: Any, x: Any, raw: Any, z: Any, a: Any
 ) -> Any:  # fmt: skip
     for d in range(first, stop):
-        at, o = d * feature, d * n
-        r, b = raw[at : at + n], raw[at + row : at + row + n]
-        there(limit, x[o : o + n], r, b, z[o : o + n], a[o : o + n])
+        raw_start, start = d * feature, d * n
+        r, b = raw[raw_start : raw_start + n], raw[raw_start + row : raw_start + row + n]
+        forward_row(limit, x[start : start + n], r, b, z[start : start + n], a[start : start + n])
 
 
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _backward(
     first: Any, stop: Any, n: Any, feature: Any, row: Any, limit: Any, x: Any, raw: Any,
-    gz: Any, ga: Any, apart: Any, gx: Any, graw: Any,
+    gz: Any, ga: Any, slope_stride: Any, gx: Any, graw: Any,
 ) -> Any:  # fmt: skip
     for d in range(first, stop):
-        at, o, p = d * feature, d * n, d * apart
-        gr, gb = graw[at : at + n], graw[at + row : at + row + n]
-        r, slopes = raw[at : at + n], ga[p : p + n]
-        back(limit, x[o : o + n], r, gz[o : o + n], slopes, gx[o : o + n], gr, gb)
+        raw_start, start, slope_start = d * feature, d * n, d * slope_stride
+        gr, gb = graw[raw_start : raw_start + n], graw[raw_start + row : raw_start + row + n]
+        r, slopes = raw[raw_start : raw_start + n], ga[slope_start : slope_start + n]
+        backward_row(
+            limit,
+            x[start : start + n],
+            r,
+            gz[start : start + n],
+            slopes,
+            gx[start : start + n],
+            gr,
+            gb,
+        )
 
 
-def _places(x: Tensor, raw: Tensor) -> tuple[Tensor, int, int, int]:
-    """raw (2, D, N) or (2, N), numbers in a feature, and the steps to the next feature and parameter."""
+def _raw_and_strides(x: Tensor, raw: Tensor) -> tuple[Tensor, int, int, int]:
+    """raw (2, D, N) or (2, N), the number of samples, and the strides between features and between
+    parameters.
+    """
     n = x.shape[-1]
     raw = raw.detach().reshape(2, -1, n)
     if raw.stride(2) != 1 or raw.transpose(0, 1).is_contiguous() is raw.is_contiguous():
@@ -81,12 +90,14 @@ def _places(x: Tensor, raw: Tensor) -> tuple[Tensor, int, int, int]:
 
 
 def forward(x: Tensor, raw: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """z and log dz/dx, of the shape of x."""
+    """z and log dz/dx, with the shape of x."""
     x = x.detach().contiguous()
-    raw, n, *steps = _places(x, raw)
+    raw, n, *steps = _raw_and_strides(x, raw)
     z, a = torch.empty_like(x), torch.empty_like(x)
-    given = (n, *steps, F(limit), flat(x), flat(raw), flat(z), flat(a))
-    share_out(_forward, [(*part, *given) for part in shares(x.numel() // n, x.numel() // LIGHT)])
+    arguments = (n, *steps, F(limit), flat(x), flat(raw), flat(z), flat(a))
+    run_in_threads(
+        _forward, [(*part, *arguments) for part in split_work(x.numel() // n, x.numel() // LIGHT)]
+    )
     return z, a
 
 
@@ -95,15 +106,24 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients with respect to x and raw, from those of z and log dz/dx."""
     shape, x, gz = raw.shape, x.detach().contiguous(), gz.contiguous()
-    raw, n, *steps = _places(x, raw)
-    # The gradient of a sum over features is one row for all.
-    same = ga.ndim == 2 and ga.stride() == (0, 1)
-    ga = ga[0] if same else ga.contiguous()
+    raw, n, *steps = _raw_and_strides(x, raw)
+    # The gradient of a sum over features is the same row for all of them.
+    shared_gradient = ga.ndim == 2 and ga.stride() == (0, 1)
+    ga = ga[0] if shared_gradient else ga.contiguous()
     gx, graw = torch.empty_like(x), torch.empty_like(raw)
-    given = (n, *steps, F(limit), flat(x), flat(raw), flat(gz), flat(ga), 0 if same else n)
+    arguments = (
+        n,
+        *steps,
+        F(limit),
+        flat(x),
+        flat(raw),
+        flat(gz),
+        flat(ga),
+        0 if shared_gradient else n,
+    )
     calls = [
-        (*part, *given, flat(gx), flat(graw))
-        for part in shares(x.numel() // n, x.numel() // LIGHT)
+        (*part, *arguments, flat(gx), flat(graw))
+        for part in split_work(x.numel() // n, x.numel() // LIGHT)
     ]
-    share_out(_backward, calls)
+    run_in_threads(_backward, calls)
     return gx, graw.view(shape)

@@ -1,6 +1,6 @@
-"""One matrix product for compiled loops, in the thread that asks for it.
+"""A single-threaded matrix product for compiled loops.
 
-It is torch's own library's where that exports one (MKL), and SciPy's elsewhere. Importing this imports
+It uses torch's library if that exports one (MKL), otherwise SciPy's. Importing this module imports
 numba.
 """
 
@@ -27,7 +27,7 @@ def _nothing(n: Any) -> Any:
 
 
 def _addresses() -> tuple[int, int] | None:
-    """Of torch's product, and of what sets its threads for the thread that calls."""
+    """Addresses of torch's matrix product and of the function that sets its number of threads."""
     for path in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
         library = ctypes.CDLL(str(path))
         names = "sgemm_", "MKL_Set_Num_Threads_Local"
@@ -39,7 +39,7 @@ def _addresses() -> tuple[int, int] | None:
 
 
 _found = _addresses()
-# By name: compiled code that is cached holds no address.
+# Compiled code refers to the functions by name, because cached code must not contain addresses.
 llvm.add_symbol(
     "densekit_sgemm",
     _found[0] if _found else get_cython_function_address("scipy.linalg.cython_blas", "sgemm"),
@@ -49,13 +49,14 @@ _lock, _inside, _limit = threading.Lock(), 0, cast(Any, None)
 _controller: Any = None if _found else threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 blas_threads: Any = types.ExternalFunction("densekit_blas_threads", types.int32(types.int32))
-"""Sets the threads of a product in this thread, 0 for the usual number, and returns what there were;
-where only SciPy's is there :func:`alone` has to."""
+"""Sets the number of threads of products in this thread, 0 for the default, and returns the previous
+one; with SciPy's library :func:`alone` does this.
+"""
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """SciPy's limit is the whole process': the first sets it, and the last one out lifts it."""
+    """Limit SciPy's library, process-wide, to one thread until the last caller exits."""
     global _inside, _limit
     with _lock:
         if _inside == 0:
@@ -71,38 +72,40 @@ def _one_thread() -> Iterator[None]:
 
 
 def alone() -> contextlib.AbstractContextManager[Any]:
-    """While it is entered, products take one thread each."""
+    """Context manager in which each matrix product uses one thread."""
     return _one_thread() if _controller else contextlib.nullcontext()
 
 
 @intrinsic
 def sgemm(
-    _: Any, turn_a: Any, turn_b: Any, m: Any, n: Any, k: Any, a: Any, lda: Any, b: Any, ldb: Any,
-    beta: Any, c: Any, ldc: Any,
+    _: Any, transpose_a: Any, transpose_b: Any, m: Any, n: Any, k: Any, a: Any, lda: Any, b: Any,
+    ldb: Any, beta: Any, c: Any, ldc: Any,
 ) -> Any:  # fmt: skip
-    """C = A B + beta C of matrices by columns, at addresses, as BLAS has it; ``turn`` is 1 to
-    transpose."""
+    """C = A B + beta C for column-major matrices at addresses, as in BLAS.
+
+    ``transpose_a`` and ``transpose_b`` are 1 to transpose a matrix, else 0.
+    """
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word, byte = ir.IntType(32), ir.IntType(8)
         pointer = byte.as_pointer()
 
-        def place(value: Any) -> Any:
+        def stack_pointer(value: Any) -> Any:
             return builder.bitcast(cgutils.alloca_once_value(builder, value), pointer)
 
-        def letter(turn: Any) -> Any:
+        def letter(transposed: Any) -> Any:
             no, yes = ir.Constant(byte, ord("N")), ir.Constant(byte, ord("T"))
-            return place(builder.select(builder.trunc(turn, ir.IntType(1)), yes, no))
+            return stack_pointer(builder.select(builder.trunc(transposed, ir.IntType(1)), yes, no))
 
         def count(value: Any) -> Any:
-            return place(builder.trunc(value, word))
+            return stack_pointer(builder.trunc(value, word))
 
         ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc = arguments
-        one = place(ir.Constant(ir.FloatType(), 1.0))
+        one = stack_pointer(ir.Constant(ir.FloatType(), 1.0))
         a, b, c = (builder.inttoptr(address, pointer) for address in (a, b, c))
         given = [
             letter(ta), letter(tb), count(m), count(n), count(k), one, a, count(lda), b, count(ldb),
-            place(beta), c, count(ldc),
+            stack_pointer(beta), c, count(ldc),
         ]  # fmt: skip
         kind = ir.FunctionType(ir.VoidType(), [pointer] * len(given))
         function = cgutils.get_or_insert_function(builder.module, kind, "densekit_sgemm")

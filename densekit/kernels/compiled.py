@@ -1,4 +1,4 @@
-"""Loops compiled by numba, where it is installed: which there are, and what is done without."""
+"""Access to the loops compiled by numba, if it is installed."""
 
 import functools
 import importlib
@@ -19,7 +19,7 @@ _logger.addHandler(logging.NullHandler())
 
 
 @functools.cache
-def _there() -> bool:
+def _has_numba() -> bool:
     if importlib.util.find_spec("numba") is None:
         _logger.info("models are computed in plain torch: pip install 'densekit[fast]' for numba")
         return False
@@ -28,8 +28,10 @@ def _there() -> bool:
 
 @functools.cache
 def kernel(name: str) -> ModuleType | None:
-    """The module of compiled loops with this name; None without numba, or with
-    ``DENSEKIT_KERNELS=0`` in the environment. The first time on a machine takes some 20 seconds.
+    """The module of compiled loops with this name, or None without numba or with
+    ``DENSEKIT_KERNELS=0``.
+
+    The first import on a machine compiles for some 20 seconds.
 
     Examples
     --------
@@ -37,31 +39,33 @@ def kernel(name: str) -> ModuleType | None:
     >>> loops is None or hasattr(loops, "asinh")
     True
     """
-    if os.environ.get("DENSEKIT_KERNELS") == "0" or not _there():
+    if os.environ.get("DENSEKIT_KERNELS") == "0" or not _has_numba():
         return None
     _logger.info("loading %s; what a machine sees for the first time takes some 20 seconds", name)
     try:
         with clock.current().paused():
             return importlib.import_module(name)
-    # A numba that does not fit the numpy beside it, or finds no folder that it may write to.
+    # numba may not support the installed NumPy, or may not find a folder for its cache.
     except (ImportError, RuntimeError) as error:
         _logger.warning("models are computed in plain torch: numba does not work here (%s)", error)
         return None
 
 
 def load_for(module: nn.Module) -> None:
-    """Load what a module on a CPU will ask for, now and not within the first step of its training."""
+    """Load the loops that a module on a CPU will use, so that this does not happen in a step of
+    training.
+    """
     if not all(p.device.type == "cpu" for p in module.parameters()):
         return
     parts = list(module.modules())
-    if any(hasattr(part, "written") for part in parts):
+    if any(hasattr(part, "can_record") for part in parts):
         kernel("densekit.kernels.tape")
     for name in {part.loops for part in parts if isinstance(getattr(part, "loops", None), str)}:
         kernel(name)
 
 
 def compiled(name: str, *tensors: Tensor) -> ModuleType | None:
-    """The same, where it serves these tensors: numbers in float32 on a CPU."""
+    """The module of compiled loops with this name, if it supports these tensors: float32 on a CPU."""
     fits = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
     if not fits or not tensors[0].numel():
         return None
@@ -71,35 +75,37 @@ def compiled(name: str, *tensors: Tensor) -> ModuleType | None:
 
 
 class Looped(torch.autograd.Function):
-    """A formula as one loop each way, and as itself where it is differentiated again.
+    """A formula as a compiled loop with a compiled gradient.
 
-    ``Looped.apply(formula, there, back, *tensors)`` is ``there(*tensors)``; ``back`` is called with the
-    tensors and the gradients of what came out, and gives one, or None, for each of the tensors.
+    ``Looped.apply(formula, forward_loop, backward_loop, *tensors)`` returns
+    ``forward_loop(*tensors)``. ``backward_loop`` takes the tensors and the gradients of the
+    outputs, and returns the gradient of each tensor or None. Second derivatives use the formula
+    itself.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         formula: Callable[..., Any],
-        there: Callable[..., Any],
-        back: Callable[..., Any],
+        forward_loop: Callable[..., Any],
+        backward_loop: Callable[..., Any],
         *tensors: Tensor,
     ) -> Any:
         ctx.save_for_backward(*tensors)
-        ctx.formula, ctx.back = formula, back
-        return there(*tensors)
+        ctx.formula, ctx.backward_loop = formula, backward_loop
+        return forward_loop(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        given, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
         if not torch.is_grad_enabled():
-            return None, None, None, *ctx.back(*given, *slopes)
-        # Views, since one may depend on another: what flows through it is not wanted here.
-        given = [t.view_as(t) for t in given]
-        wanted = [t for t, need in zip(given, needs, strict=True) if need]
-        value = ctx.formula(*given)
+            return None, None, None, *ctx.backward_loop(*tensors, *slopes)
+        # Views are used because one tensor may depend on another, whose gradient is not wanted here.
+        tensors = [t.view_as(t) for t in tensors]
+        wanted = [t for t, need in zip(tensors, needs, strict=True) if need]
+        value = ctx.formula(*tensors)
         value = (value,) if isinstance(value, Tensor) else value
         pairs = [(v, g) for v, g in zip(value, slopes, strict=True) if v.requires_grad]
         value, slopes = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(value, wanted, slopes, create_graph=True))
-        return None, None, None, *(next(found) if need else None for need in needs)
+        gradients = iter(torch.autograd.grad(value, wanted, slopes, create_graph=True))
+        return None, None, None, *(next(gradients) if need else None for need in needs)

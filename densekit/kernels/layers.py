@@ -1,6 +1,7 @@
-"""What lies between the matrix products of a network, as compiled loops over one row of samples.
+"""Elementwise operations between the matrix products of a network, as compiled loops over a row of
+samples.
 
-Importing this imports numba.
+Importing this module imports numba.
 """
 
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, log, share_out, shares
+from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, log, run_in_threads, split_work
 
 ACTIVATIONS = {"relu": 0, "silu": 1}
 _LARGEST = F(np.finfo(np.float32).max ** 0.5 / 2)
-"""Beyond it the square has no float, and the logarithm stands still."""
+"""Larger numbers are clamped: their square would overflow, and the logarithm would not change."""
 
 
 @numba.njit(fastmath=MATH, error_model="numpy")
@@ -24,7 +25,7 @@ def asinh_row(xs: Any, ys: Any) -> Any:
     for i in range(len(xs)):
         t = min(abs(xs[i]), largest)
         v = t + t * t / (one + np.sqrt(one + t * t))
-        # The logarithm of 1 + v for small v too, from that of the float next to it.
+        # log(1 + v), corrected for the rounding of 1 + v so that it is precise for small v.
         u = one + v
         near = u - one
         ratio = v / (near if near > F(0.0) else one)
@@ -86,9 +87,11 @@ def _asinh(xs: Any, ys: Any) -> Any:
 
 
 def asinh(x: Tensor) -> Tensor:
-    """The inverse hyperbolic sine of all numbers of a tensor."""
+    """Inverse hyperbolic sine of all entries of a tensor."""
     x = x.contiguous()
     y, n = torch.empty_like(x), x.numel()
     xs, ys = flat(x), flat(y)
-    share_out(_asinh, [(xs[low:high], ys[low:high]) for low, high in shares(n, n // LIGHT, 64)])
+    run_in_threads(
+        _asinh, [(xs[low:high], ys[low:high]) for low, high in split_work(n, n // LIGHT, 64)]
+    )
     return y

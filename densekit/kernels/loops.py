@@ -1,7 +1,8 @@
-"""What compiled loops share: a vectorized exponential and logarithm, threads, memory in one row.
+"""Common parts of compiled loops: vectorized exponential and logarithm, threads, flat memory.
 
-The exponential and the logarithm are polynomials (Cephes, Moshier 1989), since calls of a library would
-keep the loops from being vectorized; their relative error is about 1e-7. Importing this imports numba.
+The exponential and the logarithm are polynomials (Cephes, Moshier 1989), because calls of a
+library would prevent vectorization; their relative error is about 1e-7. Importing this module
+imports numba.
 """
 
 import os
@@ -20,11 +21,11 @@ from torch import Tensor
 
 F = np.float32
 LIGHT = 16
-"""A pass of a few operations a number is done so many times sooner than a spline's."""
+"""A pass of a few operations per number takes this fraction of the time of a spline."""
 SHARE = 16_384
-"""Numbers a thread must have before another one is worth its start."""
+"""Smallest amount of work for which another thread is started."""
 MATH = {"contract", "nsz", "arcp"}
-"""Fused and reordered only where NaN and infinity stay what they are."""
+"""Optimizations that may fuse and reorder operations but preserve NaN and infinity."""
 
 
 @intrinsic
@@ -61,12 +62,12 @@ def exp(x: Any) -> Any:
 
 @numba.njit(fastmath=MATH, error_model="numpy")
 def log(x: Any) -> Any:
-    """Of a positive normal number."""
+    """Natural logarithm of a positive normal number."""
     bits: Any = as_int(x)
-    # The exponent that leaves a number between the square roots of a half and of two.
-    place = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
-    m = as_float(np.int32(bits - np.int32(place << np.int32(23)))) - F(1.0)
-    e = F(place)
+    # The exponent for which the mantissa is between the square roots of 1/2 and 2.
+    exponent = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
+    m = as_float(np.int32(bits - np.int32(exponent << np.int32(23)))) - F(1.0)
+    e = F(exponent)
     z = m * m
     p = F(7.0376836292e-2)
     p = p * m + F(-1.1514610310e-1)
@@ -92,13 +93,15 @@ def _pool() -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked process has no such threads, and would wait for them.
+    # A forked process does not have these threads and would wait for them forever.
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def shares(n: int, numbers: int, step: int = 1) -> list[tuple[int, int]]:
-    """Parts of 0 ... n - 1 for as many threads as have enough of all the numbers to do; each begins at
-    a multiple of ``step``."""
+def split_work(n: int, numbers: int, step: int = 1) -> list[tuple[int, int]]:
+    """Split 0 ... n - 1 into parts for as many threads as have enough work.
+
+    ``numbers`` is the total work; each part starts at a multiple of ``step``.
+    """
     parts = max(1, min(torch.get_num_threads(), numbers // SHARE, n // step))
     cuts = [round(i * n / parts / step) * step for i in range(parts)] + [n]
     return [(cuts[i], cuts[i + 1]) for i in range(parts)]
@@ -108,20 +111,22 @@ def _call(loop: Callable[..., Any], call: tuple[Any, ...], keep: Any) -> None:
     loop(*call)
 
 
-def share_out(
+def run_in_threads(
     loop: Callable[..., Any], calls: Sequence[tuple[Any, ...]], keep: Any = None
 ) -> None:
-    """``loop(*call)`` for each call, at the same time; ``keep`` is held as long as one of them runs,
-    even where the caller is interrupted."""
-    rest = [_pool().submit(_call, loop, call, keep) for call in calls[1:]]
+    """Execute ``loop(*call)`` for each call in parallel.
+
+    ``keep`` is referenced until all calls are finished, even if the caller is interrupted.
+    """
+    futures = [_pool().submit(_call, loop, call, keep) for call in calls[1:]]
     try:
         loop(*calls[0])
     finally:
-        wait(rest)
-    for part in rest:
+        wait(futures)
+    for part in futures:
         part.result()
 
 
 def flat(x: Tensor) -> np.ndarray:
-    """The same memory, in one row."""
+    """A one-dimensional view of the memory of a tensor."""
     return x.as_strided((x.numel(),), (1,)).numpy()

@@ -1,12 +1,9 @@
-"""The rational-quadratic spline as one compiled loop, for float32 on a CPU.
+"""The rational-quadratic spline as compiled loops, for float32 on a CPU.
 
-It computes what ``transforms/spline.py`` does.
-
-Plain torch makes some sixty passes over all numbers; here a block of samples stays in registers and the
-nearest cache from softmax to log-slope, and the backward pass computes the bin anew instead of reading
-what was saved of it. Numba compiles it (no compiler is needed), once a machine: it caches.
-
-Importing this module imports numba.
+It computes the same as ``transforms/spline.py``. Torch makes some sixty passes over all numbers;
+here a block of samples stays in registers and the nearest cache from softmax to log-slope, and the
+backward pass recomputes the bin instead of loading saved results. Numba compiles it once per
+machine and caches the result; no compiler is needed. Importing this module imports numba.
 """
 
 from typing import Any
@@ -17,14 +14,16 @@ import torch
 from torch import Tensor
 
 from densekit.kernels.limits import MIN_BIN, MIN_SLOPE, UNIT_SLOPE
-from densekit.kernels.loops import MATH, F, exp, flat, log, share_out, shares, softplus
+from densekit.kernels.loops import MATH, F, exp, flat, log, run_in_threads, softplus, split_work
 
 _W = 64
-"""Samples of a block: sixteen registers of the widest kind, and all buffers within the first cache."""
+"""Samples per block: sixteen registers of the widest kind, and all buffers fit into the first-level
+cache.
+"""
 
 
-# Where the rows of a block's buffer begin. One array with constant places: the compiler then knows that
-# no row overlaps another, and keeps every loop over samples in vectors.
+# Offsets of the rows of a block's buffer. With one array and constant offsets the compiler knows that
+# rows do not overlap, and vectorizes every loop over samples.
 _U, _NUMBER, _SHARE0, _SHARE1, _BEFORE0, _BEFORE1 = range(0, 6 * _W, _W)
 _RAW0, _RAW1, _SUM0, _SUM1 = range(6 * _W, 10 * _W, _W)
 _G0, _G1, _G2, _G3, _G4, _G5, _G6, _G7 = range(10 * _W, 18 * _W, _W)  # gradients
@@ -33,9 +32,10 @@ _LENGTH = 18 * _W
 
 @numba.njit(fastmath=MATH, error_model="numpy")
 def _find(raw: Any, at: Any, row: Any, K: Any, m: Any, edge: Any, e: Any, b: Any) -> Any:
-    """Shares of all bins into e, and the bin of each b[_U] into the other rows of b.
+    """Compute the fractions of all bins in e, and the bin of each b[_U] in the other rows of b.
 
-    ``raw[at + p * row + i]`` is parameter p of sample i; ``edge`` says which sum finds the bin.
+    ``raw[at + p * row + i]`` is parameter p of sample i; ``edge`` selects the cumulative sum that
+    determines the bin.
     """
     s, least = F(1 - MIN_BIN * K), F(MIN_BIN)
     for c in range(2):
@@ -95,8 +95,10 @@ def _find(raw: Any, at: Any, row: Any, K: Any, m: Any, edge: Any, e: Any, b: Any
 
 @numba.njit(fastmath=MATH, error_model="numpy")
 def _slope(raw: Any, number: Any, end: Any) -> Any:
-    """Slope at a knot of bin ``number``; 1 in the bin at the end. (Takes numbers and no array, whose
-    count of references would keep the loops around it from vectors.)"""
+    """Slope at a knot of bin ``number``, which is 1 in the bin at the end.
+
+    It takes numbers instead of an array, whose reference count would prevent vectorization.
+    """
     slope = softplus(raw + F(UNIT_SLOPE)) + F(MIN_SLOPE)
     return F(1.0) if number == end else slope
 
@@ -168,7 +170,7 @@ def inverse_loop(
                 k = h * d0 - curve * up
                 root = k + np.sqrt(max(k * k + F(4.0) * a * mean * up, zero))
                 t = min(max(two * mean * up / max(root, tiny), zero), one)
-                # One Newton step gives back the digits that the formula loses to cancellation.
+                # One Newton step recovers the digits that the formula loses to cancellation.
                 q = t * (one - t)
                 bottom = one / (mean + curve * q)
                 rise = d1 * t * t + two * mean * q + d0 * (one - t) * (one - t)
@@ -263,8 +265,8 @@ def backward_loop(
                     to[i] = b[_G4 + i] if b[_NUMBER + i] == place + one else own
 
 
-# The loops above are part of what calls them: as functions of their own they would be one code, to the
-# last bit, in the process that compiles them and another where they come from the cache.
+# The loops above are inlined. As separate functions their code would differ in the last bits between the
+# process that compiles them and one that loads them from the cache.
 @numba.njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _forward(
     x: Any, raw: Any, N: Any, K: Any, feature: Any, row: Any, bound: Any, first: Any, stop: Any,
@@ -295,7 +297,7 @@ def _run(loop: Any, x: Tensor, raw: Tensor, bound: float, *others: Any) -> None:
     # Parameters may lie before the features or behind them: each has a stride of its own.
     strides = ((raw.shape[0] + 1) // 3, raw.stride(1) if raw.ndim == 3 else 0, raw.stride(0))
     given: tuple[Any, ...] = (flat(x), flat(raw), n, *strides, F(bound))
-    share_out(loop, [(*given, *part, *others) for part in shares(n, x.numel(), _W)])
+    run_in_threads(loop, [(*given, *part, *others) for part in split_work(n, x.numel(), _W)])
 
 
 def _whole(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

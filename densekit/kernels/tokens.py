@@ -1,7 +1,7 @@
-"""What lies between the matrix products of a transformer, as one compiled loop each way over tokens.
+"""Elementwise operations of a transformer as compiled loops over tokens, for float32 on a CPU.
 
-They compute what ``nets/tokenwise.py`` does, for float32 on a CPU. Importing this imports numba and
-compiles, or loads what was compiled.
+They compute the same as ``nets/tokenwise.py``. Importing this module imports numba and compiles
+the loops, or loads them from the cache.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, share_out, shares
+from densekit.kernels.loops import LIGHT, MATH, F, exp, flat, run_in_threads, split_work
 
 SUMS = MATH | {"reassoc"}
-"""Sums in any order too, or they would not be vectorized."""
+"""Optimizations that may also reorder sums, without which they would not be vectorized."""
 _ROW, _INT = numba.float32[::1], numba.int64
 
 
@@ -27,7 +27,7 @@ def _loop(*kinds: Any) -> Any:
 
 @numba.njit(fastmath=SUMS, error_model="numpy")
 def _inverse_root(xs: Any, tiny: Any) -> Any:
-    """One over the root of the mean square."""
+    """Inverse root of the mean square."""
     total = F(0.0)
     for j in range(len(xs)):
         total += xs[j] * xs[j]
@@ -36,7 +36,7 @@ def _inverse_root(xs: Any, tiny: Any) -> Any:
 
 @numba.njit(fastmath=SUMS, error_model="numpy")
 def _norm_back(xs: Any, gs: Any, tiny: Any, out: Any) -> Any:
-    """The gradient of x times that."""
+    """Gradient of x times its inverse root mean square."""
     r, total = _inverse_root(xs, tiny), F(0.0)
     for j in range(len(xs)):
         total += gs[j] * xs[j]
@@ -162,15 +162,15 @@ def _turn_backward(
 
 
 def _parts(x: Tensor) -> list[tuple[int, int]]:
-    return shares(len(x), x.numel() // LIGHT)
+    return split_work(len(x), x.numel() // LIGHT)
 
 
 def norm(x: Tensor, tiny: float) -> Tensor:
-    """Rows over the root of their mean square, (m, width)."""
+    """Rows (m, width) divided by the root of their mean square."""
     x = x.contiguous()
     y = torch.empty_like(x)
     given = (x.shape[1], F(tiny), flat(x), flat(y))
-    share_out(_norm, [(*part, *given) for part in _parts(x)])
+    run_in_threads(_norm, [(*part, *given) for part in _parts(x)])
     return y
 
 
@@ -179,16 +179,16 @@ def norm_backward(x: Tensor, gy: Tensor, tiny: float) -> tuple[Tensor]:
     x, gy = x.contiguous(), gy.contiguous()
     gx = torch.empty_like(x)
     given = (x.shape[1], F(tiny), flat(x), flat(gy), flat(gx))
-    share_out(_norm_backward, [(*part, *given) for part in _parts(x)])
+    run_in_threads(_norm_backward, [(*part, *given) for part in _parts(x)])
     return (gx,)
 
 
 def gate(x: Tensor) -> Tensor:
-    """(m, 2 width) to silu of the first half, times the second."""
+    """SwiGLU: (m, 2 width) to silu of the first half times the second half."""
     x = x.contiguous()
     y = x.new_empty(len(x), x.shape[1] // 2)
     given = (y.shape[1], flat(x), flat(y))
-    share_out(_gate, [(*part, *given) for part in _parts(x)])
+    run_in_threads(_gate, [(*part, *given) for part in _parts(x)])
     return y
 
 
@@ -197,46 +197,47 @@ def gate_backward(x: Tensor, gy: Tensor) -> tuple[Tensor]:
     x, gy = x.contiguous(), gy.contiguous()
     gx = torch.empty_like(x)
     given = (gy.shape[1], flat(x), flat(gy), flat(gx))
-    share_out(_gate_backward, [(*part, *given) for part in _parts(x)])
+    run_in_threads(_gate_backward, [(*part, *given) for part in _parts(x)])
     return (gx,)
 
 
 def switch(x: Tensor, *added: Tensor) -> Tensor:
-    """(m, 2 width), and as much that is added or nothing, to the first half times the sigmoid of the
-    second."""
+    """Gated linear unit: (m, 2 width), plus ``added`` if given, to the first half times the sigmoid
+    of the second.
+    """
     x = x.contiguous()
     y = x.new_empty(len(x), x.shape[1] // 2)
     step, more = _added(x, added)
     given = (y.shape[1], step, flat(x), more, flat(y))
-    share_out(_switch, [(*part, *given) for part in _parts(x)])
+    run_in_threads(_switch, [(*part, *given) for part in _parts(x)])
     return y
 
 
 def switch_backward(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    """The gradients, which are the same, with respect to what was given."""
+    """The gradients with respect to x and ``added``, which are equal."""
     *added, gy = rest
     x, gy = x.contiguous(), gy.contiguous()
     gx = torch.empty_like(x)
     step, more = _added(x, added)
     given = (gy.shape[1], step, flat(x), more, flat(gy), flat(gx))
-    share_out(_switch_backward, [(*part, *given) for part in _parts(x)])
+    run_in_threads(_switch_backward, [(*part, *given) for part in _parts(x)])
     return (gx,) * (1 + len(added))
 
 
 def _added(x: Tensor, added: Sequence[Tensor]) -> tuple[int, np.ndarray]:
-    """What is added, and numbers from one row of it to the next."""
+    """The rows of ``added``, and the number of entries from one of its rows to the next."""
     if added:
         return x.shape[1], flat(added[0].contiguous())
     return 0, np.zeros(x.shape[1], F)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
-    """Heads (m, h, d): those that have a gain normalized and turned, and the others."""
+    """Heads (m, h, d): the heads with a gain, normalized and rotated, and the others."""
     x, cos, sin, gain = (t.contiguous() for t in (x, cos, sin, gain))
     m, heads, d = x.shape
     y, left = x.new_empty(m, len(gain), d), x.new_empty(m, heads - len(gain), d)
     given = (len(gain), heads - len(gain), d // 2, F(tiny), flat(x), flat(cos), flat(sin))
-    share_out(
+    run_in_threads(
         _turn, [(*part, *given, flat(gain), flat(y), flat(left)) for part in _parts(x.flatten(1))]
     )
     return y, left
@@ -245,13 +246,13 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, tiny: float) -> tupl
 def turn_backward(
     x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, gy: Tensor, gleft: Tensor, tiny: float
 ) -> tuple[Tensor, None, None, Tensor]:
-    """Gradients with respect to x and the gains: angles are not learned."""
+    """Gradients with respect to x and the gains; the angles are not learned."""
     x, cos, sin, gain, gy, gleft = (t.contiguous() for t in (x, cos, sin, gain, gy, gleft))
     _, heads, d = x.shape
     gx, parts = torch.empty_like(x), _parts(x.flatten(1))
     ggain = x.new_zeros(len(parts), len(gain))
     given = (len(gain), heads - len(gain), d // 2, F(tiny), flat(x), flat(cos), flat(sin))
-    share_out(
+    run_in_threads(
         _turn_backward,
         [
             (*part, *given, flat(gain), flat(gy), flat(gleft), flat(gx), flat(g))

@@ -1,4 +1,4 @@
-"""Numbers that are learned, or that a network finds in the context."""
+"""Raw parameters that are learned directly, or computed from the context."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,27 @@ from densekit.nets.residual import ResidualNet
 
 
 class Amortized(nn.Module):
-    r"""The raw parameters of a transform: P learned numbers, or P functions of the context.
+    """The P raw parameters of a transform: learned numbers, or functions of the context.
 
-    Where there is no context they are one column (P, 1), which broadcasts against a batch. With one
-    they are the output of a :class:`~densekit.nets.residual.ResidualNet` of it, (P, N): amortized,
-    in the words of Rezende and Mohamed, Variational Inference with Normalizing Flows (2015).
+    Without a context they have the shape (P, 1), which broadcasts against a batch. With a context
+    they are the output of a :class:`~densekit.nets.residual.ResidualNet`, (P, N), which is called
+    amortization (Rezende and Mohamed).
 
     Parameters
     ----------
-    start : Tensor
-        (P,): the numbers to begin learning from, the same for every context.
+    start : Tensor of shape (P,)
+        Initial values, the same for every context.
     hidden_sizes : sequence of int
-        Hidden layers of the network; not looked at where ``n_context`` is 0.
+        Hidden layers of the network; not used if ``n_context`` is 0.
     n_context : int
         Number of context features C.
     activation : str
-        A name that :func:`densekit.nets.mlp.activation_layer` knows.
+        Activation, see :func:`densekit.nets.mlp.activation_layer`.
+
+    References
+    ----------
+    D. J. Rezende and S. Mohamed. Variational Inference with Normalizing Flows. ICML 2015.
+    https://arxiv.org/abs/1505.05770
 
     Examples
     --------
@@ -51,7 +56,7 @@ class Amortized(nn.Module):
             self.net.last_bias.add_(start[:, None])
 
     def forward(self, context: Tensor | None = None) -> Tensor:
-        """Context (C, N) to (P, N); (P, 1) where there is none."""
+        """The parameters (P, N) for a context (C, N), or (P, 1) without one."""
         if self.net is None:
             return self.values
         if context is None:

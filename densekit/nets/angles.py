@@ -1,4 +1,4 @@
-"""What a network reads of an angle."""
+"""Inputs of a network for angles."""
 
 import math
 from collections.abc import Sequence
@@ -7,20 +7,23 @@ import torch
 from torch import Tensor
 
 
-def readings(x: Tensor, angles: Sequence[int]) -> Tensor:
-    r"""Features (D, N) as a network reads them, (D + A, N): in the place of each of the A angles its
-    cosine, and behind all features the sines, so that whatever depends on them is periodic.
+def expand_angles(x: Tensor, angles: Sequence[int]) -> Tensor:
+    """Replace angles by their cosine and append their sines, so that a network of them is periodic.
 
     Parameters
     ----------
-    x : Tensor
-        (D, N); an angle in half turns, the whole circle [-1, 1).
+    x : Tensor of shape (D, N)
+        Features. Angles are in half turns; the circle is [-1, 1).
     angles : sequence of int
-        Which features are angles.
+        Indices of the A features that are angles.
+
+    Returns
+    -------
+    Tensor of shape (D + A, N)
 
     Examples
     --------
-    >>> readings(torch.tensor([[3.0], [0.5]]), angles=[1]).round(decimals=4).abs().tolist()
+    >>> expand_angles(torch.tensor([[3.0], [0.5]]), angles=[1]).round(decimals=4).abs().tolist()
     [[3.0], [0.0], [1.0]]
     """
     if not angles:

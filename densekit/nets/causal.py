@@ -1,4 +1,4 @@
-"""A transformer that gives each of a row of vectors parameters from those before it."""
+"""A causal transformer over vectors that outputs parameters of each from those before it."""
 
 from collections.abc import Callable
 
@@ -9,31 +9,31 @@ from densekit.nets.chain import squash
 from densekit.nets.residual import uniform_weight
 from densekit.nets.transformer import Decoder, Layout
 
-_FARTHEST = 100.0
-"""No finite number is squashed to more; infinities, which overflow can make, are cut to it."""
-_TOKENS_AT_ONCE = 2**14
+_MAX_SQUASHED = 100.0
+"""Bound of squashed inputs. No finite number reaches it, but overflow can produce infinities."""
+_BATCH_TOKENS = 2**14
 
 
 class CausalNet(Decoder):
-    r"""Parameters of each of T tokens, vectors of P numbers, that depend on the tokens before it.
+    r"""Parameters of each of T tokens, vectors of P numbers, given the tokens before it.
 
     .. math:: h_t = A \operatorname{asinh}(x_{t-1}) + p_t + V \operatorname{asinh}(c), \qquad
               \theta_t = W_t\, \text{decoder}(h_{\le t}) + b_t
 
-    with a vector p and a matrix W of each place, since columns and patches are no sequence that could
-    be moved (one W for all costs a table of nine columns half a nat), and nothing in the place of
-    :math:`x_0`: the first parameters depend on the context alone.
+    Each position has a vector p and a matrix W of its own, because columns and patches are not a
+    shift-invariant sequence; a shared W loses half a nat on a table of nine columns. There is no
+    :math:`x_0`: the first parameters depend on the context only.
 
     Parameters
     ----------
     n_tokens, n_numbers : int
         T and P.
     n_params : int
-        Numbers per token that come out.
+        Number of parameters per token.
     width, n_layers, n_heads : int
         As in :class:`~densekit.nets.transformer.Transformer`.
     n_context : int
-        Number of context features, seen at every place.
+        Number of context features, which are added at every position.
 
     Notes
     -----
@@ -63,11 +63,11 @@ class CausalNet(Decoder):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Tokens (N, T, P) and context (N, C) to parameters (N, T, n_params)."""
-        if not torch.is_grad_enabled() and len(x) > (at_once := self._rows_at_once):
+        if not torch.is_grad_enabled() and len(x) > (at_once := self._batch_rows):
             given = [None] * len(x) if context is None else context.split(at_once)
             return torch.cat([self(a, c) for a, c in zip(x.split(at_once), given, strict=False)])
-        before = self.embed(self._squash(x[:, :-1]))
-        h = torch.nn.functional.pad(before, (0, 0, 1, 0)) + self._base(context)
+        previous = self.embed(self._squash(x[:, :-1]))
+        h = torch.nn.functional.pad(previous, (0, 0, 1, 0)) + self._position_embedding(context)
         hidden, _ = self.run(h.flatten(0, 1), Layout.full(h.shape[0], h.shape[1], h.device))
         by_place = hidden.view(h.shape).transpose(0, 1)
         return torch.baddbmm(self.last_bias, by_place, self.last).transpose(0, 1)
@@ -75,31 +75,33 @@ class CausalNet(Decoder):
     def solve(
         self, step: Callable[[int, Tensor], Tensor], n: int, context: Tensor | None = None
     ) -> Tensor:
-        """Tokens (n, T, P) found one after another, keys and values of those before in a cache.
+        """Compute tokens (n, T, P) one after another, with cached keys and values.
 
-        ``step(t, parameters)`` is called with the parameters (n, n_params) of token t and returns
-        that token, (n, P). Gradients flow where they are wanted.
+        ``step(t, parameters)`` takes the parameters (n, n_params) of token t and returns the
+        token, (n, P). The result is differentiable.
         """
-        base, cache = self._base(context), self.begin(n, len(self.place))
-        found: list[Tensor] = []
+        base, cache = self._position_embedding(context), self.begin(n, len(self.place))
+        tokens: list[Tensor] = []
         for t in range(len(self.place)):
             h = base[:, t].expand(n, -1)
-            if found:
-                h = h + self.embed(self._squash(found[-1]))
+            if tokens:
+                h = h + self.embed(self._squash(tokens[-1]))
             hidden = self.advance(h, cache)
-            found.append(step(t, torch.addmm(self.last_bias[t], hidden, self.last[t])))
-        return torch.stack(found, 1)
+            tokens.append(step(t, torch.addmm(self.last_bias[t], hidden, self.last[t])))
+        return torch.stack(tokens, 1)
 
     @property
-    def _rows_at_once(self) -> int:
-        """Rows whose activations stay small where none are kept; multiples of 32 round alike."""
-        return 32 * max(1, _TOKENS_AT_ONCE // (32 * len(self.place)))
+    def _batch_rows(self) -> int:
+        """Number of rows per batch without gradients; multiples of 32 make rounding independent of
+        the batch.
+        """
+        return 32 * max(1, _BATCH_TOKENS // (32 * len(self.place)))
 
     def _squash(self, x: Tensor) -> Tensor:
-        return squash(x).clamp(-_FARTHEST, _FARTHEST)
+        return squash(x).clamp(-_MAX_SQUASHED, _MAX_SQUASHED)
 
-    def _base(self, context: Tensor | None) -> Tensor:
-        """What is known of each place beforehand, (N or 1, T, width)."""
+    def _position_embedding(self, context: Tensor | None) -> Tensor:
+        """The embedding of each position and of the context, (N or 1, T, width)."""
         if context is None:
             return self.place[None]
         return self.place + (self._squash(context) @ self.context.t())[:, None]

@@ -11,8 +11,8 @@ from densekit.nets.chain import squash
 from densekit.nets.mlp import activation_layer
 from densekit.nets.residual import check_hidden, uniform_weight
 
-_IN_CACHE = 2**20
-"""Hidden numbers at a time where no gradient is asked for, so that they stay in cache."""
+_MAX_HIDDEN = 2**20
+"""Number of hidden values computed at once without gradients, so that they fit into the cache."""
 
 
 class ConvNet(nn.Module):
@@ -21,10 +21,10 @@ class ConvNet(nn.Module):
     .. math:: h_1 = W_1 * \operatorname{asinh}(x) + V \operatorname{asinh}(c) + b_1, \quad
               h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1}, \quad y = W * \sigma(h_k) + b
 
-    with :math:`W_1 *` and :math:`W *` convolutions over 3 x 3 pixels (zeros around the image; a side
-    of one pixel has no neighbors), the other weights acting on the channels of each pixel alone,
-    and the sum left out where two neighboring layers differ in width. W and b start at zero.
-    Kingma and Dhariwal, Glow (2018), section 4, with sums beside the middle layers.
+    :math:`W_1 *` and :math:`W *` are convolutions over 3 x 3 pixels with zero padding (a side of
+    one pixel has no neighbors). The other weights act on the channels of each pixel. Consecutive
+    layers of different width have no sum. W and b start at zero. It is the network of Glow,
+    section 4, with residual connections.
 
     Parameters
     ----------
@@ -33,14 +33,19 @@ class ConvNet(nn.Module):
     size : (int, int)
         H, W.
     hidden_sizes : sequence of int
-        Channels of each hidden layer, one at least.
+        Channels of each hidden layer, at least one layer.
     activation : str
-        A name that :func:`densekit.nets.mlp.activation_layer` knows.
+        Activation, see :func:`densekit.nets.mlp.activation_layer`.
 
     Notes
     -----
-    Input (n_in H W, N) and context (n_context, N), output (n_out H W, N). Images are turned to
-    channels-last for the convolutions and back: of the numbers inside, those are few.
+    Input (n_in H W, N) and context (n_context, N), output (n_out H W, N). Images are converted to
+    channels-last for the convolutions, which costs little compared with these.
+
+    References
+    ----------
+    D. P. Kingma and P. Dhariwal. Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS
+    2018. https://arxiv.org/abs/1807.03039
 
     Examples
     --------
@@ -86,7 +91,7 @@ class ConvNet(nn.Module):
         if torch.is_grad_enabled():
             y = self._images(images, rows)
         else:
-            n = max(1, _IN_CACHE // (H * W * max(map(len, self.bias))))
+            n = max(1, _MAX_HIDDEN // (H * W * max(map(len, self.bias))))
             parts = [None] * max(1, -(-len(images) // n)) if rows is None else rows.split(n)
             y = torch.cat(
                 [self._images(i, r) for i, r in zip(images.split(n), parts, strict=True)]
@@ -96,7 +101,7 @@ class ConvNet(nn.Module):
     def _images(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Images (N, n_in, H, W) and rows (N, n_context) to (N, n_out, H, W)."""
         if self.n_in:
-            # A matrix before may have made inf - inf of numbers near the largest float.
+            # A preceding matrix may produce inf - inf from numbers near the largest float.
             h = F.conv2d(
                 squash(x).nan_to_num(), self.first, self.bias[0][:, 0], padding=self.padding
             )

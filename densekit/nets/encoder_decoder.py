@@ -1,4 +1,4 @@
-"""A transformer that reads one sequence and writes another."""
+"""An encoder-decoder transformer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,34 +13,33 @@ from densekit.nets.transformer import Cache, Encoder, Layout, Transformer
 
 @dataclass
 class Source:
-    """What a decoder looks at: per layer keys and values, (n, n_heads, S, head_dim), of n sources."""
+    """Encoded sources: per layer keys and values, (n, n_heads, S, head_dim), of n sources."""
 
     keys: list[Tensor]
     values: list[Tensor]
     mask: Tensor
-    """Which of the S places hold a token, (n, 1, 1, S)."""
+    """Which of the S positions hold a token, (n, 1, 1, S)."""
 
     def keep(self, rows: Tensor) -> "Source":
-        """Some of the sources, each as often as asked."""
+        """Some of the sources, possibly repeated."""
         keys, values = ([x[rows] for x in xs] for xs in (self.keys, self.values))
         return Source(keys, values, self.mask[rows])
 
 
 @dataclass
 class State:
-    """What a step of sampling goes on from."""
+    """State of sampling."""
 
     cache: Cache
     source: Source
 
     def keep(self, rows: Tensor) -> "State":
-        """The state of some rows, each as often as asked."""
+        """The state of some rows, possibly repeated."""
         return State(self.cache.keep(rows), self.source.keep(rows))
 
 
 class CrossAttention(nn.Module):
-    """Cross-attention: tokens look at a source. Rotary positions on both sides let a token find the
-    place that it has come to."""
+    """Cross-attention of tokens to a source, with rotary positions on both sides."""
 
     def __init__(self, width: int, n_heads: int, dropout: float):
         super().__init__()
@@ -51,37 +50,49 @@ class CrossAttention(nn.Module):
         self.merge = nn.Linear(width, width, bias=False)
         for part in (self.query, self.key_value):
             nn.init.normal_(part.weight, std=width**-0.5)
-        nn.init.zeros_(self.merge.weight)  # as a block's: it adds nothing at first
+        nn.init.zeros_(self.merge.weight)  # As in a block, it starts by adding nothing.
 
-    def keys_values(self, source: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Source tokens (m, width) to keys and values (m, n_heads, head_dim)."""
+    def keys_values(
+        self, source: Tensor, rotation: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values (m, n_heads, head_dim) of source tokens (m, width)."""
         both = self.key_value(source).unflatten(1, (2 * self.n_heads, -1))
-        return rotary(both, turn, both.new_ones(self.n_heads))
+        return rotary(both, rotation, both.new_ones(self.n_heads))
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], at: Layout, source: Source, layer: int
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        layout: Layout,
+        source: Source,
+        layer: int,
     ) -> Tensor:
-        """Tokens (m, width) that lie at ``at`` to tokens (m, width)."""
+        """Tokens (m, width) with the given layout to tokens (m, width)."""
         q = self.query(rms_norm(x)).unflatten(1, (self.n_heads, -1))
-        q, _ = rotary(q, turn, self.sharpness.squeeze(1))
-        q = at.pad(q).transpose(1, 2)
+        q, _ = rotary(q, rotation, self.sharpness.squeeze(1))
+        q = layout.pad(q).transpose(1, 2)
         k, v = source.keys[layer], source.values[layer]
         y = F.scaled_dot_product_attention(q, k, v, source.mask)
-        found = self.merge(at.unpad(y.transpose(1, 2)).flatten(1))
+        found = self.merge(layout.unpad(y.transpose(1, 2)).flatten(1))
         return x + F.dropout(found, self.dropout, self.training)
 
 
 class EncoderDecoder(nn.Module):
-    """An encoder without a causal mask, and a decoder that looks at what it made of the source after
-    each self-attention (Vaswani et al. 2017): rotary positions, RMSNorm, SwiGLU as in
+    """An encoder without a causal mask, and a decoder with cross-attention after each self-attention.
+
+    It has rotary positions, RMSNorm and SwiGLU, as in
     :class:`~densekit.nets.transformer.Transformer`.
 
     Parameters
     ----------
     source_size, vocab_size : int
-        Number of token ids on either side; id 0 is padding.
+        Number of token ids of sources and targets; id 0 is padding.
     width, n_layers, n_heads, dropout
-        Of the encoder and of the decoder, each.
+        Of the encoder and of the decoder.
+
+    References
+    ----------
+    A. Vaswani et al. Attention Is All You Need. NeurIPS 2017. https://arxiv.org/abs/1706.03762
 
     Examples
     --------
@@ -109,25 +120,27 @@ class EncoderDecoder(nn.Module):
         )
 
     def encode(self, tokens: Tensor) -> Source:
-        """Read sources (n, S), padded with 0 on either side; each has a token at least."""
-        at = Layout.of(tokens)
-        x, _ = self.encoder.run(self.encoder.embed(tokens[tokens != 0]), at)
-        turn = self.encoder.turn(at.positions)
+        """Encode sources (n, S), padded with 0 on either side; each has at least one token."""
+        layout = Layout.of(tokens)
+        x, _ = self.encoder.run(self.encoder.embed(tokens[tokens != 0]), layout)
+        rotation = self.encoder.rotation(layout.positions)
         keys, values = [], []
         for look in self.looks:
-            k, v = (at.pad(u).transpose(1, 2) for u in look.keys_values(x, turn))  # type: ignore[operator]
+            k, v = (layout.pad(u).transpose(1, 2) for u in look.keys_values(x, rotation))  # type: ignore[operator]
             keys.append(k)
             values.append(v)
-        mask = at.pad(torch.ones_like(at.positions)).bool()[:, None, None]
+        mask = layout.pad(torch.ones_like(layout.positions)).bool()[:, None, None]
         return Source(keys, values, mask)
 
     def hidden(
         self, tokens: Tensor, source: Source, cached: bool = False
     ) -> tuple[Tensor, Cache | None]:
         """Hidden states (m, width) of ``tokens`` (n, T), each row given its source."""
-        at = Layout.of(tokens)
+        layout = Layout.of(tokens)
         x = self.decoder.embed(tokens[tokens != 0])
-        return self.decoder.run(x, at, cached, self._cross_attention(at.positions, at, source))
+        return self.decoder.run(
+            x, layout, cached, self._cross_attention(layout.positions, layout, source)
+        )
 
     def to_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (m, width) to logits (m, vocab_size), -inf for padding."""
@@ -141,11 +154,11 @@ class EncoderDecoder(nn.Module):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits after one more token per row, ``tokens`` (n,); the state is changed in place."""
-        at = Layout.full(len(tokens), 1, tokens.device)
-        then = self._cross_attention(state.cache.lengths, at, state.source)
-        x = self.decoder.advance(self.decoder.embed(tokens), state.cache, then)
+        layout = Layout.full(len(tokens), 1, tokens.device)
+        after_attention = self._cross_attention(state.cache.lengths, layout, state.source)
+        x = self.decoder.advance(self.decoder.embed(tokens), state.cache, after_attention)
         return self.to_logits(x), state
 
-    def _cross_attention(self, positions: Tensor, at: Layout, source: Source) -> Any:
-        turn = self.decoder.turn(positions)
-        return lambda i, x: self.looks[i](x, turn, at, source, i)
+    def _cross_attention(self, positions: Tensor, layout: Layout, source: Source) -> Any:
+        rotation = self.decoder.rotation(positions)
+        return lambda i, x: self.looks[i](x, rotation, layout, source, i)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densekit.nets.angles import readings
+from densekit.nets.angles import expand_angles
 from densekit.nets.chain import Plan, chain, record, squash
 from densekit.nets.mlp import activation_layer
 from densekit.nets.residual import check_hidden, uniform_weight
@@ -15,43 +15,47 @@ from densekit.nets.triangular import stairs
 
 
 class MaskedNet(nn.Module):
-    r"""Gives each of D features parameters that depend on the features before it only.
+    """A network that computes parameters of each of D features from the features before it.
 
-    Germain, Gregor, Murray and Larochelle, MADE (2015). Every hidden unit has a degree m and sees
-    the first m features of the order; a weight from a unit to one of smaller degree is masked out.
-    Here the units of a layer are *sorted* by degree, so that each mask is a block triangle: to solve
-    for the features one after another, :meth:`solve` needs each unit once, and a whole inverse
-    costs about one forward pass where a network without order takes D.
+    Every hidden unit has a degree m and sees the first m features; weights from a unit to one of
+    smaller degree are masked out. Here the units of a layer are *sorted* by degree, so that each
+    mask is a block triangle. Computing the features one after another (:meth:`solve`) then
+    evaluates each unit once, which costs about one forward pass; a network with unsorted units
+    takes D passes.
 
     Parameters
     ----------
     n_features : int
         D.
     n_params : int
-        P, numbers per feature.
+        Number of parameters P per feature.
     hidden_sizes : sequence of int
-        Width of each hidden layer, one at least; any width serves any D. Neighboring layers of
-        equal width are joined by a residual sum.
+        Width of each hidden layer, at least one layer; any width works for any D. Consecutive
+        layers of equal width have residual connections.
     n_context : int
-        Number of context features C, seen by all.
+        Number of context features C, which all units see.
     reverse : bool
-        Take the features in reversed order.
+        Reverse the order of the features.
     activation : str
-        A name that :func:`densekit.nets.mlp.activation_layer` knows.
+        Activation, see :func:`densekit.nets.mlp.activation_layer`.
     dropout : float
-        Probability with which a hidden unit is left out while training.
+        Probability with which training drops a hidden unit.
     angles : sequence of int
-        Features that are half turns in [-1, 1), of which the net reads cosine and sine.
+        Features that are half turns in [-1, 1), of which the network reads cosine and sine.
     reads : sequence of int, optional
-        How many numbers stand for each feature in the input, one each where not given: a code that is
-        read as a vector has several.
+        Number of inputs per feature, one by default: a code that is read as a vector has several.
     direct : bool
-        Connect each feature with those after it directly, too, beside the hidden layers.
+        Add direct connections from each feature to the parameters of those after it.
 
     Notes
     -----
-    Input (D, N), or (sum of reads, N), and context (C, N), output (P, D, N). The last layer starts
-    at zero. The net reads its input through :func:`~densekit.nets.chain.squash`.
+    Input (D, N), or (sum of reads, N), and context (C, N); output (P, D, N). The last layer starts
+    at zero. Inputs pass through :func:`~densekit.nets.chain.squash`.
+
+    References
+    ----------
+    M. Germain, K. Gregor, I. Murray and H. Larochelle. MADE: Masked Autoencoder for Distribution
+    Estimation. ICML 2015. https://arxiv.org/abs/1502.03509
 
     Examples
     --------
@@ -80,32 +84,33 @@ class MaskedNet(nn.Module):
         check_hidden(hidden_sizes)
         D, self.n_params, self.dropout = n_features, n_params, dropout
         self.angles, self.reads = tuple(angles), [1] * D if reads is None else list(reads)
-        place = torch.arange(D)
-        order = place.flip(0) if reverse else place
+        position = torch.arange(D)
+        order = position.flip(0) if reverse else position
         if reverse:
-            place = place.flip(0)
-        least = 0 if n_context or D == 1 else 1  # a unit that sees nothing would be a mere bias
+            position = position.flip(0)
+        # Without a context a unit of degree 0 would see nothing and be a constant.
+        least = 0 if n_context or D == 1 else 1
         degrees = [least + torch.arange(h) * (D - least) // h for h in hidden_sizes]
-        # The feature that each reading is of; one after another in the order of the features.
+        # The feature that each input belongs to, in the order of the features.
         owner = torch.arange(D).repeat_interleave(torch.tensor(self.reads))
         owner = torch.cat([owner, torch.tensor(self.angles, dtype=torch.long)])
-        self.register_buffer("arrival", place[owner].argsort(stable=True), persistent=False)
-        masks = [place[owner] < degrees[0][:, None]]
+        self.register_buffer("arrival", position[owner].argsort(stable=True), persistent=False)
+        masks = [position[owner] < degrees[0][:, None]]
         masks += [b[:, None] >= a for a, b in itertools.pairwise(degrees)]
-        masks += [place[:, None] >= degrees[-1]]
-        # Derived from the arguments alone, so no part of the state.
+        masks += [position[:, None] >= degrees[-1]]
+        # These buffers follow from the arguments and are not part of the state.
         self.register_buffer("order", order, persistent=False)
         for i, mask in enumerate(masks):
             self.register_buffer(f"mask{i}", mask.float(), persistent=False)
         self._known = [
             torch.searchsorted(d, torch.arange(D), right=True).tolist() for d in degrees
         ]
-        # What each row of a masked product reads: hidden units of its degree and less.
+        # The columns that each row of a masked product uses: hidden units of at most its degree.
         self._stairs = [
             stairs(torch.searchsorted(a, b, right=True).tolist())
             for a, b in itertools.pairwise(degrees)
         ]
-        known = [k for p in place.tolist() for k in [self._known[-1][p]] * n_params]
+        known = [k for p in position.tolist() for k in [self._known[-1][p]] * n_params]
         self._last_stairs = stairs(known)
 
         self.name, self.activation = activation, activation_layer(activation, dropout)
@@ -122,7 +127,7 @@ class MaskedNet(nn.Module):
         self.last_bias = nn.Parameter(torch.zeros(n_params, D, 1))
         self.direct: nn.Parameter | None = None
         if direct:
-            below = place[:, None] > place[owner]
+            below = position[:, None] > position[owner]
             self.register_buffer("direct_mask", below.float(), persistent=False)
             self.direct = nn.Parameter(torch.zeros(n_params, D, len(owner)))
 
@@ -136,7 +141,7 @@ class MaskedNet(nn.Module):
         return torch.addmm(self.bias[0], self.context, squash(context))
 
     def _plan(self) -> Plan:
-        """Of the network as it is: buffers move with it."""
+        """The plan of the network in its current state, since buffers may move to another device."""
         random, first = self.dropout > 0 and self.training, self.get_buffer("mask0")
         if self._kept is None or self._kept.random != random or self._kept.masks[0] is not first:
             masks = [self.get_buffer(f"mask{i}") for i in range(len(self.weights) + 1)]
@@ -148,11 +153,12 @@ class MaskedNet(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Features (D, N) and context (C, N) to parameters (P, D, N).
 
-        In memory the parameters of a feature lie together, (D, P, N): what they read makes stairs then.
+        In memory the parameters of a feature are adjacent, (D, P, N), so that the last mask is a
+        block triangle.
         """
         _, *biases = self.bias
         biases = [self._first_bias(context), *biases, self.last_bias.transpose(0, 1)]
-        x = readings(x, self.angles)
+        x = expand_angles(x, self.angles)
         out = chain(x, [*self.weights, self.last.transpose(0, 1)], biases, self._plan())
         if self.direct is not None:
             direct = (self.direct * self.get_buffer("direct_mask")).transpose(0, 1)
@@ -164,46 +170,56 @@ class MaskedNet(nn.Module):
         return self._plan().can_record() and self.direct is None and not self.angles
 
     def record(self, tape: Any, x: Any, context: Any = None) -> Any:
-        """The network on a ``kernels.tape.Tape``: rows (D) and asinh of the context (C)
-        to rows of which those of a feature lie together, (D P)."""
-        weights, aside = [*self.weights, self.last], None
+        """Record the network on a ``kernels.tape.Tape``.
+
+        Maps rows (D) and asinh of the context (C) to rows (D P), in which those of a feature are
+        adjacent.
+        """
+        weights, side_product = [*self.weights, self.last], None
         if context is not None:
-            aside = (self.context, context)
+            side_product = (self.context, context)
         biases = [*self.bias, self.last_bias]
-        return record(tape, x, weights, biases, self._plan(), turned=True, aside=aside)
+        return record(
+            tape, x, weights, biases, self._plan(), transposed=True, side_product=side_product
+        )
 
     def record_solve(
         self, tape: Any, step: Callable[[int, Any], Any], context: Any = None
     ) -> None:
-        """The same as :meth:`solve` on a tape: ``step`` is called with the number of a feature and its
-        parameters, rows (P), and returns the row that the feature was written to."""
+        """Record :meth:`solve` on a tape.
+
+        ``step`` takes the number of a feature and its parameters, rows (P), and returns the row of
+        the feature.
+        """
         plan, D, P = self._plan(), len(self._known[0]), self.n_params
         *hidden, last = [
-            tape.matrix(w, mask, turned=w is self.last)
+            tape.matrix(w, mask, transposed=w is self.last)
             for w, mask in zip([*self.weights, self.last], plan.masks, strict=True)
         ]
-        aside = None if context is None else tape.matrix(self.context)
-        # Features that are not found yet are read as zero, by weights that are zero.
+        side_product = None if context is None else tape.matrix(self.context)
+        # Features that are not computed yet are zero, and their weights are zero as well.
         read, raw = tape.zero(D, "kept"), tape.rows(D * P)
         sums, active = ([tape.rows(len(b)) for b in self.bias] for _ in range(2))
         done = [0] * len(hidden)
-        for place, d in enumerate(self.order.tolist()):
+        for position, d in enumerate(self.order.tolist()):
             for i, (matrix, bias) in enumerate(zip(hidden, self.bias, strict=True)):
-                first, stop = done[i], self._known[i][place]
+                first, stop = done[i], self._known[i][position]
                 if first == stop:
                     continue
                 below, reads = (active[i - 1], done[i - 1]) if i else (read, D)
-                tape.some(matrix, first, stop, reads, below, sums[i], False)
-                if i == 0 and aside is not None:
-                    tape.some(aside, first, stop, context.n, context, sums[0], True)
-                alike = i > 0 and sums[i].n == sums[i - 1].n
-                residual = sums[i - 1] if alike else None
-                tape.activate_some(self.name, sums[i], bias, residual, active[i], first, stop)
+                tape.partial_product(matrix, first, stop, reads, below, sums[i], False)
+                if i == 0 and side_product is not None:
+                    tape.partial_product(
+                        side_product, first, stop, context.n, context, sums[0], True
+                    )
+                same_width = i > 0 and sums[i].n == sums[i - 1].n
+                residual = sums[i - 1] if same_width else None
+                tape.partial_activate(self.name, sums[i], bias, residual, active[i], first, stop)
                 done[i] = stop
             own = range(d * P, (d + 1) * P)
             tape.fill(self.last_bias, own.start, own.stop, True, raw)
             if done[-1]:
-                tape.some(last, own.start, own.stop, done[-1], active[-1], raw, True)
+                tape.partial_product(last, own.start, own.stop, done[-1], active[-1], raw, True)
             tape.asinh(step(d, raw.part(own.start, P)), into=read.part(d, 1))
 
     def solve(
@@ -213,12 +229,11 @@ class MaskedNet(nn.Module):
         context: Tensor | None = None,
         read: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Features (D, n) found one after another.
+        """Compute features (D, n) one after another.
 
-        ``step(d, parameters)`` is called in the order of the features with the parameters (P, n)
-        of feature d and returns that feature, (n,); ``read(d, feature)`` gives the numbers that
-        stand for it in the input, (reads[d], n), where that is not the feature itself. Gradients
-        flow where they are wanted.
+        ``step(d, parameters)`` is called in the order of the features; it takes the parameters (P,
+        n) of feature d and returns the feature, (n,). ``read(d, feature)`` returns its inputs,
+        (reads[d], n), if these are not the feature itself. The result is differentiable.
         """
         first, *hidden, last = self._masked()
         order = self.order.tolist()
@@ -229,9 +244,9 @@ class MaskedNet(nn.Module):
         layers = [_Growing(len(b), n, first) for b in self.bias]  # before their activation
         active = [_Growing(len(b), n, first) for b in self.bias]
         found = []
-        for place, d in enumerate(order):
+        for position, d in enumerate(order):
             for i, layer in enumerate(layers):
-                new = slice(len(layer), self._known[i][place])
+                new = slice(len(layer), self._known[i][position])
                 if new.start == new.stop:
                     continue
                 if i == 0:
@@ -248,17 +263,17 @@ class MaskedNet(nn.Module):
             if direct is not None:
                 raw = raw.addmm(direct[:, d, : len(x)], x.rows)
             found.append(step(d, raw))
-            if place + 1 < len(order):
+            if position + 1 < len(order):
                 if read is None:
-                    reading = readings(found[-1][None], (0,) if d in self.angles else ())
+                    inputs = expand_angles(found[-1][None], (0,) if d in self.angles else ())
                 else:
-                    reading = read(d, found[-1])
-                x.append(squash(reading))
+                    inputs = read(d, found[-1])
+                x.append(squash(inputs))
         return torch.stack([found[p] for p in self.order.argsort().tolist()])
 
 
 class _Growing:
-    """Rows that arrive block by block: written in place, or joined where autograd looks on."""
+    """Rows that are appended block by block: in place, or by concatenation if gradients are needed."""
 
     def __init__(self, n_rows: int, n: int, like: Tensor) -> None:
         self.whole = None if torch.is_grad_enabled() else like.new_empty(n_rows, n)

@@ -18,13 +18,13 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_layer(name: str, dropout: float = 0.0) -> nn.Module:
-    """The activation called ``name``, one of ``ACTIVATIONS``, as a fresh module; behind it units are
-    left out with probability ``dropout`` while training.
+    """Create the activation called ``name``, one of ``ACTIVATIONS``, with dropout after it if
+    ``dropout`` > 0.
 
     Raises
     ------
     ValueError
-        No such activation.
+        If there is no such activation.
 
     Examples
     --------
@@ -45,16 +45,15 @@ class MLP(nn.Module):
     Parameters
     ----------
     n_in, n_out : int
-        Width of a row that goes in and of one that comes out. ``n_in`` may be 0: then y is learned
-        but constant.
+        Width of inputs and outputs. With ``n_in`` = 0 the output is learned but constant.
     hidden_sizes : sequence of int
-        Width of each hidden layer; empty makes the map affine.
+        Width of each hidden layer; empty for an affine map.
     activation : str
         One of ``ACTIVATIONS``.
     dropout : float
-        Probability with which a hidden unit is left out while training.
+        Probability with which training drops a hidden unit.
     zero_last : bool
-        Start with the last layer at zero, so that y = 0 whatever x is.
+        Initialize the last layer with zeros, so that y = 0 for every x.
 
     Notes
     -----
@@ -95,7 +94,7 @@ class MLP(nn.Module):
 
 
 def join_context(x: Tensor, context: Tensor | None) -> Tensor:
-    """x (..., n, k) with the context (n, c) of each row behind it: (..., n, k + c).
+    """Append the context (n, c) of each row to x (..., n, k): (..., n, k + c).
 
     Examples
     --------
@@ -108,10 +107,10 @@ def join_context(x: Tensor, context: Tensor | None) -> Tensor:
 
 
 def _linear(fan_in: int, fan_out: int) -> nn.Linear:
-    """A linear layer with torch's own initial values; one without inputs is its bias."""
+    """A linear layer with torch's initialization; without inputs it is a bias."""
     if fan_in:
         return nn.Linear(fan_in, fan_out)
-    # Built with one input first: torch warns when it initializes a weight without elements.
+    # It is created with one input, because torch warns when it initializes an empty weight.
     layer = nn.Linear(1, fan_out)
     layer.in_features, layer.weight = 0, nn.Parameter(torch.empty(fan_out, 0))
     return layer

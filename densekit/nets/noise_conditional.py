@@ -1,4 +1,4 @@
-"""A residual network on rows that is told how noisy its input is."""
+"""A residual network on rows that is conditioned on a noise level."""
 
 import itertools
 import math
@@ -8,20 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_FAR = 100.0
-"""Inputs are clamped to [-FAR, FAR] standard deviations, so that any row gets a finite answer."""
+_MAX_INPUT = 100.0
+"""Inputs are clamped to [-100, 100] standard deviations, so that every row has a finite output."""
 
 
 class NoiseEmbedding(nn.Module):
-    r"""Features of a noise level: sines and cosines of log sigma at geometric frequencies, mixed.
+    """Features of a noise level: sines and cosines of log sigma at geometric frequencies, and a
+    linear layer.
 
-    Input sigma (n,), output (n, width). Frequencies run from 1/4 to 4 radians per unit of log sigma:
-    the slowest tells the two ends of a range of 1,000 apart, the fastest a level from its neighbor.
+    Input sigma (n,), output (n, width). Frequencies range from 1/4 to 4 radians per unit of log
+    sigma: the lowest distinguishes the ends of a range of 1,000, the highest distinguishes
+    neighboring levels.
 
     References
     ----------
-    Vaswani et al. 2017, section 3.5; Karras et al. 2022, "Elucidating the design space of
-    diffusion-based generative models".
+    A. Vaswani et al. Attention Is All You Need. NeurIPS 2017, section 3.5.
+    https://arxiv.org/abs/1706.03762
     """
 
     frequencies: Tensor
@@ -40,27 +42,28 @@ class NoiseEmbedding(nn.Module):
 
 
 class NoiseConditionalMLP(nn.Module):
-    r"""A network of rows x, noise levels sigma and, if there is any, a context c.
+    r"""A network of rows x, noise levels sigma and an optional context c.
 
     .. math:: h_{i+1} = h_i + \mathrm{drop}\big(\mathrm{silu}(
               (1 + \gamma_i)\, W_i\, \mathrm{norm}(h_i) + \beta_i)\big), \qquad
               (\gamma_i, \beta_i) = V_i\, e(\sigma, c)
 
-    with neither sum nor norm where two neighboring layers differ in width (the first always), and
-    a last linear layer that starts at zero.
+    A layer whose width differs from the one before, such as the first, has neither the sum nor the
+    norm. The last layer is linear and starts at zero.
 
     Parameters
     ----------
     n_dims, n_context : int
-        Width of x, which is that of the output, and of c.
+        Width of x and of the output, and of c.
     hidden_sizes : sequence of int
         Width of each layer.
     dropout : float
-        Probability with which a hidden unit is left out while training.
+        Probability with which training drops a hidden unit.
 
     References
     ----------
-    Perez et al. 2018, "FiLM: visual reasoning with a general conditioning layer".
+    E. Perez, F. Strub, H. de Vries, V. Dumoulin and A. Courville. FiLM: Visual Reasoning with a
+    General Conditioning Layer. AAAI 2018. https://arxiv.org/abs/1709.07871
 
     Examples
     --------
@@ -87,9 +90,9 @@ class NoiseConditionalMLP(nn.Module):
         """Rows (n, n_dims), levels (n,) or (1,), context (n, n_context) to rows (n, n_dims)."""
         e = self.level(sigma)
         if self.context is not None and context is not None:
-            e = e + F.silu(self.context(context.clamp(-_FAR, _FAR)))
+            e = e + F.silu(self.context(context.clamp(-_MAX_INPUT, _MAX_INPUT)))
         e = self.mix(e)
-        h = x.clamp(-_FAR, _FAR)
+        h = x.clamp(-_MAX_INPUT, _MAX_INPUT)
         for layer, film in zip(self.layers, self.films, strict=True):
             gain, shift = film(e).chunk(2, 1)
             same = layer.in_features == layer.out_features

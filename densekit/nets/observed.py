@@ -9,27 +9,33 @@ from densekit.nets.residual import ResidualNet
 
 
 class ObservedNet(nn.Module):
-    r"""Parameters of every column, from whichever columns have been observed.
+    r"""Parameters of every column from any subset of observed columns.
 
     .. math:: \theta = f(r_1 o_1, \dots, r_D o_D, o_1, \dots, o_D)
 
-    with r what is read of each column and o = 1 where it is observed, else 0: the masked input with
-    indicators of Uria, Murray and Larochelle, A Deep and Tractable Density Estimator (2014).
+    r are the inputs for each column, and o = 1 if the column is observed, else 0: a masked input
+    with indicators (Uria et al.).
 
     Parameters
     ----------
     reads : sequence of int
-        How many numbers are read of each of D columns.
+        Number of inputs for each of D columns.
     n_params : int
-        P, numbers for each column.
+        Number of parameters P per column.
     hidden_sizes, activation, dropout
         As in :class:`~densekit.nets.residual.ResidualNet`.
-    start : Tensor, optional
-        Parameters (P, D) to begin at; zeros where not given.
+    start : Tensor of shape (P, D), optional
+        Initial parameters; zeros by default.
 
     Notes
     -----
-    Readings (sum of reads, N) and observed (D, N), boolean; out come (P, D, N), or (P, N) of one column.
+    Input (sum of reads, N) and boolean ``observed`` (D, N); output (P, D, N), or (P, N) for a
+    single column.
+
+    References
+    ----------
+    B. Uria, I. Murray and H. Larochelle. A Deep and Tractable Density Estimator. ICML 2014.
+    https://arxiv.org/abs/1310.1757
 
     Examples
     --------
@@ -64,9 +70,9 @@ class ObservedNet(nn.Module):
                 self.net.last_bias.add_(start.t().reshape(-1, 1))
 
     def forward(self, x: Tensor, observed: Tensor, column: int | None = None) -> Tensor:
-        """Readings (sum of reads, N) and indicators (D, N) to parameters."""
-        seen = observed.to(x.dtype)
-        x = torch.cat([x * seen.repeat_interleave(self.reads, 0), seen])
+        """Inputs (sum of reads, N) and indicators (D, N) to parameters."""
+        indicators = observed.to(x.dtype)
+        x = torch.cat([x * indicators.repeat_interleave(self.reads, 0), indicators])
         P = self.n_params
         if column is not None:
             return self.net(x, rows=slice(column * P, (column + 1) * P))

@@ -1,4 +1,4 @@
-"""One masked network under several orders of its features and several connectivities."""
+"""A masked network under several orders of its features and several connectivities."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,29 +11,32 @@ from densekit.nets.masked import MaskedNet
 
 
 class ManyMasks(nn.Module):
-    r"""A masked network whose weights serve S masks: orders of the features, and degrees of the units.
+    """A masked network whose weights serve S masks: orders of the features and degrees of the units.
 
-    Germain, Gregor, Murray and Larochelle, MADE (2015), sections 4.2 and 4.3: trained under all masks
-    in turn the network is agnostic of order and of connectivity, and the mean of what it says under
-    them is an ensemble for the price of one set of weights. A mask is drawn by shuffling: the
-    rows and columns of each weight are put into the order that a
-    :class:`~densekit.nets.masked.MaskedNet` of the natural order, whose units are sorted by
-    degree, wants them in. Layers of equal width are shuffled alike, so that residual sums join each
-    unit with itself.
+    A network trained under all masks in turn is agnostic of order and connectivity, and the
+    average of its densities is an ensemble with one set of weights (MADE, sections 4.2 and 4.3). A
+    mask is implemented by a permutation: rows and columns of each weight are permuted to the order
+    of a :class:`~densekit.nets.masked.MaskedNet`, whose features have their natural order and
+    whose units are sorted by degree. Layers of equal width are permuted alike, so that residual
+    connections join each unit with itself.
 
     Parameters
     ----------
     net : MaskedNet
-        Of the natural order.
-    orders : int tensor (S, D)
-        Features in the order in which each mask takes them.
+        A network with the natural order of the features.
+    orders : int tensor of shape (S, D)
+        Features in the order of each mask.
     shuffle_units : bool
-        Draw the degrees of hidden units for each mask anew, with torch's generator; else all masks
-        have the same.
+        Draw the degrees of hidden units anew for each mask; otherwise all masks have the same.
 
     Notes
     -----
-    Input (sum of reads, N) and context (C, N), output (P, D, N), as of the network.
+    Input (sum of reads, N) and context (C, N), output (P, D, N), as for the network.
+
+    References
+    ----------
+    M. Germain, K. Gregor, I. Murray and H. Larochelle. MADE: Masked Autoencoder for Distribution
+    Estimation. ICML 2015. https://arxiv.org/abs/1502.03509
 
     Examples
     --------
@@ -59,11 +62,11 @@ class ManyMasks(nn.Module):
 
     @property
     def n_masks(self) -> int:
-        """S."""
+        """Number of masks S."""
         return len(self.orders)
 
     def _columns(self, mask: int) -> Tensor:
-        """Rows of the input in the order of the mask."""
+        """Indices of the inputs in the order of a mask."""
         reads = torch.tensor(self.net.reads)
         ends = reads.cumsum(0)
         order = self.orders[mask].tolist()
@@ -71,7 +74,7 @@ class ManyMasks(nn.Module):
         return torch.cat(rows).to(self.orders.device)
 
     def _weights(self, mask: int, columns: Tensor) -> dict[str, Tensor]:
-        """The network's parameters, shuffled."""
+        """The permuted parameters of the network."""
         net, order = self.net, self.orders[mask]
         units = [self.get_buffer(f"units{w}")[mask] for w in self.widths]
         sides = [columns, *units[:-1]]
@@ -92,8 +95,7 @@ class ManyMasks(nn.Module):
         return weights | biases | ends
 
     def _masks(self, mask: int) -> dict[str, Tensor]:
-        """The masks of what reads the input, with as many columns for each place as its feature is
-        read as."""
+        """The masks of the first layer, with as many columns per feature as it has inputs."""
         net = self.net
         ends = torch.tensor(net.reads).cumsum(0) - 1
         reads = torch.tensor(net.reads, device=self.orders.device)[self.orders[mask]]
@@ -121,8 +123,9 @@ class ManyMasks(nn.Module):
         read: Callable[[int, Tensor], Tensor],
         mask: int = 0,
     ) -> Tensor:
-        """Features (D, n) found one after another, without gradients, as
-        :meth:`~densekit.nets.masked.MaskedNet.solve` does."""
+        """Compute features (D, n) one after another without gradients, as
+        :meth:`~densekit.nets.masked.MaskedNet.solve` does.
+        """
         if self.plain:
             return self.net.solve(step, n, context, read)
         order = self.orders[mask].tolist()
@@ -138,8 +141,7 @@ class ManyMasks(nn.Module):
 
 
 def draw_orders(n_features: int, first: Sequence[int], n_masks: int) -> Tensor:
-    """``first`` and ``n_masks`` - 1 random orders behind it, (n_masks, n_features), by torch's
-    generator.
+    """The order ``first`` followed by ``n_masks`` - 1 random orders, (n_masks, n_features).
 
     Examples
     --------

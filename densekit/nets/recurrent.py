@@ -1,4 +1,4 @@
-"""A recurrent network over token ids, with the state that it goes on from."""
+"""A recurrent network over token ids."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,46 +13,61 @@ from densekit.nets.transformer import Layout
 
 @dataclass
 class State:
-    """What each layer remembers of the tokens so far: (n, width) tensors, two for an LSTM's layer
-    (what it shows and what it holds) and one for a GRU's."""
+    """State of each layer after the tokens so far: (n, width) tensors.
+
+    An LSTM layer has two, its hidden and its cell state, and a GRU layer has one.
+    """
 
     layers: list[tuple[Tensor, ...]]
 
     def keep(self, rows: Tensor) -> "State":
-        """The state of some rows only."""
+        """The state of some rows."""
         return State([tuple(s[rows] for s in layer) for layer in self.layers])
 
     def detach(self) -> "State":
-        """The same numbers, through which no gradient flows."""
+        """The state without gradients."""
         return State([tuple(s.detach() for s in layer) for layer in self.layers])
 
     def forget(self, rows: Tensor) -> "State":
-        """The state with that of some rows, a mask (n,), at its beginning: zero."""
+        """Reset the rows of a mask (n,) to the initial state, zero."""
         new = rows.unsqueeze(1)
         return State([tuple(s.masked_fill(new, 0) for s in layer) for layer in self.layers])
 
 
 class Recurrent(nn.Module):
-    r"""Layers of LSTM (Hochreiter and Schmidhuber 1997) or GRU (Cho et al. 2014) cells,
+    r"""Layers of LSTM or GRU cells.
 
     .. math:: h^0_t = E_{x_t}, \qquad h^l_t, s^l_t = \text{cell}_l(h^{l-1}_t, s^l_{t-1}), \qquad
-              \text{logits}_t = E\, h^L_t + b,
+              \text{logits}_t = E\, h^L_t + b
 
-    with one matrix E that reads and writes tokens (Press and Wolf 2017; Inan et al. 2017), and
-    variational dropout: the entries of :math:`h^l` that are dropped are the same at all places of a
-    string (Gal and Ghahramani 2016).
+    One matrix E both embeds tokens and computes logits. Dropout is variational: the same entries
+    of :math:`h^l` are dropped at all positions of a string.
 
     Parameters
     ----------
     vocab_size : int
         Number of token ids; id 0 is padding and is never predicted.
     width, n_layers : int
-        Width of every layer, and how many.
+        Width of every layer, and number of layers.
     cell : {"lstm", "gru"}
     dropout : float
-        Probability that an entry is dropped in training.
+        Probability with which training drops an entry.
     tied : bool
-        Whether E reads and writes; else there are two matrices.
+        Use one matrix E; otherwise there are two.
+
+    References
+    ----------
+    S. Hochreiter and J. Schmidhuber. Long Short-Term Memory. Neural Computation, 1997.
+    https://doi.org/10.1162/neco.1997.9.8.1735
+
+    K. Cho et al. Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
+    Translation. EMNLP 2014. https://arxiv.org/abs/1406.1078
+
+    O. Press and L. Wolf. Using the Output Embedding to Improve Language Models. EACL 2017.
+    https://arxiv.org/abs/1608.05859
+
+    Y. Gal and Z. Ghahramani. A Theoretically Grounded Application of Dropout in Recurrent Neural
+    Networks. NeurIPS 2016. https://arxiv.org/abs/1512.05287
 
     Examples
     --------
@@ -83,7 +98,7 @@ class Recurrent(nn.Module):
             if weight is not None:
                 nn.init.normal_(weight, std=0.1)
         if self.is_lstm:
-            # Cells remember at first (Jozefowicz et al. 2015).
+            # A forget gate that starts open (Jozefowicz et al. 2015).
             for layer in self.cells:
                 bias: Any = layer.bias_hh_l0
                 nn.init.ones_(bias[width : 2 * width])
@@ -97,28 +112,35 @@ class Recurrent(nn.Module):
         return F.linear(hidden, matrix, self.bias + self.never)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of what follows each token of ``tokens``, (n, T), in reading order and without
-        padding: (m, vocab_size). Padding (0) may lie on either side of a row, not inside."""
+        """Logits after each token of ``tokens``, (n, T), in reading order and without padding: (m,
+        vocab_size).
+
+        Padding (0) may be on either side of a row, not inside.
+        """
         return self.to_logits(self.hidden(tokens)[0])
 
     def hidden(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Hidden states (m, width) and the state after the last token of each row; it begins with
-        ``state``, or at zero. Each row has a token at least."""
-        at = Layout.of(tokens)
-        x = self._drop(at.pad(self.embed(tokens[tokens != 0])))
-        lengths = None if at.slots is None else (tokens != 0).sum(1).cpu()
+        """Hidden states (m, width), and the state after the last token of each row.
+
+        ``state`` is the initial state, zero by default. Each row has at least one token.
+        """
+        layout = Layout.of(tokens)
+        x = self._drop(layout.pad(self.embed(tokens[tokens != 0])))
+        lengths = None if layout.slots is None else (tokens != 0).sum(1).cpu()
         layers = []
         for i, cell in enumerate(self.cells):
-            before = None if state is None else self._given(state.layers[i])
+            state_before = None if state is None else self._as_torch_state(state.layers[i])
             if lengths is None:
-                x, after = cell(x, before)
+                x, state_after = cell(x, state_before)
             else:
                 packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-                packed, after = cell(packed, before)
-                x, _ = pad_packed_sequence(packed, batch_first=True, total_length=at.n_columns)
-            layers.append(tuple(s.squeeze(0) for s in (after if self.is_lstm else (after,))))
+                packed, state_after = cell(packed, state_before)
+                x, _ = pad_packed_sequence(packed, batch_first=True, total_length=layout.n_columns)
+            layers.append(
+                tuple(s.squeeze(0) for s in (state_after if self.is_lstm else (state_after,)))
+            )
             x = self._drop(x)
-        return at.unpad(x), State(layers)
+        return layout.unpad(x), State(layers)
 
     def start(self, tokens: Tensor) -> tuple[Tensor, State]:
         """Logits after the last token of each row of ``tokens``, (n, T), and the state."""
@@ -128,18 +150,20 @@ class Recurrent(nn.Module):
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits after one more token per row, ``tokens`` (n,), and the new state."""
         x, layers = self.embed(tokens).unsqueeze(1), []
-        for cell, before in zip(self.cells, state.layers, strict=True):
-            x, after = cell(x, self._given(before))
-            layers.append(tuple(s.squeeze(0) for s in (after if self.is_lstm else (after,))))
+        for cell, state_before in zip(self.cells, state.layers, strict=True):
+            x, state_after = cell(x, self._as_torch_state(state_before))
+            layers.append(
+                tuple(s.squeeze(0) for s in (state_after if self.is_lstm else (state_after,)))
+            )
         return self.to_logits(x.squeeze(1)), State(layers)
 
-    def _given(self, layer: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        """As torch's cells take it: with an axis of layers, of which each has one."""
+    def _as_torch_state(self, layer: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+        """The state with the axis of layers that torch's cells expect."""
         found = tuple(s.unsqueeze(0).contiguous() for s in layer)
         return found if self.is_lstm else found[0]
 
     def _drop(self, x: Tensor) -> Tensor:
-        """Drop the same entries at all places of a row, (n, T, width)."""
+        """Drop the same entries at all positions of a row, (n, T, width)."""
         if not (self.training and self.dropout):
             return x
         return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), self.dropout)

@@ -12,13 +12,13 @@ from densekit.nets.mlp import activation_layer
 
 
 def check_hidden(hidden_sizes: Sequence[int]) -> None:
-    """Raise a ValueError where there is no hidden layer."""
+    """Raise a ValueError if there is no hidden layer."""
     if not hidden_sizes:
-        raise ValueError("hidden_sizes=() must have one layer at least, as in hidden_sizes=(64,)")
+        raise ValueError("hidden_sizes=() must have at least one layer, as in hidden_sizes=(64,)")
 
 
 def uniform_weight(n_out: int, n_in: int, fan_in: Tensor | float) -> nn.Parameter:
-    """A weight (n_out, n_in), uniform with variance 1/(3 fan_in) per row."""
+    """A weight (n_out, n_in), uniform with variance 1/(3 fan_in) in each row."""
     weight = 2 * torch.rand(n_out, n_in) - 1
     scale = torch.as_tensor(fan_in, dtype=weight.dtype).clamp_min(1).rsqrt()
     return nn.Parameter(weight * scale)
@@ -30,18 +30,18 @@ class ResidualNet(nn.Module):
     .. math:: h_1 = W_1 \operatorname{asinh}(x) + V \operatorname{asinh}(c) + b_1, \quad
               h_{i+1} = h_i + W_{i+1}\,\sigma(h_i) + b_{i+1}, \quad y = W \sigma(h_k) + b
 
-    with the sum left out where two neighboring layers differ in width. W and b start at zero.
+    Consecutive layers of different width have no sum. W and b start at zero.
 
     Parameters
     ----------
     n_in, n_out, n_context : int
         Numbers of features; ``n_in`` and ``n_context`` may be 0.
     hidden_sizes : sequence of int
-        Width of each hidden layer, one at least.
+        Width of each hidden layer, at least one layer.
     activation : str
-        A name that :func:`densekit.nets.mlp.activation_layer` knows.
+        Activation, see :func:`densekit.nets.mlp.activation_layer`.
     dropout : float
-        Probability with which a hidden unit is left out while training.
+        Probability with which training drops a hidden unit.
 
     Examples
     --------
@@ -78,7 +78,7 @@ class ResidualNet(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor | None = None, rows: slice | None = None
     ) -> Tensor:
-        """Columns (n_in, N) and (n_context, N) to (n_out, N), or to these ``rows`` of it."""
+        """Columns (n_in, N) and (n_context, N) to (n_out, N), or to some ``rows`` of it."""
         first, *biases = self.bias
         if context is not None:
             first = torch.addmm(first, self.context, squash(context))
@@ -100,8 +100,11 @@ class ResidualNet(nn.Module):
         return self._plan().can_record() and self.first.numel() > 0
 
     def record(self, tape: Any, x: Any, context: Any = None) -> Any:
-        """The network on a ``kernels.tape.Tape``: rows (n_in) and asinh of the context to
-        rows (n_out)."""
+        """Record the network on a ``kernels.tape.Tape``: rows (n_in) and asinh of the context to rows
+        (n_out).
+        """
         weights = [self.first, *self.hidden, self.last]
-        aside = None if context is None else (self.context, context)
-        return record(tape, x, weights, [*self.bias, self.last_bias], self._plan(), aside=aside)
+        side_product = None if context is None else (self.context, context)
+        return record(
+            tape, x, weights, [*self.bias, self.last_bias], self._plan(), side_product=side_product
+        )

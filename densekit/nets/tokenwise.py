@@ -1,5 +1,8 @@
-"""What networks do to each token, or pixel, by itself, but for matrix products: where they serve, as
-compiled loops (``kernels/tokens.py``), which are several times as fast on a CPU."""
+"""Operations on each token or pixel other than matrix products.
+
+Where possible they use compiled loops (``kernels/tokens.py``), which are several times as fast on
+a CPU.
+"""
 
 from functools import partial
 
@@ -35,8 +38,14 @@ def _switch(x: Tensor, added: Tensor | None = None) -> Tensor:
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """Tokens x, (m, width), over the root of their mean square (Zhang and Sennrich 2019). There is no
-    gain: the matrix behind has it already.
+    """Divide tokens x (m, width) by the root of their mean square.
+
+    There is no learned gain, because the matrix after it can contain one.
+
+    References
+    ----------
+    B. Zhang and R. Sennrich. Root Mean Square Layer Normalization. NeurIPS 2019.
+    https://arxiv.org/abs/1910.07467
 
     Examples
     --------
@@ -44,13 +53,20 @@ def rms_norm(x: Tensor) -> Tensor:
     1.0
     """
     if x.ndim == 2 and (loops := compiled(KERNEL, x)):
-        there, back = partial(loops.norm, tiny=_TINY), partial(loops.norm_backward, tiny=_TINY)
-        return Looped.apply(_norm, there, back, x)
+        forward_loop, backward_loop = (
+            partial(loops.norm, tiny=_TINY),
+            partial(loops.norm_backward, tiny=_TINY),
+        )
+        return Looped.apply(_norm, forward_loop, backward_loop, x)
     return _norm(x)
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """(m, 2 width) to (m, width): the first half by its sigmoid, by the second (Shazeer 2020).
+    """SwiGLU, (m, 2 width) to (m, width): silu of the first half times the second half.
+
+    References
+    ----------
+    N. Shazeer. GLU Variants Improve Transformer. 2020. https://arxiv.org/abs/2002.05202
 
     Examples
     --------
@@ -63,8 +79,10 @@ def swiglu(x: Tensor) -> Tensor:
 
 
 def glu(x: Tensor, added: Tensor | None = None) -> Tensor:
-    """Pixels x and what is added to them, (N, 2 width, H, W) each, to (N, width, H, W): of the sum, the
-    first half of the channels times the sigmoid of the second (van den Oord et al. 2016).
+    """Gated linear unit of pixels: the first half of the channels times the sigmoid of the second
+    half.
+
+    It takes the sum of x and ``added``, (N, 2 width, H, W) each, to (N, width, H, W).
 
     Examples
     --------
@@ -81,10 +99,33 @@ def glu(x: Tensor, added: Tensor | None = None) -> Tensor:
 
 
 def rotary(x: Tensor, turn: tuple[Tensor, Tensor], gain: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Heads x, (m, h, d), of which as many as there are gains are normalized, each by the root of its
-    mean square (Henry et al. 2020), scaled by its gain, and turned: each pair
-    :math:`(x_i, x_{i + d/2})` by the angle whose cosine and sine, (m, d / 2), are given (Su et al.
-    2021). These and the others, (m, gains, d) and (m, h - gains, d).
+    """Normalize, scale and rotate the first heads of x.
+
+    Each of the heads with a gain is divided by the root of its mean square and multiplied by its
+    gain (query-key normalization). Then each pair :math:`(x_i, x_{i + d/2})` is rotated by an
+    angle (rotary positions).
+
+    Parameters
+    ----------
+    x : Tensor of shape (m, h, d)
+        Heads.
+    turn : tuple of Tensors of shape (m, d / 2)
+        Cosines and sines of the angles.
+    gain : Tensor of shape (g,)
+        Gains of the first g heads.
+
+    Returns
+    -------
+    Tensor of shape (m, g, d), Tensor of shape (m, h - g, d)
+        The rotated heads, and the others unchanged.
+
+    References
+    ----------
+    J. Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021.
+    https://arxiv.org/abs/2104.09864
+
+    A. Henry et al. Query-Key Normalization for Transformers. 2020.
+    https://arxiv.org/abs/2010.04245
 
     Examples
     --------
@@ -97,6 +138,9 @@ def rotary(x: Tensor, turn: tuple[Tensor, Tensor], gain: Tensor) -> tuple[Tensor
     fits = x.ndim == 3 and 2 * half[1] == x.shape[2] and len(gain) <= x.shape[1]
     fits = fits and all(t.shape == half for t in turn)
     if fits and (loops := compiled(KERNEL, x, gain, *turn)):
-        there, back = partial(loops.turn, tiny=_TINY), partial(loops.turn_backward, tiny=_TINY)
-        return Looped.apply(_turn, there, back, x, *turn, gain)
+        forward_loop, backward_loop = (
+            partial(loops.turn, tiny=_TINY),
+            partial(loops.turn_backward, tiny=_TINY),
+        )
+        return Looped.apply(_turn, forward_loop, backward_loop, x, *turn, gain)
     return _turn(x, *turn, gain)

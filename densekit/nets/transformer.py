@@ -1,5 +1,4 @@
-"""Transformers over token ids, or whatever is read as vectors: encoders, and decoders with a key-value
-cache."""
+"""Transformers over token ids or vectors: encoders, and decoders with a key-value cache."""
 
 import math
 from collections.abc import Callable
@@ -16,14 +15,14 @@ from densekit.nets.tokenwise import KERNEL, rms_norm, rotary, swiglu
 
 @dataclass
 class Layout:
-    """Where the tokens of a padded (n, T) matrix go: only attention sees padding."""
+    """Positions of the tokens of a padded (n, T) matrix. Only attention uses padding."""
 
     n_rows: int
     n_columns: int
     slots: Tensor | None
-    """Index of each token in the left-aligned (n * T,) matrix; None where there is no padding."""
+    """Index of each token in the left-aligned (n * T,) matrix; None without padding."""
     positions: Tensor
-    """Place of each token in its row, (m,)."""
+    """Position of each token in its row, (m,)."""
 
     @classmethod
     def of(cls, tokens: Tensor) -> "Layout":
@@ -38,11 +37,11 @@ class Layout:
 
     @classmethod
     def full(cls, n_rows: int, n_columns: int, device: torch.device) -> "Layout":
-        """The layout of rows of equal length: no padding."""
+        """The layout of rows of equal length without padding."""
         return cls(n_rows, n_columns, None, torch.arange(n_columns, device=device).repeat(n_rows))
 
     def pad(self, x: Tensor) -> Tensor:
-        """Tokens (m, \\*) to rows (n, T, \\*), left-aligned, zeros behind."""
+        r"""Tokens (m, \*) to rows (n, T, \*), left-aligned and padded with zeros."""
         if self.slots is not None:
             full = x.new_zeros(self.n_rows * self.n_columns, *x.shape[1:])
             x = full.index_copy(0, self.slots, x)
@@ -56,18 +55,18 @@ class Layout:
 
 @dataclass
 class Cache:
-    """Keys and values of the tokens seen so far: per layer (n, n_kv_heads, capacity, head_dim)."""
+    """Keys and values of the tokens so far: per layer (n, n_kv_heads, capacity, head_dim)."""
 
     keys: list[Tensor]
     values: list[Tensor]
     lengths: Tensor
-    """Tokens in each row, (n,)."""
+    """Number of tokens of each row, (n,)."""
     longest: int
     ragged: bool
     """Whether rows may differ in length, so that attention needs a mask."""
 
     def grow(self) -> None:
-        """Make room for one more token per row; the capacity doubles when it is used up."""
+        """Add space for one more token per row; the capacity doubles when it is exhausted."""
         if self.longest == self.keys[0].shape[2]:
             extra = (0, 0, 0, max(self.longest, 16))
             self.keys = [F.pad(k, extra) for k in self.keys]
@@ -75,10 +74,12 @@ class Cache:
         self.longest += 1
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Write one token per row, (n, n_heads or n_kv_heads, head_dim), and look at it and all
-        before."""
+        """Store the keys and values of one token per row, and attend to it and all tokens before it.
+
+        Queries, keys and values are (n, n_heads or n_kv_heads, head_dim).
+        """
         rows, keys, values = torch.arange(len(q), device=q.device), self.keys, self.values
-        if torch.is_grad_enabled():  # what autograd has saved must not be written to
+        if torch.is_grad_enabled():  # Tensors saved by autograd must not be changed in place.
             keys[layer], values[layer] = keys[layer].clone(), values[layer].clone()
         keys[layer][rows, :, self.lengths] = k
         values[layer][rows, :, self.lengths] = v
@@ -86,11 +87,11 @@ class Cache:
         if self.ragged:
             seen = torch.arange(self.longest, device=q.device) <= self.lengths.unsqueeze(1)
             mask = seen[:, None, None]
-        k, v = (shared(u[layer][:, :, : self.longest], q.shape[1]) for u in (keys, values))
+        k, v = (expand_groups(u[layer][:, :, : self.longest], q.shape[1]) for u in (keys, values))
         return F.scaled_dot_product_attention(q.unsqueeze(2), k, v, attn_mask=mask).squeeze(2)
 
     def keep(self, rows: Tensor) -> "Cache":
-        """The cache of some rows only."""
+        """The cache of some rows."""
         used = slice(0, self.longest)
         return Cache(
             [k[rows, :, used] for k in self.keys],
@@ -101,29 +102,35 @@ class Cache:
         )
 
 
-def shared(x: Tensor, n_heads: int) -> Tensor:
-    """Keys or values, (n, n_kv_heads, T, head_dim), for n_heads queries: each serves a group."""
+def expand_groups(x: Tensor, n_heads: int) -> Tensor:
+    """Repeat keys or values (n, n_kv_heads, T, head_dim) for n_heads queries, as each serves a group
+    of them.
+    """
     return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], 1)
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Query, (m, n_heads, head_dim), key and value, (m, n_kv_heads, head_dim), of each token to what it
-found, (m, n_heads, head_dim)."""
+"""Function from the query (m, n_heads, head_dim), key and value (m, n_kv_heads, head_dim) of each
+token to the result of attention, (m, n_heads, head_dim).
+"""
 
 
-Then = Callable[[int, Tensor], Tensor]
-"""Number of a block and tokens (m, width) to tokens (m, width): what comes after self-attention."""
+AfterAttention = Callable[[int, Tensor], Tensor]
+"""Function of a block's number and tokens (m, width) to tokens (m, width), applied after
+self-attention.
+"""
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each on the root-mean-square normalized stream and added to it."""
+    """Attention and SwiGLU as residual branches, each on the RMS-normalized stream."""
 
     loops: ClassVar[str] = KERNEL
 
     def __init__(self, width: int, n_heads: int, n_kv_heads: int, dropout: float):
         super().__init__()
         self.n_heads, self.n_kv_heads, self.dropout = n_heads, n_kv_heads, dropout
-        # 8/3 keeps the parameter count of the usual 4x layer; multiples of 16 suit the kernels.
+        # The factor 8/3 gives as many parameters as a usual layer of 4 * width. Multiples of 16 are
+        # fast.
         hidden = 16 * math.ceil(8 * width / 3 / 16)
         self.qkv = nn.Linear(width, width + 2 * n_kv_heads * (width // n_heads), bias=False)
         self.sharpness = nn.Parameter(torch.ones(n_heads, 1))
@@ -134,29 +141,31 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        turn: tuple[Tensor, Tensor],
+        rotation: tuple[Tensor, Tensor],
         attend: Attend,
-        then: Callable[[Tensor], Tensor] | None = None,
+        after_attention: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Tokens (m, width) to tokens (m, width); ``then`` is done between the two."""
+        """Tokens (m, width) to tokens (m, width); ``after_attention`` is applied between attention
+        and SwiGLU.
+        """
         qkv = self.qkv(rms_norm(x)).unflatten(1, (self.n_heads + 2 * self.n_kv_heads, -1))
         gain = torch.cat([self.sharpness.squeeze(1), self.sharpness.new_ones(self.n_kv_heads)])
-        qk, v = rotary(qkv, turn, gain)
+        qk, v = rotary(qkv, rotation, gain)
         q, k = qk.split([self.n_heads, self.n_kv_heads], 1)
         x = x + F.dropout(self.merge(attend(q, k, v).flatten(1)), self.dropout, self.training)
-        x = x if then is None else then(x)
+        x = x if after_attention is None else after_attention(x)
         added = self.out(swiglu(self.gate(rms_norm(x))))
         return x + F.dropout(added, self.dropout, self.training)
 
 
 class Encoder(nn.Module):
-    """Blocks in which each token sees all tokens of its row: what they are read from, and what is
-    written of them, is the business of whoever uses it.
+    """Blocks in which each token attends to all tokens of its row; inputs and outputs are those of
+    its users.
 
     Parameters
     ----------
     embed : Module
-        Tokens, of whatever kind, to vectors (m, width): ``nn.Embedding`` or ``nn.Linear``.
+        Embedding of tokens as vectors (m, width): ``nn.Embedding`` or ``nn.Linear``.
     width, n_layers, n_heads, dropout, n_kv_heads
         As in :class:`Transformer`.
     """
@@ -178,12 +187,12 @@ class Encoder(nn.Module):
         if n_heads % n_kv_heads:
             raise ValueError(
                 f"n_kv_heads={n_kv_heads} must divide n_heads={n_heads}: each head of keys and values "
-                "serves as many heads of queries"
+                "serves the same number of query heads"
             )
         if width % (2 * n_heads):
             raise ValueError(
                 f"width={width} must be a multiple of 2 * n_heads = {2 * n_heads}: rotary "
-                "positions turn pairs of entries within each head"
+                "positions rotate pairs of entries within each head"
             )
         self.embed, self.n_heads, self.n_kv_heads = embed, n_heads, n_kv_heads
         self.blocks = nn.ModuleList(
@@ -191,8 +200,8 @@ class Encoder(nn.Module):
         )
         half = width // n_heads // 2
         self.register_buffer("speeds", 1e4 ** (-torch.arange(half) / half), persistent=False)
-        # Each block adds nothing at first. With that a short run of a language model ends 0.2 nats
-        # per character lower than with small random weights throughout.
+        # Residual branches start at zero. A short training of a language model then ends 0.2 nats per
+        # character lower than with small random weights.
         for name, weight in self.named_parameters():
             if name.endswith("weight"):
                 adds = name.endswith(("merge.weight", "out.weight"))
@@ -200,61 +209,78 @@ class Encoder(nn.Module):
                 std = 0.06 if ids else weight.shape[1] ** -0.5
                 nn.init.normal_(weight, std=0.0 if adds else std)
 
-    def turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the angles of rotary positions, (m, head_dim / 2) each."""
         angles = positions.unsqueeze(1) * self.speeds
         return angles.cos(), angles.sin()
 
     def run(
-        self, x: Tensor, at: Layout, cached: bool = False, then: Then | None = None
+        self,
+        x: Tensor,
+        layout: Layout,
+        cached: bool = False,
+        after_attention: AfterAttention | None = None,
     ) -> tuple[Tensor, Cache | None]:
-        """Vectors of tokens to hidden states, both (m, width), and with ``cached`` the keys and values
-        that a decoder goes on from."""
+        """Map vectors of tokens to hidden states, both (m, width).
+
+        With ``cached`` it also returns the keys and values, with which a decoder can continue.
+        """
         keys, values = [], []
-        there = None  # behind a causal mask, padding on the right is out of sight anyway
-        if not self.causal and at.slots is not None:
-            there = at.pad(torch.ones_like(at.positions)).bool()[:, None, None]
+        mask = None  # A causal mask already hides padding on the right.
+        if not self.causal and layout.slots is not None:
+            mask = layout.pad(torch.ones_like(layout.positions)).bool()[:, None, None]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (at.pad(u).transpose(1, 2) for u in (q, k, v))
+            q, k, v = (layout.pad(u).transpose(1, 2) for u in (q, k, v))
             if cached:
                 keys.append(k)
                 values.append(v)
-            k, v = shared(k, self.n_heads), shared(v, self.n_heads)
-            y = F.scaled_dot_product_attention(q, k, v, there, is_causal=self.causal)
-            return at.unpad(y.transpose(1, 2))
+            k, v = expand_groups(k, self.n_heads), expand_groups(v, self.n_heads)
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=self.causal)
+            return layout.unpad(y.transpose(1, 2))
 
-        turn = self.turn(at.positions)
+        rotation = self.rotation(layout.positions)
         for i, block in enumerate(self.blocks):
-            x = block(x, turn, attend, then and partial(then, i))
-        lengths = at.pad(torch.ones_like(at.positions)).sum(1)
+            x = block(x, rotation, attend, after_attention and partial(after_attention, i))
+        lengths = layout.pad(torch.ones_like(layout.positions)).sum(1)
         cache = (
-            Cache(keys, values, lengths, at.n_columns, at.slots is not None) if cached else None
+            Cache(keys, values, lengths, layout.n_columns, layout.slots is not None)
+            if cached
+            else None
         )
         return rms_norm(x), cache
 
 
 class Decoder(Encoder):
-    """An :class:`Encoder` in which each token sees itself and those before it only, so that it can read
-    on, one token after the other."""
+    """An :class:`Encoder` in which each token attends to itself and those before it, so that it can
+    continue rows.
+    """
 
     causal: ClassVar[bool] = True
 
     def begin(self, n_rows: int, capacity: int) -> Cache:
-        """The cache of rows without a token yet; that many fit in before it grows."""
+        """An empty cache of rows with space for ``capacity`` tokens before it grows."""
         like = self.speeds
         empty = like.new_zeros(n_rows, self.n_kv_heads, capacity, 2 * len(like))
         keys, values = ([empty.clone() for _ in self.blocks] for _ in range(2))
         lengths = torch.zeros(n_rows, dtype=torch.long, device=like.device)
         return Cache(keys, values, lengths, 0, ragged=False)
 
-    def advance(self, x: Tensor, cache: Cache, then: Then | None = None) -> Tensor:
-        """Vectors of one more token per row to its hidden state, both (n, width); the cache is
-        changed in place."""
+    def advance(
+        self, x: Tensor, cache: Cache, after_attention: AfterAttention | None = None
+    ) -> Tensor:
+        """Map one more token per row to its hidden state, both (n, width); the cache is changed in
+        place.
+        """
         cache.grow()
-        turn = self.turn(cache.lengths)
+        rotation = self.rotation(cache.lengths)
         for i, block in enumerate(self.blocks):
-            x = block(x, turn, partial(cache.attend, i), then and partial(then, i))
+            x = block(
+                x,
+                rotation,
+                partial(cache.attend, i),
+                after_attention and partial(after_attention, i),
+            )
         cache.lengths = cache.lengths + 1
         return rms_norm(x)
 
@@ -307,12 +333,15 @@ class Transformer(Decoder):
         return F.linear(hidden, self.embed.weight, self.never)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of what follows each token of ``tokens``, (n, T), in reading order and without
-        padding: (m, vocab_size). Padding (0) may lie on either side of a row, not inside."""
+        """Logits after each token of ``tokens``, (n, T), in reading order and without padding: (m,
+        vocab_size).
+
+        Padding (0) may be on either side of a row, not inside.
+        """
         return self.to_logits(self.hidden(tokens)[0])
 
     def hidden(self, tokens: Tensor, cached: bool = False) -> tuple[Tensor, Cache | None]:
-        """Hidden states (m, width), and with ``cached`` what :meth:`step` goes on from."""
+        """Hidden states (m, width), and with ``cached`` the state that :meth:`step` continues from."""
         return self.run(self.embed(tokens[tokens != 0]), Layout.of(tokens), cached)
 
     def start(self, tokens: Tensor) -> tuple[Tensor, Cache]:

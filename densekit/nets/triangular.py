@@ -1,4 +1,4 @@
-"""Products with a masked matrix whose zeros make stairs: what lies above them is not multiplied."""
+"""Products with a weight whose mask is a block triangle, without multiplying most of the zeros."""
 
 import itertools
 from collections.abc import Sequence
@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 Step = tuple[int, int, int]
-"""Rows from, rows to, and how many columns they read."""
-_ROWS = 64
-"""A step has at least so many rows: thinner products take longer than the zeros that they leave out."""
-_STEPS = 4
+"""First row, end row, and number of leading columns that are not masked out in these rows."""
+_MIN_ROWS = 64
+"""Smallest number of rows of a step: thinner products are slower than multiplying the zeros."""
+_MAX_STEPS = 4
 
 
 def stairs(reads: Sequence[int]) -> list[Step] | None:
-    """Steps over rows that read the first ``reads[r]`` columns each; None where one is enough.
+    """Cover a masked weight by steps; row r uses the first ``reads[r]`` columns. None if a single
+    step suffices.
 
     Examples
     --------
@@ -22,22 +23,24 @@ def stairs(reads: Sequence[int]) -> list[Step] | None:
     [(0, 64, 1), (64, 128, 2)]
     """
     n = len(reads)
-    count = min(_STEPS, n // _ROWS)
+    count = min(_MAX_STEPS, n // _MIN_ROWS)
     if count < 2:
         return None
     edges = [round(n * i / count) for i in range(count + 1)]
     return [(a, b, max(reads[a:b])) for a, b in itertools.pairwise(edges)]
 
 
-def whole(weight: Tensor, mask: Tensor | None) -> Tensor:
-    """weight * mask in rows that follow each other, (A B, K), with one pass over the numbers."""
+def masked_weight(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """weight * mask as contiguous rows (A B, K), computed in one pass."""
     if mask is None:
         return weight.flatten(0, -2)
     return torch.mul(weight, mask, out=weight.new_empty(weight.shape)).flatten(0, -2)
 
 
-def push(w: Tensor, bias: Tensor | None, x: Tensor, steps: Sequence[Step] | None) -> Tensor:
-    """w x + bias, where the steps cover all of w that is not zero; None takes the whole of it."""
+def masked_product(
+    w: Tensor, bias: Tensor | None, x: Tensor, steps: Sequence[Step] | None
+) -> Tensor:
+    """w x + bias, where the steps cover all nonzero entries of w; None multiplies all of w."""
     if steps is None:
         return w @ x if bias is None else torch.addmm(bias, w, x)
     y = x.new_empty(len(w), x.shape[1])
@@ -49,13 +52,14 @@ def push(w: Tensor, bias: Tensor | None, x: Tensor, steps: Sequence[Step] | None
     return y
 
 
-def push_back(w: Tensor, g: Tensor, steps: Sequence[Step] | None) -> Tensor:
-    """w' g."""
+def input_gradient(w: Tensor, g: Tensor, steps: Sequence[Step] | None) -> Tensor:
+    """Gradient w' g with respect to the input."""
     if steps is None:
         return w.t() @ g
     y = g.new_empty(w.shape[1], g.shape[1])
     filled = 0
-    for a, b, k in sorted(steps, key=lambda step: -step[2]):  # what is read furthest fills it
+    # The step with the most columns comes first and initializes all rows of y.
+    for a, b, k in sorted(steps, key=lambda step: -step[2]):
         if filled:
             y[:k].addmm_(w[a:b, :k].t(), g[a:b])
         else:
@@ -64,8 +68,8 @@ def push_back(w: Tensor, g: Tensor, steps: Sequence[Step] | None) -> Tensor:
     return y
 
 
-def pull(g: Tensor, x: Tensor, steps: Sequence[Step] | None) -> Tensor:
-    """g x', zero where the steps do not reach."""
+def weight_gradient(g: Tensor, x: Tensor, steps: Sequence[Step] | None) -> Tensor:
+    """Gradient g x' with respect to the weight, zero outside the steps."""
     if steps is None:
         return g @ x.t()
     w = g.new_empty(len(g), len(x))

@@ -1,4 +1,4 @@
-"""The velocity of a continuous flow: a network of a place and a time that knows its divergence."""
+"""The velocity of a continuous flow: a network of position and time with a fast divergence."""
 
 import itertools
 import math
@@ -11,38 +11,45 @@ from densekit.nets.chain import squash
 from densekit.nets.residual import check_hidden, uniform_weight
 
 _N_TIMES = 4
-"""Functions of time, 1, cos(pi t), cos(2 pi t), ..., that biases and gains are made of."""
+"""Number of functions of time, 1, cos(pi t), cos(2 pi t), ..., in biases and gains."""
 
 
 class VelocityNet(nn.Module):
-    r"""A velocity of columns y (D, N) at a time t, given a context c (C, N), and its divergence.
+    r"""A velocity of columns y (D, N) at time t, given a context c (C, N), and its divergence.
 
     .. math:: h_1 = \tanh(W_1 y + V \operatorname{asinh}(c) + b_1(t)), \quad
               h_{l+1} = \tanh(W_{l+1}\, g_l(t) h_l + b_{l+1}(t)), \quad
               v = W_{L+1}\, g_L(t) h_L + b_{L+1}(t)
 
-    The gains g and biases b, one for each unit, are sums of :math:`\cos(k \pi t)`: the hypernetwork of
-    FFJORD (Grathwohl et al. 2019) without a network. v starts at zero, and it is bounded wherever y
-    is, since tanh is: nothing far out runs away.
+    The gains g and biases b of each unit are sums of :math:`\cos(k \pi t)`; FFJORD uses a
+    hypernetwork for them. The velocity starts at zero. It is bounded for all y, because tanh is,
+    so that no row diverges.
 
-    With :math:`D_l` the slopes of layer l the divergence is the trace of
-    :math:`W_{L+1} D_L W_L \cdots D_1 W_1` (gains put into the weights). A trace does not change when its
-    factors go round, so that for two layers it is
+    With :math:`D_l` the slopes of layer l, and gains merged into the weights, the divergence is
+    the trace of :math:`W_{L+1} D_L W_L \cdots D_1 W_1`. A trace is invariant under cyclic
+    permutation. For two layers it is therefore
 
     .. math:: \operatorname{tr} \frac{\partial v}{\partial y}
               = d_2^\top \big(W_2 \odot (W_1 W_3)^\top\big)\, d_1, \qquad D_l = \operatorname{diag}(d_l),
 
-    one product more for a batch, whatever D, and for one layer :math:`\sum_i (W_1 W_2)_{ii}\, d_{1,i}`.
-    Three and more take a product of the hidden layers for each of D directions, or of a few probes.
+    one additional product per batch for any D, and for one layer :math:`\sum_i (W_1 W_2)_{ii}\,
+    d_{1,i}`. With three or more layers it takes a pass through the hidden layers for each of D
+    directions, or for a few probes.
 
     Parameters
     ----------
     n_features : int
         D.
     hidden_sizes : sequence of int
-        Hidden layers, one at least.
+        Hidden layers, at least one.
     n_context : int
         C, which may be 0.
+
+    References
+    ----------
+    W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever and D. Duvenaud. FFJORD: Free-form
+    Continuous Dynamics for Scalable Reversible Generative Models. ICLR 2019.
+    https://arxiv.org/abs/1810.01367
 
     Examples
     --------
@@ -61,7 +68,7 @@ class VelocityNet(nn.Module):
             uniform_weight(b, a, a + (n_context if i == 0 else 0))
             for i, (a, b) in enumerate(itertools.pairwise(sizes))
         )
-        # Units whose slopes and places differ from the start: tanh alone is nearly straight.
+        # Larger weights make the units differ from the start, because tanh is almost linear near zero.
         self.weights[0].data *= 2
         self.context = uniform_weight(hidden_sizes[0], n_context, n_features + n_context)
         self.last = nn.Parameter(torch.zeros(n_features, hidden_sizes[-1]))
@@ -74,38 +81,40 @@ class VelocityNet(nn.Module):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the divergence has the closed form that costs the same in any dimension."""
+        """Whether the divergence has a closed form whose cost does not depend on the dimension."""
         return len(self.hidden_sizes) <= 2
 
     def forward(self, t: Tensor, y: Tensor, context: Tensor | None = None) -> Tensor:
-        """The velocity (D, N) at the time t, ()."""
+        """The velocity (D, N) at time t, a scalar."""
         return self._layers(t, y, context)[0]
 
     def with_divergence(
         self, t: Tensor, y: Tensor, context: Tensor | None = None, probes: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The velocity (D, N), and its divergence (1, N).
+        r"""The velocity (D, N), and its divergence (1, N).
 
-        With ``probes`` (D, k, 1), shared by all columns, or (D, 1, N), one for each, the second is
-        :math:`e^\\top (\\partial v / \\partial y)\\, e` for each probe e: (k, N) or (1, N).
+        With ``probes`` (D, k, 1), shared by all columns, or (D, 1, N), one per column, the second
+        is :math:`e^\top (\partial v / \partial y)\, e` for each probe e: (k, N) or (1, N).
         """
         v, weights, units = self._layers(t, y, context)
         slopes = [torch.addcmul(torch.ones_like(h[:1]), h, h, value=-1) for h in units]
         if probes is None and self.is_closed:
-            around = (weights[0] @ weights[-1]).t()
+            cyclic_product = (weights[0] @ weights[-1]).t()
             if len(slopes) == 1:
-                return v, around.diagonal()[None] @ slopes[0]
-            return v, (slopes[1] * ((weights[1] * around) @ slopes[0])).sum(0, keepdim=True)
+                return v, cyclic_product.diagonal()[None] @ slopes[0]
+            return v, (slopes[1] * ((weights[1] * cyclic_product) @ slopes[0])).sum(
+                0, keepdim=True
+            )
         directions = probes
         if directions is None:
             directions = torch.eye(self.n_features, dtype=y.dtype, device=y.device)[..., None]
-        traces = self._along(directions, weights, slopes)
+        traces = self._directional(directions, weights, slopes)
         return v, traces if probes is not None else traces.sum(0, keepdim=True)
 
     def _layers(
         self, t: Tensor, y: Tensor, context: Tensor | None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """The velocity, the weights at that time, and the hidden units."""
+        """The velocity, the weights at time t, and the hidden units."""
         times = torch.cos(t * math.pi * torch.arange(_N_TIMES, dtype=y.dtype, device=y.device))
         bias = (self.bias @ times)[:, None].split(self.hidden_sizes)
         gain = (self.gain @ times).split(self.hidden_sizes)
@@ -120,8 +129,8 @@ class VelocityNet(nn.Module):
         v = torch.addmm((self.last_bias @ times)[:, None], weights[-1], units[-1])
         return v, weights, units
 
-    def _along(self, probes: Tensor, weights: list[Tensor], slopes: list[Tensor]) -> Tensor:
-        """How fast v changes in the direction of each probe, as far as it points there itself."""
+    def _directional(self, probes: Tensor, weights: list[Tensor], slopes: list[Tensor]) -> Tensor:
+        """Quadratic form of the Jacobian for each probe."""
 
         def times(weight: Tensor, x: Tensor) -> Tensor:
             return (weight @ x.flatten(1)).unflatten(1, x.shape[1:])

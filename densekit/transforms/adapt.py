@@ -103,12 +103,11 @@ def check_transforms(
     """
     for transform in transforms.values():
         transform.to(dtype).eval().requires_grad_(False)
-    named_transforms = list(transforms.items())
     context = torch.randn(n_context, _N_CHECK_ROWS, dtype=dtype).requires_grad_()
     given = context if n_context else None
     x = torch.randn(n_features, _N_CHECK_ROWS, dtype=dtype)
     uses_context = False
-    for name, transform in reversed(named_transforms):
+    for name, transform in reversed(list(transforms.items())):
         z, ladj = _apply(name, transform.to_noise, x, given)
         uses_context = uses_context or z.requires_grad or ladj.requires_grad
         round_trip = _apply_if_available(name, transform.to_data, z, given)
@@ -119,18 +118,20 @@ def check_transforms(
             f"none of {', '.join(transforms)} uses the context of {n_context} features: make one of "
             "them conditional, or fit without context="
         )
-    z = torch.randn(n_features, _N_CHECK_ROWS, dtype=dtype)
-    for name, transform in named_transforms:
-        x_or_none = _apply_if_available(name, transform.to_data, z, given)
-        if x_or_none is None:
+    _check_noise_to_data(transforms, torch.randn(n_features, _N_CHECK_ROWS, dtype=dtype), given)
+
+
+def _check_noise_to_data(
+    transforms: Mapping[str, ColumnTransform], z: Tensor, context: Tensor | None
+) -> None:
+    """Map noise (D, N) to data and back, up to the first transform that lacks this direction."""
+    for name, transform in transforms.items():
+        x = _apply_if_available(name, transform.to_data, z, context)
+        if x is None:
             return
-        _expect_same(
-            name,
-            z,
-            _apply(name, transform.to_noise, x_or_none, given)[0],
-            "noise to data and back",
-        )
-        z = x_or_none.detach()
+        round_trip = _apply(name, transform.to_noise, x, context)[0]
+        _expect_same(name, z, round_trip, "noise to data and back")
+        z = x.detach()
 
 
 def _apply(

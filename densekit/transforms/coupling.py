@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from densekit.nets.angles import readings
+from densekit.nets.angles import expand_angles
 from densekit.nets.residual import ResidualNet
 from densekit.transforms.columns import ColumnTransform, Element, RecordableElement
 from densekit.transforms.mixed import of_features
@@ -107,7 +107,7 @@ class CouplingTransform(ColumnTransform):
         self, direction: str, columns: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         kept, moved = columns[self.kept], columns[self.moved]
-        raw = self.net(readings(kept, self.angles), context).view(
+        raw = self.net(expand_angles(kept, self.angles), context).view(
             self.element.n_params, *moved.shape
         )
         moved, ladj = getattr(self.element, direction)(moved, raw)

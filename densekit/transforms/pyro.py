@@ -110,16 +110,16 @@ class FromPyro(ColumnTransform):
             _clear_cache(part, 1)
             # Data to noise through the inverse of a transform is the transform itself.
             if to_noise == is_inverse:
-                result = self._apply(part, part, rows, to_noise)
+                result = self._apply_part(part, part, rows, to_noise)
                 total = total + _log_det(part, rows, result)
             else:
-                result = self._apply(part, part.inv, rows, to_noise)
+                result = self._apply_part(part, part.inv, rows, to_noise)
                 total = total - _log_det(part, result, rows)
             _clear_cache(part, 0)
             rows = result
         return rows, total
 
-    def _apply(
+    def _apply_part(
         self, part: Any, function: Callable[[Tensor], Tensor], rows: Tensor, to_noise: bool
     ) -> Tensor:
         try:

@@ -4,7 +4,9 @@ import re
 
 import foreign_mutants
 import own_mutants
+import power_mutants
 import pytest
+import subtle
 from foreign_mutants import Normal
 
 from densekit.checks import check_id, density_checks
@@ -36,5 +38,7 @@ def test_a_broken_estimator_is_caught_by_the_check_meant_for_it(broken, name):
 
 def test_each_check_has_a_mutant_that_it_is_meant_for():
     # The one about devices runs where there is a GPU only.
-    without = {check.name for check in CHECKS} - {name for _, name in MEANT}
+    meant = {name for _, name in MEANT}
+    meant |= {*power_mutants.MEANT.values(), *subtle.MEANT.values()}
+    without = {check.name for check in CHECKS} - meant
     assert without == {"scores_do_not_depend_on_the_device"}

@@ -107,7 +107,7 @@ def test_wide_rows_take_another_way_to_the_same_sums(monkeypatch):
     torch.manual_seed(0)
     m = em.start(x, None, 3, 2, "full", Penalty(1e-6))
     narrow = em.expect(x, None, m)
-    monkeypatch.setattr(mixtures, "MOST_PRODUCTS", 1)
+    monkeypatch.setattr(mixtures, "MAX_PRODUCT_COLUMNS", 1)
     torch.manual_seed(0)
     torch.testing.assert_close(em.start(x, None, 3, 2, "full", Penalty(1e-6)).scale, m.scale)
     torch.testing.assert_close(em.expect(x, None, m), narrow)

@@ -179,8 +179,8 @@ def test_the_default_is_the_best_of_its_rules():
 
 
 def test_of_many_rows_some_are_left_out(monkeypatch):
-    monkeypatch.setattr(kde, "_PAIRS", 0)
-    monkeypatch.setattr(kde, "_LEFT_OUT", 200)
+    monkeypatch.setattr(kde, "_MAX_PAIRS", 0)
+    monkeypatch.setattr(kde, "_MIN_LEFT_OUT", 200)
     X = rows(2000)
     some = KernelDensity(covariance="diag", random_state=0).fit(X).bandwidth_
     every = KernelDensity(bandwidth="cv").fit(X).bandwidth_

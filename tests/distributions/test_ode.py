@@ -103,7 +103,7 @@ def test_training_takes_the_exact_trace_where_it_is_closed():
 def test_training_of_deep_networks_has_probes_of_its_own_for_each_row_and_is_unbiased():
     flow, x = transform(hidden_sizes=(8, 8, 8)), rows(1).expand(4000, 5)
     exact = FlowDistribution(flow).log_prob(x[0])
-    flow._uneven = flow._even
+    flow._random_grid = flow._even_grid
     with torch.no_grad():
         logp, _ = HutchinsonFlow(flow.train(), signs(5, 4, 0)).log_prob_and_error(x)
     assert logp.std() > 0.02

@@ -135,7 +135,7 @@ def test_draws_of_a_spike_s_integer_are_spikes_however_they_are_rounded(step):
     for drawn in (x, law.between(0, params[:, 0].expand(-1, N), -50 * step, 50 * step)[1]):
         at = (drawn / step - 13).abs() < 0.5
         assert at.any()
-        assert law._hits(0, drawn[None])[0][at].all()
+        assert law._is_spike(0, drawn[None])[0][at].all()
 
 
 def test_a_spike_is_read_as_itself_and_not_as_a_number():

@@ -186,7 +186,7 @@ WRONG = {
     "a list": ([LULinear(2)], TypeError, "transforms must be Callable or None, got list"),
     "a module": (pyros.spline(2), TypeError, "transforms is a Spline, whose weights every clone"),
     "no list": (lambda d: LULinear(d), TypeError, r"returned LULinear\(\), of type LULinear"),
-    "an empty list": (lambda d: [], TypeError, r"returned \[\].*one at least"),
+    "an empty list": (lambda d: [], TypeError, r"returned \[\].*non-empty list"),
     "something else": (
         lambda d: [LULinear(d), "LU"],
         TypeError,
@@ -225,7 +225,7 @@ WRONG = {
     "no way to noise": (
         lambda d: [LULinear(d), pyros.planar(d)],
         NotImplementedError,
-        r"transforms\[1\], Planar: Planar goes from noise to data and cannot",
+        r"transforms\[1\], Planar: Planar maps noise to data and not",
     ),
 }
 

@@ -119,7 +119,7 @@ def test_there_is_no_density_and_the_error_says_what_to_do():
     assert not hasattr(gan, "score")
     with pytest.raises(AttributeError, match=r"GAN.*(no density|score_samples)"):
         gan.score_samples([[0.0, 0.0]])
-    with pytest.raises(NotImplementedError, match="compare draws"):
+    with pytest.raises(NotImplementedError, match="compare samples"):
         gan.distribution_.log_prob(torch.zeros(2))
 
 

@@ -14,10 +14,10 @@ NAME = "densekit.kernels.layers"
 
 @pytest.fixture
 def forgotten():
-    for cached in (compiled.kernel, compiled._there):
+    for cached in (compiled.kernel, compiled._has_numba):
         cached.cache_clear()
     yield
-    for cached in (compiled.kernel, compiled._there):
+    for cached in (compiled.kernel, compiled._has_numba):
         cached.cache_clear()
 
 

@@ -62,7 +62,7 @@ def slopes(function, given, weights):
 def test_values_and_gradients_are_the_formulas(case, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(loops, "SHARE", 1)
-    assert len(loops.shares(M, M)) == threads
+    assert len(loops.split_work(M, M)) == threads
     ours, formula, given = case
     assert compiled(KERNEL, *given) is not None
     weights = [numbers(*y.shape, seed=7) for y in formula(*given)]

@@ -37,7 +37,7 @@ def test_conv_net_gives_the_same_with_and_without_gradients(n_context, monkeypat
     net = make(n_context=n_context)
     x, c = torch.randn(40, 50, dtype=torch.float64), torch.randn(2, 50, dtype=torch.float64)
     given = c if n_context else None
-    monkeypatch.setattr("densekit.nets.conv._IN_CACHE", 700)  # five images at a time
+    monkeypatch.setattr("densekit.nets.conv._MAX_HIDDEN", 700)  # five images at a time
     with torch.no_grad():
         pieces = net(x, given)
     torch.testing.assert_close(pieces, net(x, given), atol=1e-12, rtol=1e-12)

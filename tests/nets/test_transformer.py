@@ -37,7 +37,7 @@ def test_rotary_products_depend_on_the_distance_only(net):
     gain = q.new_ones(2)
 
     def product(i, j):
-        turns = [net.turn(torch.tensor([at])) for at in (i, j)]
+        turns = [net.rotation(torch.tensor([at])) for at in (i, j)]
         return (rotary(q, turns[0], gain)[0] * rotary(k, turns[1], gain)[0]).sum(-1)
 
     torch.testing.assert_close(product(9, 4), product(105, 100))

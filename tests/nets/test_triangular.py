@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from densekit.nets.triangular import pull, push, push_back, stairs, whole
+from densekit.nets.triangular import (
+    input_gradient,
+    masked_product,
+    masked_weight,
+    stairs,
+    weight_gradient,
+)
 
 
 @pytest.fixture
@@ -37,10 +43,14 @@ def test_products_are_those_of_the_dense_matrix(problem):
     x, weight, bias, mask, steps = problem
     assert len(steps) > 1
     dense = (weight * mask).flatten(0, 1)
-    w, g = whole(weight, mask), torch.randn(len(dense), x.shape[1], dtype=torch.float64)
+    w, g = masked_weight(weight, mask), torch.randn(len(dense), x.shape[1], dtype=torch.float64)
     assert torch.equal(w, dense)
     for given in (steps, steps[::-1], None):
-        assert torch.allclose(push(w, bias, x, given), dense @ x + bias, rtol=0, atol=1e-12)
-        assert torch.allclose(push_back(w, g, given), dense.t() @ g, rtol=0, atol=1e-12)
+        assert torch.allclose(
+            masked_product(w, bias, x, given), dense @ x + bias, rtol=0, atol=1e-12
+        )
+        assert torch.allclose(input_gradient(w, g, given), dense.t() @ g, rtol=0, atol=1e-12)
         seen = mask.expand(weight.shape).flatten(0, 1)
-        assert torch.allclose(pull(g, x, given) * seen, g @ x.t() * seen, rtol=0, atol=1e-12)
+        assert torch.allclose(
+            weight_gradient(g, x, given) * seen, g @ x.t() * seen, rtol=0, atol=1e-12
+        )

@@ -61,7 +61,7 @@ def test_what_was_made_for_other_numbers_is_refused():
     ):
         as_columns(LULinear(4), 3)
     made = AutoregressiveTransform(3, AffineElement(), (8,), n_context=2)
-    with pytest.raises(ValueError, match=r"a context of 2, and there are 3 and 1"):
+    with pytest.raises(ValueError, match=r"a context of 2, but the data have 3 and 1"):
         as_columns(made, 3, 1)
     assert as_columns(made, 3, 2) is made
 
@@ -89,7 +89,7 @@ def test_a_trial_passes_what_serves():
             "1 does not take rows of 3 real numbers",
         ),
         (lambda: [nflows.LULinear(2)], "0 does not take rows of 3 real numbers"),
-        (lambda: [Widens()], r"0 makes \(n, 4\)"),
+        (lambda: [Widens()], r"0 returns \(n, 4\)"),
         (lambda: [torchs.ExpTransform()], "0 returns values that are not finite"),
         (lambda: [nflows.Sigmoid()], "0 does not take rows.*InputOutsideDomain"),
         (
@@ -117,9 +117,7 @@ def test_a_trial_names_the_transform_and_the_fault(transforms, said):
 
 
 def test_a_trial_refuses_a_transform_that_cannot_be_learned():
-    with pytest.raises(
-        NotImplementedError, match=r"^1: Planar goes from noise to data and cannot"
-    ):
+    with pytest.raises(NotImplementedError, match=r"^1: Planar maps noise to data and not"):
         check_transforms(named(LULinear(3), pyros.planar(3)), 3)
 
 

@@ -55,7 +55,7 @@ def test_value_is_the_integral_of_the_windows():
     bounded = [limit * torch.tanh(raw / limit) for limit in (1.0, 2.0, 3.0)]
     steep = torch.log(torch.tensor(1000.0, dtype=torch.float64))
     width = (element._log_width[:, None] + bounded[2][:4]).exp()
-    start = -width[:2].sum() + element._at
+    start = -width[:2].sum() + element._middle_knot
     knots = torch.cat([start[None], start + width.cumsum(0)[:, 0]])
     inner = (steep * torch.tanh(raw[5:9] / steep)).exp()
     v = torch.cat([bounded[0][4:5].exp(), inner, bounded[0][9:10].exp()])

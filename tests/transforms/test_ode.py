@@ -63,7 +63,7 @@ def test_a_linear_velocity_makes_the_gaussian_of_the_matrix_exponential():
     a = matrix()
     flow = ContinuousTransform(Linear(a), 3, n_steps=32).eval()
     y = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    end, ladj = flow.integrate(y, flow._even(y))
+    end, ladj = flow.integrate(y, flow._even_grid(y))
     logp = ladj[0] - 0.5 * (end * end).sum(0) - 1.5 * math.log(2 * math.pi)
     back = torch.linalg.inv(torch.matrix_exp(a))
     truth = MultivariateNormal(torch.zeros(3, dtype=torch.float64), back @ back.T)
@@ -88,10 +88,10 @@ def test_the_chart_is_in_place_and_log_determinant():
 def test_time_runs_from_zero_to_one_and_back():
     flow = ContinuousTransform(Clock(matrix(2)), 2, n_steps=16).eval()
     y = torch.tensor([[0.5], [-2.0]], dtype=torch.float64)
-    there, ladj = flow.integrate(y, flow._even(y))
+    there, ladj = flow.integrate(y, flow._even_grid(y))
     assert torch.allclose(there, math.e * y, rtol=1e-6)
     assert ladj.item() == pytest.approx(2, abs=1e-6)
-    back, ladj = flow.integrate(there, flow._even(y).flip(0))
+    back, ladj = flow.integrate(there, flow._even_grid(y).flip(0))
     assert torch.allclose(back, y, rtol=1e-5)
     assert ladj.item() == pytest.approx(-2, abs=1e-6)
 
@@ -101,7 +101,7 @@ def test_the_error_is_of_order_four():
     wrong = []
     for n in (4, 8):
         flow = ContinuousTransform(Linear(a), 3, n_steps=n).eval()
-        end, _ = flow.integrate(x, flow._even(x))
+        end, _ = flow.integrate(x, flow._even_grid(x))
         wrong.append((end - torch.matrix_exp(a) @ x).abs().max().item())
     assert 12 < wrong[0] / wrong[1] < 20
 
@@ -113,7 +113,7 @@ def test_the_way_back_ends_where_the_way_forth_began(dtype, within, d):
     with torch.no_grad():
         z, ladj = flow.to_noise(x)
         back, ladj_back = flow.to_data(z)
-        once = torch.sinh(flow._move(torch.asinh(z), flow._even(z).flip(0), None))
+        once = torch.sinh(flow._solution(torch.asinh(z), flow._even_grid(z).flip(0), None))
     size = x.abs().clamp_min(1)
     assert ((z - x).abs() / size).max() > 0.5
     assert ((back - x).abs() / size).max() < within
@@ -181,7 +181,7 @@ def test_training_takes_other_steps_each_time_and_scoring_does_not():
     assert torch.equal(flow.to_noise(x)[0], flow.to_noise(x)[0])
     flow.train()
     assert not torch.equal(flow.to_noise(x)[0], flow.to_noise(x)[0])
-    grid = flow._uneven(x)
+    grid = flow._random_grid(x)
     assert (grid.diff() > 0).all()
     assert (grid[0], grid[-1], len(grid)) == (0, 1, flow.n_steps + 1)
 

@@ -176,7 +176,7 @@ def test_a_transform_with_one_way_has_that_one_and_names_the_other(name):
     torch.testing.assert_close(ladj, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scores.to_noise(z.T)[1], ladj)
     kind = type(theirs).__name__
-    with pytest.raises(NotImplementedError, match=f"{kind} goes from noise to data and cannot"):
+    with pytest.raises(NotImplementedError, match=f"{kind} maps noise to data and not"):
         samples.to_noise(x)
     with pytest.raises(NotImplementedError, match=f"{kind}.* needed to sample"):
         scores.to_data(x)
@@ -261,7 +261,7 @@ def test_what_cannot_be_a_flow_is_refused():
     with pytest.raises(ValueError, match="AbsTransform is not bijective"):
         FromPyro(torchs.AbsTransform(), D)
     with pytest.raises(
-        ValueError, match="ConditionalPlanar is conditional, and there is no context"
+        ValueError, match="ConditionalPlanar is conditional, but there is no context"
     ):
         FromPyro(pyros.conditional_planar(D, C), D)
     scale = nn.Parameter(torch.zeros(4))

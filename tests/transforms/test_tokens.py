@@ -152,7 +152,7 @@ def test_a_row_scores_alike_in_any_company():
     context = make((1, 4, 6), n_context=2)
     c = columns(2, 3000)
     with torch.no_grad():
-        assert transform.net._rows_at_once < 3000
+        assert transform.net._batch_rows < 3000
         for t, given in ((transform, None), (context, c)):
             z, ladj = t.to_noise(x, given)
             some = slice(2900, 2910)

@@ -95,7 +95,7 @@ def test_the_programs_run_under_svi_and_leave_the_parameter_store_alone(fitted):
 
 
 def test_the_guide_needs_rows(fitted):
-    with pytest.raises(ValueError, match="needs rows"):
+    with pytest.raises(ValueError, match="requires rows"):
         fitted.guide(None)
 
 
