@@ -6,8 +6,8 @@ from typing import Annotated
 import numpy as np
 import pytest
 
-from densekit.base import DensityEstimator
 from densekit.discovery import all_estimators
+from densekit.hyperparameters import HyperParameters
 from densekit.params import Interval, OneOf, check_parameters, parse_settings, parse_value
 
 
@@ -76,7 +76,7 @@ def test_no_field_is_lost_on_the_way_to_get_params(name):
     annotated = {
         key
         for parent in kind.__mro__
-        if issubclass(parent, DensityEstimator)
+        if issubclass(parent, HyperParameters)
         for key, hint in vars(parent).get("__annotations__", {}).items()
         if "ClassVar" not in str(hint) and not key.startswith("_")
     }
