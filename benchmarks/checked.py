@@ -41,6 +41,11 @@ SEEDS = 4
 
 
 @cache
+def summary(kind):
+    """The first paragraph of a docstring, on one line; densekit appends sections of its own to it."""
+    return " ".join((kind.__dict__.get("__doc__") or "").split("\n\n")[0].split())
+
+
 def digest(module):
     """Of the source of a module: a run is of one state of the files of its check and its estimator."""
     return hashlib.sha256(Path(sys.modules[module].__file__).read_bytes()).hexdigest()[:16]
@@ -126,7 +131,7 @@ def caught(seconds=float("inf")):
         if check is None:
             continue
         line = runs.of("caught", kind.__name__, estimator, check)
-        what = " ".join((kind.__dict__.get("__doc__") or "").split())
+        what = summary(kind)
         table.append(
             {
                 "mutant": kind.__name__,
@@ -138,7 +143,7 @@ def caught(seconds=float("inf")):
             }
         )
     unseen = [
-        {"mutant": kind.__name__, "what": " ".join(kind.__doc__.split()), "why": why}
+        {"mutant": kind.__name__, "what": summary(kind), "why": why}
         for kind, why in subtle.UNSEEN.items()
     ]
     return {"mutants": table, "unseen": unseen}
@@ -247,7 +252,7 @@ def curves(seconds=float("inf")):
                 smallest = line["smallest"].items()
                 stated += [size for what, (size, _) in smallest if what.startswith(begins)]
         found[kind.__name__] = {
-            "defect": " ".join(kind.__dict__["__doc__"].split()),
+            "defect": summary(kind),
             "check": name,
             "points": points,
             "stated": max(stated) if stated else None,
@@ -268,7 +273,7 @@ def zoo_of_all(seconds=float("inf")):
             checks = density_checks(kind())
             lines = [runs.of("zoo", kind.__name__, kind(), c, effort=effort) for _, c in checks]
             lines = [line for line in lines if line is not None]
-            what = " ".join((kind.__dict__.get("__doc__") or "").split())
+            what = summary(kind)
             of_kind = found.setdefault(kind.__name__, {"what": what, "checks": len(checks)})
             of_kind[effort] = {
                 "run": len(lines),

@@ -72,13 +72,15 @@ def _summary(record: dict[str, Any]) -> list[list[str]]:
         "hostile": ("Hostile inputs: a right answer, or an error that names the culprit", _tried),
     }
     found = [["Checks in the public suite", str(record["n_checks"]), "`densekit.checks`"]]
-    for name, (what, told) in shown.items():
+    for name, (what, describe) in shown.items():
         part = record["parts"].get(name)
         if part is None:
             found.append([what, "not run", f"`python benchmarks/trust.py --run {name}`"])
             continue
         old = "" if part["version"] == record.get("version") else f", version {part['version']}"
-        found.append([what, f"{told(part)} ({part['date'][:10]}{old})", f"`{part['command']}`"])
+        found.append(
+            [what, f"{describe(part)} ({part['date'][:10]}{old})", f"`{part['command']}`"]
+        )
     noisy = record["false_alarms"]
     seeds = [a["seeds"] for a in noisy.values()]
     wrong = sum(a["seeds_with_a_failure"] for a in noisy.values())
@@ -98,18 +100,18 @@ def _of(part: dict[str, Any]) -> str:
 def _caught(part: dict[str, Any]) -> str:
     run = [m for m in part["mutants"] if m["caught"] is not None]
     left = len(part["mutants"]) - len(run)
-    told = f"{sum(m['caught'] for m in run)} of {len(run)}"
-    return told + (f", {left} not run" if left else "")
+    caught = f"{sum(m['caught'] for m in run)} of {len(run)}"
+    return caught + (f", {left} not run" if left else "")
 
 
 def _alarms_of_zoo(part: dict[str, Any]) -> str:
     zoo = part["densities"].values()
-    told = []
+    alarms = []
     for effort in ("quick", "standard"):
         run = sum(d[effort]["run"] for d in zoo)
         failed = sum(len(d[effort]["failed"]) for d in zoo)
-        told.append(f"{failed} in {run} of {sum(d['checks'] for d in zoo)} `{effort}`")
-    return f"{' and '.join(told)} checks of {len(zoo)} densities"
+        alarms.append(f"{failed} in {run} of {sum(d['checks'] for d in zoo)} `{effort}`")
+    return f"{' and '.join(alarms)} checks of {len(zoo)} densities"
 
 
 def _fuzzed(part: dict[str, Any]) -> str:
@@ -122,8 +124,8 @@ def _fuzzed(part: dict[str, Any]) -> str:
 def _killed(part: dict[str, Any]) -> str:
     families = part["families"].values()
     unlike, left, n = (sum(f[k] for f in families) for k in ("unlike", "left", "kills"))
-    told = f"{n} in {len(families)} families, {unlike} fits unlike"
-    return told + (f", {left} half-written files left behind" if left else "")
+    killed = f"{n} in {len(families)} families, {unlike} fits unlike"
+    return killed + (f", {left} half-written files left behind" if left else "")
 
 
 def _tried(part: dict[str, Any]) -> str:
@@ -163,11 +165,11 @@ def _power(part: dict[str, Any] | None) -> str:
 def _mutants(part: dict[str, Any] | None) -> str:
     if part is None:
         return "Not run yet."
-    said = {True: "yes", False: "**no**", None: "not run"}
+    answers = {True: "yes", False: "**no**", None: "not run"}
     new = [m for m in part["mutants"] if m["new"]]
     old = [m for m in part["mutants"] if not m["new"]]
     hit = sum(bool(m["caught"]) for m in old)
-    lines = [[m["mutant"], m["what"], f"`{m['check']}`", said[m["caught"]]] for m in new]
+    lines = [[m["mutant"], m["what"], f"`{m['check']}`", answers[m["caught"]]] for m in new]
     text = f"Of the {len(old)} coarse ones {hit} are caught. The {len(new)} subtle ones:\n\n"
     text += table(["mutant", "what is wrong", "check", "caught"], lines)
     if part["unseen"]:
@@ -198,7 +200,7 @@ def peer_findings(record: dict[str, Any]) -> str:
     """The page of ``results/peer_findings.json``."""
     versions = ", ".join(f"{n} {v}" for n, v in record["versions"].items() if v)
     about = record["environment"]
-    said = [
+    parts = [
         "# Other libraries under the contract suite\n",
         f"`{about['command']}` ran on {about['date'][:10]} with {versions}. Each finding uses the "
         "library alone; its last line should give the value that is named below it. The suite found "
@@ -207,15 +209,15 @@ def peer_findings(record: dict[str, Any]) -> str:
     ]
     for found in record["findings"]:
         got = found["got"] if isinstance(found["got"], str) else f"{found['got']:.6g}"
-        said += [
+        parts += [
             f"## {found['library']}: {found['title']}\n",
             f"{found['what']}\n",
             f"```python\n{found['code']}\n```\n",
             f"`got` is {got}; right is {found['right']:.6g}: {found['why']}. `{found['check']}` "
             f"tests for it.\n",
         ]
-    said.append("## What the suite says\n")
-    said.append(
+    parts.append("## Results of the suite\n")
+    parts.append(
         f"Each estimator as its users have it, under every check that applies, with "
         f'`effort="{record["effort"]}"`. Some checks are of scikit-learn\'s conventions and not of '
         "mathematics.\n"
@@ -229,5 +231,5 @@ def peer_findings(record: dict[str, Any]) -> str:
         for name, s in record["suite"].items()
         if s["passed"] or s["failed"]
     ]
-    said.append(table(["estimator", "checks run", "fails"], lines) if lines else "Not run yet.\n")
-    return "\n".join(said) + "\n"
+    parts.append(table(["estimator", "checks run", "fails"], lines) if lines else "Not run yet.\n")
+    return "\n".join(parts) + "\n"
