@@ -123,7 +123,9 @@ print(json.dumps([bool(same), list(model.sample(2).columns), moons]))
 def test_a_missing_dependency_names_its_extra(module, code, extra):
     done = run_without(module, code)
     assert done.returncode != 0
-    assert re.search(rf"{module}\b.* not installed: pip install 'densekit\[{extra}\]'", done.stderr)
+    assert re.search(
+        rf"{module}\b.* not installed: pip install 'densekit\[{extra}\]'", done.stderr
+    )
 
 
 def test_require_lists_all_that_is_missing():
