@@ -30,6 +30,7 @@ PENDING = (
     "densekit/params.py",
     "densekit/persistence.py",
     "densekit/runtime.py",
+    "docs/trust_page.py",
     "benchmarks/",
     "examples/",
     "tests/",
