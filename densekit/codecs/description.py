@@ -78,6 +78,9 @@ class Description:
             lines.append(f"{c.name}: {', '.join(parts)}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return f"Description({'; '.join(str(self).splitlines())})"
+
 
 def value_of(column: Column, value: Any) -> Any:
     """A value as the data has it: of datetimes a ``pandas.Timestamp``, where that reaches so far."""

@@ -127,7 +127,8 @@ def _collinear(numbers: list[np.ndarray], names: list[str]) -> Iterator[str]:
     left = np.abs(np.diag(np.linalg.qr(x, mode="r"))) / spread
     bad = [name for name, rest in zip(names, left, strict=True) if rest < 1e-7]
     if bad:
-        yield f"{', '.join(bad[:5])} are exact linear functions of other columns"
+        what = "is an exact linear function" if len(bad) == 1 else "are exact linear functions"
+        yield f"{', '.join(bad[:5])} {what} of other columns"
 
 
 def _functions(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:

@@ -86,3 +86,6 @@ class Measure:
 
     def __str__(self) -> str:
         return "; ".join(f"{c.name}: {c}" for c in self.columns)
+
+    def __repr__(self) -> str:
+        return f"Measure({str(self)!r})"

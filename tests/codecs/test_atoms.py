@@ -345,7 +345,7 @@ def test_a_fit_says_once_what_there_is_to_know_of_its_columns():
         "'id' has another integer in each row",
         "'zip' has 4 integers far apart",
         "'copy' repeats 'a'",
-        "'sum' are exact linear functions",
+        "'sum' is an exact linear function",
         "'number' is a function of 'level'",
     ):
         assert words in found[0], words
