@@ -312,7 +312,7 @@ WRONG = {
     ),
     "the wrong separator": (
         ["score", "{work}/people.densekit", "{work}/people.csv", "--sep=|"],
-        ["'|' separates nothing, and ',' splits each line into 5 values"],
+        ["'|' separates nothing, but ',' splits each line into 5 values"],
     ),
     "no such model": (["fit", "{work}/people.csv", "--model=RealNVQ", NO], ["mean 'RealNVP'"]),
     "no such setting": (

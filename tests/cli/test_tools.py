@@ -61,10 +61,10 @@ def test_bench_of_a_file(tmp_path, monkeypatch, call):
     (tmp_path / "b").mkdir()
     for name in ("shop.csv", "mine.toml"):
         (tmp_path / name).rename(tmp_path / "b" / name)
-    assert "2 of 2 runs stand unchanged" in call("bench", "b/mine.toml", "--out", "out")[2]
+    assert "2 of 2 runs have up-to-date records" in call("bench", "b/mine.toml", "--out", "out")[2]
     with open(tmp_path / "b" / "shop.csv", "a") as file:
         file.write("3.5;a\n")
-    assert "stand unchanged" not in call("bench", "b/mine.toml", "--out", "out")[2]
+    assert "up-to-date records" not in call("bench", "b/mine.toml", "--out", "out")[2]
 
 
 def test_bench_as_json(tmp_path, monkeypatch, call):

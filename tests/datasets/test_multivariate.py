@@ -227,7 +227,7 @@ def test_the_entropy_of_uniforms_is_the_copulas():
         (lambda: Funnel(3, 0), ValueError, "width=0: must be positive"),
         (lambda: MixtureOfGaussians(2, 0), ValueError, "n_dims=2, n_components=0: both"),
         (lambda: ClaytonCopula(0.0, UNIFORM), ValueError, "theta=0.0: must be positive"),
-        (lambda: ClaytonCopula(1.0, UNIFORM[:1]), ValueError, "marginals: 1 given"),
+        (lambda: ClaytonCopula(1.0, UNIFORM[:1]), ValueError, "marginals has 1 entries"),
         (lambda: ClaytonCopula(1.0, [stats.norm(), "norm"]), TypeError, r"marginals\[1\]='norm'"),
         (lambda: StudentCopula(0.5, R, UNIFORM), ValueError, "df=0.5: must be at least 1"),
         (lambda: GaussianCopula(R, MIXED[:2]), ValueError, r"shape \(3, 3\): 2 marginals need"),

@@ -198,7 +198,7 @@ def test_parameters_are_fixed_by_the_seed():
         (lambda: MarkovText(min_length=0), "min_length=0: must be at least 1"),
         (lambda: MarkovText(mean_tail=0.0), "mean_tail=0.0, concentration=0.7: must be positive"),
         (lambda: IsingImages(0, 3), "height=0, width=3: height must be at least 1"),
-        (lambda: IsingImages(3, 11), r"width=11: .* lie in 1..10"),
+        (lambda: IsingImages(3, 11), r"width=11: .* width from 1 to 10"),
     ],
 )
 def test_parameters_out_of_range_are_named(make, message):
