@@ -25,7 +25,7 @@ def test_the_docstring_of_a_check_left_to_chance_says_where_its_number_comes_fro
 
 @pytest.mark.parametrize("seed", range(1, 13))
 def test_a_correct_estimator_passes_with_other_data_fits_and_draws(seed):
-    for estimator, check in density_checks(Normal()):
+    for estimator, check in density_checks(Normal(), effort="quick"):
         if check.chance:
             check(estimator, seed)
 
