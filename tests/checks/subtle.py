@@ -125,8 +125,8 @@ UNSEEN = {
         "Of an estimator that does not say its dtype no more is asked than 32 bits give."
     ),
     scores.HalfPrecision: (
-        "Jitter is looked for within a quarter of a spread of the median, where sixteen bits move scores "
-        "by 3e-5, less than float32 may; at three spreads they move by 4e-3, which no check looks for."
+        "Jitter is looked for within a quarter of a spread of the median, where sixteen bits move it "
+        "by 3e-5, less than float32 may; the 4e-3 at three spreads no check looks for."
     ),
     scores.ProbabilitiesFirst: (
         "A score of -inf far away is right for a density with a bounded support, which the suite cannot "
