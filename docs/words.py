@@ -30,7 +30,6 @@ PENDING = (
     "densekit/params.py",
     "densekit/persistence.py",
     "densekit/runtime.py",
-    "docs/trust_page.py",
     "benchmarks/",
     "examples/",
     "tests/",
