@@ -275,7 +275,7 @@ def test_another_class_context_or_version_is_refused_by_name(folder):
     change(folder, lambda header, _: header.update(densekit="0.0.9"))
     refused(estimator, X, f"densekit='0.0.9' there, {densekit.__version__!r} here")
     change(folder, lambda header, _: header.update(format=99))
-    refused(estimator, X, "format=99 there, 1 here")
+    refused(estimator, X, f"format=99 there, {checkpoints.FORMAT} here")
 
 
 def test_other_weights_to_start_from_are_refused_by_name(tmp_path):

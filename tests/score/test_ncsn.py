@@ -97,8 +97,7 @@ def test_probes_agree_with_the_exact_trace_within_their_error():
     est = quick(max_steps=200, dtype="float64").fit(X)
     exact, little = est.score_samples(X[:50], return_std=True)
     assert exact.dtype == np.float64
-    full = est.module_.probes
-    est.module_.probes = full[:3]
+    est.set_params(n_probes=3)
     logp, error = est.score_samples(X[:50], return_std=True)
     assert little.max() < 0.1 < error.mean()
     # Three directions of six give two degrees of freedom: wide tails, so a quantile and a wide one.
