@@ -205,7 +205,7 @@ def test_a_dead_link_is_found_and_a_live_one_is_not(tmp_path):
         "index.html: sub/a.html#gone",
         "sub/a.html: ../../out.html",
     ]
-    assert "no built site" in check.main(site / "sub" / "nothing")
+    assert "no built documentation" in check.main(site / "sub" / "nothing")
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_a_model_s_own_parameters_come_first_and_the_others_in_groups(kind):
     written = names_of(NumpyDocString(kind._written_doc)["Parameters"])
     assert own == written
     labels = [m[1] for e in others if (m := re.match(r"\*\*(\w+)\.\*\* ", " ".join(e.desc)))]
-    bases = [("Text", "TextModel"), ("Training", "NeuralDensity"), ("Data", "DensityEstimator")]
+    bases = [("Text", "TextModel"), ("Training", "NeuralDensity"), ("Data", "TakesRows")]
     above = [base.__name__ for base in kind.__mro__[1:]]
     expected = [
         label

@@ -513,6 +513,7 @@ def test_a_linear_vae_bounds_the_likelihood_of_probabilistic_pca(principal):
     gaps = []
     for n_draws in (2, 32, 20_000):
         est.module_.noise = torch.randn(n_draws, 2, generator=generator, dtype=torch.float64)
+        est.set_params(n_importance=n_draws)
         score, error = est.score_samples(X, return_std=True)
         assert (score < truth + 4 * error + 1e-4).all()
         gaps.append((truth - score).mean())

@@ -65,7 +65,7 @@ def test_a_foreign_model_counts_by_its_package_and_by_ours(tmp_path, monkeypatch
 
     before = found()
     assert {path.name for path in _closure("foreign_stub.model")} >= {
-        "neural.py", "training.py", "net.py", "model.py"
+        "neural.py", "loop.py", "net.py", "model.py"
     }  # fmt: skip
     (tmp_path / "foreign_stub/unused.py").write_text("a = 2")
     assert found() == before
