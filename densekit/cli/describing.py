@@ -44,6 +44,7 @@ def column_table(columns: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     heads = ("kind", "support", "step", "atoms", "levels", "measure")
+    columns = [{**column, "support": _support(column["support"])} for column in columns]
     rows = [
         [str(column["column"]), *(_cell(column[head]) for head in heads)] for column in columns
     ]

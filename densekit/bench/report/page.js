@@ -43,7 +43,7 @@ function filter() {
   for (const block of all(".block")) {
     block.hidden = all("figure[data-kind]", block).every((figure) => figure.hidden);
   }
-  for (const section of all("main > section[aria-labeledby]")) {
+  for (const section of all("main > section[aria-labelledby]")) {
     section.hidden = all("tbody[data-part]", section).every((part) => part.hidden);
   }
   const rows = all("tr[data-kind]:not(.truth)");
