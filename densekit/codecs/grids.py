@@ -51,7 +51,11 @@ class Grid:
 
     def _fit(self, values: np.ndarray) -> bool:
         """Whether the values have no more decimals than are known; takes their divisor in."""
-        scaled = values.astype(np.float64) * 10.0**self._decimals
+        with np.errstate(over="ignore"):  # What no float holds is found below.
+            scaled = values.astype(np.float64) * 10.0**self._decimals
+        if not np.isfinite(scaled).all():
+            self._none = True
+            return True
         whole = np.rint(scaled)
         # Half a unit in the last place of the column's own dtype, and of the product.
         ulp = np.abs(scaled) * (np.finfo(values.dtype).eps + 2.0**-52)

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,12 +90,20 @@ def _objects(dtype: str, values: np.ndarray) -> list[Any]:
     return values.tolist()  # type: ignore[no-any-return]
 
 
+def _decimals(values: np.ndarray, precision: int, scale: int) -> list[Decimal]:
+    """Floats rounded to decimals of a type, inside the range that its digits reach."""
+    unit = Decimal(1).scaleb(-scale)
+    with localcontext(prec=400):  # A float has 309 digits before the point at most.
+        most = (Decimal(10) ** precision - 1).scaleb(-scale)
+        return [max(-most, min(most, Decimal(repr(v)))).quantize(unit) for v in values.tolist()]
+
+
 def _listed(dtype: str, values: np.ndarray) -> Any:
     """Values as polars and pyarrow take them: strings and decimals as objects."""
-    scale = re.search(r"[Dd]ecimal\d*\(.*?(\d+)\)$", dtype)
-    if scale:
-        unit = Decimal(1).scaleb(-int(scale[1]))
-        return [Decimal(repr(v)).quantize(unit) for v in values.astype(float).tolist()]
+    decimal = re.search(r"[Dd]ecimal\d*\((.*)\)$", dtype)
+    if decimal:
+        *precision, scale = map(int, re.findall(r"\d+", decimal[1]))
+        return _decimals(values.astype(float), precision[0] if precision else 38, scale)
     return values.tolist() if values.dtype.kind == "O" else values
 
 

@@ -120,7 +120,7 @@ def test_a_score_depends_neither_on_the_batch_nor_on_how_draws_are_split(rows, m
     whole, error = d.log_prob_and_error(rows)
     alone = torch.stack([d.log_prob(row) for row in rows])
     torch.testing.assert_close(alone, whole)
-    monkeypatch.setattr(latent, "_ROWS", 7 * len(rows))
+    monkeypatch.setattr(latent, "_MAX_DECODER_ROWS", 7 * len(rows))
     again, error_again = d.log_prob_and_error(rows)
     torch.testing.assert_close(again, whole)
     torch.testing.assert_close(error_again, error)

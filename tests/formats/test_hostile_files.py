@@ -151,7 +151,7 @@ def test_arrays_of_every_version_of_the_header_are_read(tmp_path, version):
 WIDE = 1_000_000
 TEXTS = {
     "half a surrogate pair": ("t.jsonl", b'{"a": "x"}\n{"a": "\\ud800"}\n', ["line 2", "surrogate"]),
-    "half a pair as a string": ("t.jsonl", b'"x"\n\n"\\uDFFF y"\n', ["line 3", "surrogate pair"]),
+    "half a pair as a string": ("t.jsonl", b'"x"\n\n"\\uDFFF y"\n', ["line 3", "unpaired surrogate"]),
     "half a pair as a key": ("t.jsonl", b'{"\\ud800": 1}\n', ["line 1", "surrogate", "both halves"]),
     "a record in a record": ("t.jsonl", b'{"a": {"b": 1}}\n', ["line 1: 'a' is a record", "own key"]),
     "a list in a record": ("t.jsonl", b'{"a": 1}\n{"a": [1]}\n', ["line 2: 'a' is a list"]),

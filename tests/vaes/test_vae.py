@@ -156,7 +156,8 @@ def test_beta_is_for_training_only(fitted):
     X = normal_rows(50, 1)
     before = fitted.score_samples(X)
     fitted.beta = 7.0
-    np.testing.assert_array_equal(fitted.score_samples(X), before)
+    with pytest.warns(UserWarning, match=r"beta=7\.0 was set after fit"):
+        np.testing.assert_array_equal(fitted.score_samples(X), before)
     fitted.beta = 1.0
     strong = VAE(**SMALL, max_steps=300, beta=50.0, n_importance_fit=1).fit(normal_rows(500))
     events = strong.codec_.encode(normal_rows(500))[0].float()
