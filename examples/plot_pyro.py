@@ -1,6 +1,6 @@
 """
 A learned density as a prior
-===========================
+============================
 
 A fitted estimator is a Pyro distribution, so it can be the prior of a Pyro program. Here a flow
 learns the distribution of positions from data, and inference combines it with a noisy measurement

@@ -101,7 +101,7 @@ def run_suite(
     watcher : Watcher
         Receives the events of the suite.
     jobs : int, optional
-        Number of concurrent runs, by default :func:`default_jobs`.
+        Number of concurrent runs, by default as many as `default_jobs` finds.
     repeat : {"none", "failed", "all"}
         Runs to repeat even if they have an up-to-date record.
 

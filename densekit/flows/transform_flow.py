@@ -67,7 +67,7 @@ class TransformFlow(NeuralDensity):
         uses no context. The second argument is passed if it has no default or is called
         ``n_context``. Every call must return a new list :math:`[T_1, \ldots, T_k]` of transforms,
         noise to data as in Pyro, whichever library they come from. None uses
-        :func:`~densekit.flows.transform_flow.spline_transforms`.
+        `densekit.flows.transform_flow.spline_transforms`.
 
     Raises
     ------

@@ -47,7 +47,7 @@ def precision(
 ) -> Estimate:
     r"""Precision: the share of samples :math:`y_j` inside some ball :math:`B_X(i)` of the data.
 
-    It is low if samples are unlike all rows of the data. :mod:`densekit.metrics.manifold` defines the
+    It is low if samples are unlike all rows of the data. The docstring of the module defines the
     balls.
 
     Parameters

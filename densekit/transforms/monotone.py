@@ -13,14 +13,12 @@ and its integral is a network whose K + 2 hidden units are soft ramps from one k
 with positive weights v. This form has four advantages:
 
 - With all v = 1 it is exactly the identity, and each v changes it in a different way. Huang's
-mixture of sigmoids
-  is the identity only if all its units are equal, and equal units have equal gradients.
+  mixture of sigmoids is the identity only if all its units are equal, and equal units have equal
+  gradients.
 - Outside the knots it is affine with bounded slopes, so that outliers stay moderate and the
-inverse is as
-  precise at 1e6 as at 1.
+  inverse is as precise at 1e6 as at 1.
 - Nothing cancels: each window is a product of positive numbers, and each ramp is measured from the
-middle
-  knot, so that float32 keeps its precision where the slope is small.
+  middle knot, so that float32 keeps its precision where the slope is small.
 - Value and slope are consistent to the last digit, unlike with numerical quadrature.
 
 References
