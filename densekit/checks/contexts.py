@@ -47,7 +47,7 @@ def _under_transform(found: Sampled, n: int) -> Iterator[Finding]:
 
 
 def _by_importance(found: Sampled) -> Iterator[Finding]:
-    x, log_w = found.weighed
+    x, log_w, _ = found.weighed
     weights = np.exp(log_w)
     if not can_be_averaged(weights):
         return

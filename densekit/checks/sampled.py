@@ -120,12 +120,12 @@ class Sampled:
     def _features(self, given: Any) -> np.ndarray | None:
         return None if given is None else context_features(given)
 
-    def _weigh(self, n: int, given: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def _weigh(self, n: int, given: Any, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng(self.subject.seeded(seed))
         x, log_q = self.proposal.draw(n, self._features(given), rng)
         options = {} if given is None else {"context": given}
-        logp, _ = self.subject.log_density(self.fitted, x, **options)
-        return x, logp - log_q
+        logp, error = self.subject.log_density(self.fitted, x, **options)
+        return x, logp - log_q, error
 
     @cached_property
     def n_weighed(self) -> int:
@@ -143,8 +143,8 @@ class Sampled:
         return self.given(self.n_weighed, 27)
 
     @cached_property
-    def weighed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (n, d) of the proposal and log p - log q, (n,)."""
+    def weighed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (n, d) of the proposal, log p - log q, (n,), and standard errors of log p, (n,)."""
         return self._weigh(self.n_weighed, self.weighed_given, 28)
 
 

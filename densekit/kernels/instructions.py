@@ -138,15 +138,14 @@ class MemoryBlock:
                 memory = spare
             else:
                 unsuitable.append(spare)
-        self._spare.extend(unsuitable)
+        self._spare[:0] = reversed(unsuitable)
         self._memory = memory
         self.parts = [memory[a:b] for a, b in itertools.pairwise(edges)]
 
     def __del__(self) -> None:
         memory = getattr(self, "_memory", None)  # None if the allocation failed.
-        if (
-            memory is not None
-            and len(self._spare) < _MAX_SPARE_BLOCKS
-            and len(memory) <= _MAX_SPARE_SIZE
-        ):
+        if memory is not None and len(memory) <= _MAX_SPARE_SIZE:
             self._spare.append(memory)
+            # The oldest go: were the newest dropped, blocks of sizes that are no longer in use would
+            # fill the list, and every later step would allocate its memory anew.
+            del self._spare[:-_MAX_SPARE_BLOCKS]
