@@ -293,8 +293,8 @@ class TabularAutoregressive(NeuralDensity):
         UserWarning
             The intervals and lists have a probability below 1e-6, given the values; a column, given the
             values of the others, has what the context asks of it with a probability (of a value of a
-            column of numbers: density per standard deviation) below 1e-6; or what is asked
-            lies beyond all rows of ``fit``. Or the effective sample size is below ``n_samples``: draws
+            column of numbers: density per standard deviation) below 1e-6; or what is asked is outside
+            the range of all rows of ``fit``. Or the effective sample size is below ``n_samples``: draws
             repeat each other.
         """
         _check_method(method)
