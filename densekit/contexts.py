@@ -30,6 +30,8 @@ class Context(ABC):
     kind: ClassVar[str]
     codec_class: ClassVar[Any] = None
     """Class of ``context_codec_`` where ``fit`` was given a context."""
+    is_text: ClassVar[bool] = False
+    """Whether a row of context is a string."""
     optional: ClassVar[bool] = False
     """Whether a model may be used with a context and without one, however it was fitted."""
 
@@ -167,6 +169,7 @@ class Source(Context):
 
     kind = "text"
     codec_class = codecs.TextCodec
+    is_text = True
 
     def take(self, context: Any) -> Any:
         context = in_memory(context)
@@ -185,6 +188,7 @@ class Prompt(Context):
 
     kind = "prompt"
     codec_class = codecs.TextCodec
+    is_text = True
     optional = True
 
     def take(self, context: Any) -> Any:

@@ -3,43 +3,25 @@
 import contextlib
 import dataclasses
 import math
-import numbers
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-import densekit
 from densekit import clock, codecs
 from densekit.base import DensityEstimator
-from densekit.checkpoints import Checkpoint, digest, plain
-from densekit.codecs.ondisk import EncodedRows
+from densekit.checkpoints import digest
 from densekit.codecs.schema import Schema
-from densekit.distributions.flow import FlowModule
-from densekit.few_rows import FOLDS, Noise, Plan, divides, noise_for
-from densekit.kernels.compiled import load_for
+from densekit.fitting import MAX_ROWS_OF_START, Events, FitRun, is_table_flow
 from densekit.params import Interval, check_parameters
 from densekit.processes import Group, together
 from densekit.runtime import resolve_device, resolve_seed, seeded
-from densekit.training import (
-    Batches,
-    Budget,
-    History,
-    Objective,
-    Player,
-    TrainingState,
-    train,
-    warn_if_improving,
-)
+from densekit.training import Objective, Player, TrainingState
 
-_MAY_DIFFER = {"device", "verbose", "callbacks", "checkpoint_dir", "warm_start", "random_state"}
-"""Parameters that may differ between a checkpoint and the fit that resumes it. They do not change the
-steps; the last two are compared through the initial weights and the seed."""
 _ONE_PASS: dict[str, Any] = {
     "max_steps": None,
     "max_epochs": 1,
@@ -50,15 +32,6 @@ _ONE_PASS: dict[str, Any] = {
     "checkpoint_dir": None,
     "warm_start": True,
 }
-_MAX_ROWS_OF_START = 5000
-"""Largest number of training rows that initialize a module. With as many rows or more, a flow begins as
-the standard normal: starting from the covariance of 13,000 rows of California cost
-MaskedAutoregressiveFlow 0.1 nats in 600 steps."""
-_MAX_COLUMNS_OF_START = 1000
-"""Largest number of columns of a flow that starts from the covariance, whose eigendecomposition is
-O(D^3)."""
-
-Events: TypeAlias = Tensor | EncodedRows
 
 
 class NeuralDensity(DensityEstimator):
@@ -191,8 +164,8 @@ class NeuralDensity(DensityEstimator):
 
         By default a flow of a table of fewer than 5,000 rows begins as their shrunken Gaussian. With a
         context it does not, since the spread given the context may be far below the covariance."""
-        few = len(rows) < _MAX_ROWS_OF_START and context is None
-        if few and self._is_table_flow(module):
+        few = len(rows) < MAX_ROWS_OF_START and context is None
+        if few and is_table_flow(self, module):
             module.start(rows, context, tuple(self.schema_.circles), weights)
 
     def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
@@ -213,7 +186,7 @@ class NeuralDensity(DensityEstimator):
 
         ``continued`` is True if the fit started from earlier weights."""
 
-    # From fit to the loop: _fit (or _continue), _train, _train_rank, training.train.
+    # From fit to the loop: _fit (or _continue), _train, FitRun.train, training.train.
 
     def partial_fit(
         self, X: Any, y: Any = None, *, context: Any = None, sample_weight: Any = None
@@ -333,9 +306,8 @@ class NeuralDensity(DensityEstimator):
             with clock.current().paused():
                 # The other processes import what this one has imported.
                 group = stack.enter_context(processes)
-            module, history = self._train_rank(
-                group, events, context, weights, start=start, objective=objective
-            )
+            run = self._fit_run(group, events, context, weights, objective)
+            module, history = run.train(start)
         self.module_ = module.eval().requires_grad_(False)
         self.history_ = dataclasses.asdict(history)
         self.n_iter_ = history.step[-1] if history.step else 0
@@ -358,187 +330,18 @@ class NeuralDensity(DensityEstimator):
         """Train in a process that ``processes.together`` started, on the device of that process."""
         self.device_ = device
         context, weights = (None if t is None else t.to(device) for t in (context, weights))
-        self._train_rank(group, events.to(device), context, weights)
+        self._fit_run(group, events.to(device), context, weights).train()
 
-    def _train_rank(
+    def _fit_run(
         self,
         group: Group,
         events: Events,
         context: Tensor | None,
         weights: Tensor | None,
-        *,
-        start: Mapping[str, Tensor] | None = None,
         objective: Objective | None = None,
-    ) -> tuple[nn.Module, History]:
-        """Build and train a module in one process. All ranks start with the seed, checkpoint and weights
-        of rank 0."""
+    ) -> FitRun:
         objective = objective or Objective(self._players, self._view)
-        module = self._build(self.schema_, self._context_schema)
-        module.to(self.device_, self._torch_dtype)
-        load_for(module)
-        if start is not None:
-            self._begin(module, start)
-        seed = group.broadcast(int(torch.randint(2**62, ())))
-        if group.launched:
-            self._check_same_rows(group, events, context, weights)
-        checkpoint = None
-        if self.checkpoint_dir is not None and group.rank == 0:
-            checkpoint = Checkpoint(
-                self.checkpoint_dir, self._identity(seed, events, context, weights, start)
-            )
-        checkpoint = group.broadcast(checkpoint)
-        if checkpoint is not None:
-            seed = checkpoint.seed(seed)
-        plan = None
-        if start is None and self._cross_fits(module, events):
-            plan = self._cross_fit(group, events, context, weights, seed, objective)
-        fraction = self.validation_fraction if plan is None else 0.0
-        batches = self._batches(events, context, weights, seed, objective, fraction)
-        noise = None if start is not None else self._start(module, batches)
-        group.equalize(module)
-        options, budget = self, Budget.of(self, len(events), self._default_steps)
-        if plan is not None:
-            options = self._options_of_run(budget.steps, 1)
-        history = train(
-            module,
-            objective.players(module),
-            batches,
-            options,
-            seed=seed % 2**63,
-            progress=self._is_verbose and group.rank == 0,
-            constant=self._constant,
-            checkpoint=checkpoint,
-            group=group,
-            plan=plan,
-            noise=noise,
-            default_steps=self._default_steps,
-        )
-        if plan is not None and budget.default and group.rank == 0:
-            warn_if_improving(plan.gain, plan.gain_error, int(budget.steps))
-        return module, history
-
-    def _batches(
-        self,
-        events: Events,
-        context: Tensor | None,
-        weights: Tensor | None,
-        seed: int,
-        objective: Objective,
-        validation_fraction: float,
-        fold: tuple[int, int] | None = None,
-    ) -> Batches:
-        return Batches(
-            events,
-            context,
-            objective.view,
-            validation_fraction=validation_fraction,
-            seed=seed,
-            in_order=self._in_order,
-            fold=fold,
-            weights=weights,
-        )
-
-    def _start(self, module: nn.Module, batches: Batches) -> Noise | None:
-        """Initialize the module from the rows; return the noise to train with."""
-        rows, context, weights = batches.first(_MAX_ROWS_OF_START)
-        self._begin_as(module, rows, context, weights)
-        # Given a context, the spread may be far below the covariance; angles have no covariance.
-        if not self._is_table_flow(module) or context is not None or self.schema_.circles:
-            return None
-        return noise_for(batches.n_train, rows)
-
-    def _is_table_flow(self, module: nn.Module) -> bool:
-        """Whether the module is a flow of a table with few enough columns for an eigendecomposition."""
-        table = self.schema_.modality == "table" and self.schema_.n_dims <= _MAX_COLUMNS_OF_START
-        return table and isinstance(module, FlowModule)
-
-    def _cross_fits(self, module: nn.Module, events: Events) -> bool:
-        """Whether cross-fitting determines when to stop.
-
-        It does for flows of few rows, which overfit within a hundred steps. Typed models overfit more
-        slowly, and holding out a tenth of the rows suffices."""
-        steps = Budget.of(self, len(events), self._default_steps).steps
-        selects = self.validation_fraction > 0 and self.patience is not None
-        return selects and self._is_table_flow(module) and divides(len(events), steps)
-
-    def _options_of_run(self, steps: float, n_runs: int) -> Self:
-        """Options of the next of ``n_runs`` runs, which share the remaining time and the steps."""
-        share = None if math.isinf(steps) else math.ceil(steps / (FOLDS + 1))
-        seconds = self.max_time
-        if seconds is not None:
-            begun = clock.current().elapsed()
-            seconds = begun + max(seconds - begun, 1e-9) / n_runs
-        return self._copy_with(max_epochs=None, max_steps=share, max_time=seconds)
-
-    def _cross_fit(
-        self,
-        group: Group,
-        events: Events,
-        context: Tensor | None,
-        weights: Tensor | None,
-        seed: int,
-        objective: Objective,
-    ) -> Plan:
-        """Train once per fold, holding it out; return when to stop a run on all rows."""
-        histories, steps = [], Budget.of(self, len(events), self._default_steps).steps
-        for k in range(FOLDS):
-            options = self._options_of_run(steps, FOLDS + 1 - k)._copy_with(callbacks=())
-            module = self._build(self.schema_, self._context_schema)
-            module.to(self.device_, self._torch_dtype)
-            batches = self._batches(events, context, weights, seed, objective, 0.0, (k, FOLDS))
-            noise = self._start(module, batches)
-            group.equalize(module)
-            arguments = (module, objective.players(module), batches, options)
-            histories.append(train(*arguments, seed=seed % 2**63, group=group, noise=noise))
-        return Plan.of(histories)
-
-    def _check_same_rows(
-        self, group: Group, events: Events, context: Tensor | None, weights: Tensor | None
-    ) -> None:
-        mine = digest(chain(_parts(events), [self.codec_, context, self.context_codec_, weights]))
-        if group.broadcast(mine) != mine:
-            raise ValueError(
-                f"rank {group.rank} was given other rows than rank 0: every process takes its share of "
-                "each batch by itself, so give fit the same X, context and sample_weight in all of them"
-            )
-
-    def _begin(self, module: nn.Module, start: Mapping[str, Tensor]) -> None:
-        try:
-            module.load_state_dict(start)
-        except RuntimeError as error:
-            raise ValueError(
-                f"warm_start=True continues the weights of the last fit, and these do not fit the "
-                f"network that {type(self).__name__}'s hyper-parameters now ask for "
-                f"({' '.join(str(error).split())}): set them back, or fit with warm_start=False"
-            ) from error
-
-    def _identity(
-        self,
-        seed: int,
-        events: Events,
-        context: Tensor | None,
-        weights: Tensor | None,
-        start: Mapping[str, Tensor] | None,
-    ) -> dict[str, Any]:
-        """Description of the fit; a checkpoint is resumed only if its description is equal."""
-        given = self.random_state
-        if given is not None and not isinstance(given, numbers.Integral):
-            # A generator is identified by the seed that was drawn from it.
-            given = seed
-        return {
-            "densekit": densekit.__version__,
-            "class": f"{type(self).__module__}.{type(self).__qualname__}",
-            "random_state": plain(given),
-            "parameters": {
-                name: plain(value)
-                for name, value in sorted(self.get_params(deep=False).items())
-                if name not in _MAY_DIFFER
-            },
-            "data": digest(chain(_parts(events), [self.codec_])),
-            "context": "" if context is None else digest([context, self.context_codec_]),
-            "weights": "" if weights is None else digest([weights]),
-            "start": "" if start is None else digest(start.values()),
-        }
+        return FitRun(self, group, events, context, weights, objective)
 
     def _view(self, typed: Tensor) -> Tensor:
         if self._capabilities.view == "typed":
@@ -585,8 +388,3 @@ class NeuralDensity(DensityEstimator):
         with seeded(0):
             module = builder._build(self.schema_, self._context_schema)
         return module.to(self._torch_dtype)
-
-
-def _parts(events: Events) -> Iterable[Tensor]:
-    """Iterate over the events; events on disk are read in pieces."""
-    return [events] if isinstance(events, Tensor) else events.pieces()

@@ -153,7 +153,7 @@ def _fill(
     built_with = fitted.get("built_with_", {})
     check_parameters(kind(**{**before, **content["parameters"], **built_with}))
     with Budget.for_weights(weights):
-        estimator.__setstate__({**vars(estimator), **fitted, "device_": "cpu"})  # type: ignore[attr-defined]
+        estimator.__setstate__({**vars(estimator), **fitted, "device_": "cpu"})
         _check_weights(estimator, weights)
     return estimator
 

@@ -258,7 +258,7 @@ def conditional(seed: int = 0) -> Data:
 
 
 SETS: dict[str, Callable[..., Data]] = {
-    f.__name__: f  # type: ignore[attr-defined]
+    f.__name__: f
     for f in (
         line,
         plane,

@@ -137,5 +137,5 @@ def ranks(seed: int = 0) -> Data:
 
 SETS: dict[str, Callable[..., Data]] = {
     **{f"columns{d}": _of_width(d) for d in WIDTHS},
-    **{f.__name__: f for f in (contextual, inflated, days, ranks)},  # type: ignore[attr-defined]
+    **{f.__name__: f for f in (contextual, inflated, days, ranks)},
 }

@@ -356,14 +356,15 @@ def _check_table_file(out: str, format: str | None) -> None:
 
 def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | None) -> Any:
     """The context for ``sample``, from --context and --prompt."""
-    import densekit
     from densekit import formats
     from densekit.cli.conditions import conditions_of, takes_given
+    from densekit.contexts import context_of
 
-    kind, names = densekit.capabilities(estimator).context, estimator.context_names_
-    if kind == "text" and estimator.context_codec_ is not None and prompt is None:
+    kind, names = context_of(estimator), estimator.context_names_
+    needs_text = kind.is_text and not kind.optional and kind.codec is not None
+    if needs_text and prompt is None:
         raise ValueError(f"{file} needs a source text: add --prompt 'the source'")
-    if prompt is not None and kind not in ("prompt", "text"):
+    if prompt is not None and not kind.is_text:
         raise ValueError(f"--prompt {prompt!r}: {type(estimator).__name__} takes no prompt")
     if not given:
         if names:
@@ -377,7 +378,7 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
         return formats.read(given[0])
     if names or takes_given(estimator):
         return conditions_of(estimator, file, given)
-    if estimator.context_codec_ is not None and kind == "features":
+    if kind.codec is not None and not kind.is_text:
         raise ValueError(
             f"--context {given[0]}: {file} was fitted with an array as context, whose columns have no "
             "names; use a file with a row of values for each draw: --context rows.npy"
@@ -395,7 +396,7 @@ def _prefix_messages(data: str) -> Iterator[None]:
         original = warnings.showwarning
 
         def show_with_prefix(message: Warning | str, *args: Any, **options: Any) -> None:
-            original(f"{data}: {message}", *args, **options)  # type: ignore[arg-type]
+            original(f"{data}: {message}", *args, **options)
 
         warnings.showwarning = show_with_prefix
         try:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from densekit.distributions.logistic import log_mass_between
+from densekit.distributions.normal import normal_mass_between
 
 _FEW = 16
 """Ordered codes up to so many have a logit each; beyond, neighbors should learn from each other."""
@@ -312,7 +313,7 @@ class ColumnLaws(nn.Module):
             last = last | (t > self.bin_high - half)
         a, b = (low - loc) / s, (low + self.step - loc) / s
         if self.component == "normal":
-            return _normal_between(a, b, self.step / s, first, last)
+            return normal_mass_between(a, b, self.step / s, first, last)
         return log_mass_between(a, b, self.step / s, first, last)
 
     @torch.no_grad()
@@ -351,59 +352,6 @@ class ColumnLaws(nn.Module):
         u = torch.rand_like(like) if uniform is None else uniform.to(like.dtype)
         u = u.clamp(tiny, 1 - tiny)
         return torch.special.ndtri(u) if normal else u.logit()
-
-
-def _normal_between(a: Tensor, b: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """log(Phi(b) - Phi(a)) for b = a + gap; a is minus infinity where ``first``, b infinity where
-    ``last``."""
-    # On the side of the lower tail, where the two do not round to one.
-    flip = a > 0
-    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    from_low, to_high = torch.where(flip, last, first), torch.where(flip, first, last)
-    upper = torch.where(to_high, 0.0, _log_ndtr(high))
-    lower = _log_ndtr(torch.where(from_low | to_high, 0.0, low))
-    # A thin bin, where the difference would be lost: the integral of the tangent to log phi at its
-    # middle, and the bend of that to second order.
-    middle = 0.5 * (low + high)
-    thin = (gap < torch.finfo(gap.dtype).eps ** 0.25) & ~from_low & ~to_high
-    tangent = _log_sinhc(0.5 * torch.where(thin, middle * gap, 0.0)) - gap * gap / 24
-    density = -0.5 * (middle * middle + math.log(2 * math.pi)) + gap.log() + tangent
-    diff = torch.where(thin | from_low | to_high, -1.0, lower - upper).clamp_max(-1e-6)
-    mass = upper + torch.log(-torch.expm1(diff))
-    tail = _log_ndtr(torch.where(to_high, -low, 0.0))
-    return torch.where(
-        thin, density, torch.where(from_low, upper, torch.where(to_high, tail, mass))
-    )
-
-
-def _log_ndtr(x: Tensor) -> Tensor:
-    """log Phi(x), with a slope that is right far below 0, where torch's own is 0.4, 0 or NaN."""
-    y: Tensor = _LogNdtr.apply(x)
-    return y
-
-
-class _LogNdtr(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = torch.special.log_ndtr(x)
-        ctx.save_for_backward(x, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        x, y = ctx.saved_tensors
-        near = torch.exp(-0.5 * (x * x + math.log(2 * math.pi)) - y)
-        t = x.clamp_max(-8).neg()
-        return g * torch.where(x < -8, t + 1 / t - 2 / t**3, near)
-
-
-def _log_sinhc(z: Tensor) -> Tensor:
-    """log(sinh(z) / z)."""
-    z = z.abs()
-    safe = z.clamp_min(0.1)
-    far = safe + torch.log(-torch.expm1(-2 * safe)) - (2 * safe).log()
-    square = z.clamp_max(0.1).square()
-    return torch.where(z < 0.1, square * (1 / 6 - square / 180), far)
 
 
 def _draw(logits: Tensor, uniform: Tensor | None = None) -> Tensor:
