@@ -157,8 +157,8 @@ def measure_is_that_of_the_columns(subject: Subject) -> None:
     }
     for name, (word, columns) in wanted.items():
         fitted = subject.fitted(subject.load(name), 100 if name == "inflated" else 10)
-        said = [str(c) for c in fitted.measure_.columns]
-        expect(said == columns, f"measure_ {columns} of {name}", f"{said}")
+        found_columns = [str(c) for c in fitted.measure_.columns]
+        expect(found_columns == columns, f"measure_ {columns} of {name}", f"{found_columns}")
         expect(
             fitted.base_measure_ == word, f"base_measure_ {word!r} of {name}", fitted.base_measure_
         )

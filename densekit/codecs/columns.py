@@ -298,7 +298,7 @@ def _decode_reals(column: Column, y: np.ndarray, bounds: Bounds) -> np.ndarray:
 
 
 def _on_circle(column: Column, x: np.ndarray, numeric: np.dtype) -> np.ndarray:
-    """x such that it lies in [low, high) after it is rounded to its dtype too."""
+    """x such that it is in [low, high), also after rounding to its dtype."""
     low, high = float(column.support[1]), float(column.support[2])
     if numeric.kind in "iu":
         return np.where(np.rint(x) >= high, low, x)

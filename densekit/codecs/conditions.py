@@ -278,7 +278,7 @@ def _between(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
         and not condition.atoms
         and (column.levels or not condition.low < condition.high)
     ):
-        raise ValueError(f"context[{label!r}]={asked!r}: no value of the column lies in between")
+        raise ValueError(f"context[{label!r}]={asked!r}: no value of the column is in between")
     return condition
 
 
@@ -342,12 +342,12 @@ def _beyond(column: Column, edge: Any) -> float:
 
 
 def _place(column: Column, edge: Any) -> float:
-    """Where in an event an edge lies, were it no atom."""
+    """Place of an edge in an event, ignoring atoms."""
     return float(places_of(column, [edge])[0])
 
 
 def _ends(column: Column, asked: Any) -> tuple[Any, Any]:
-    """Between which values of the data a column lies: two Nones where it is one of several values."""
+    """Least and greatest value that a condition allows; two Nones for a list of several values."""
     values = asked if isinstance(asked, tuple) else tuple(2 * _listed(asked))
     if len(values) != 2:
         return None, None

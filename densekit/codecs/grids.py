@@ -116,7 +116,7 @@ def on_grid(
     else:
         k = values
     atoms = [int(a) // step for a in column.atoms if int(a) % step == 0] if away else []
-    # Where the value lies of the grid point that it is rounded to.
+    # Whether the value is on or above the grid point that it is rounded to.
     up = values >= k * step
     k = _off(_clip(k, first, last), atoms, up, first, last)
     return k * step

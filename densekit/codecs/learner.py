@@ -30,9 +30,9 @@ class Learner(ABC):
     Parameters
     ----------
     raw : RawColumn
-        Its first piece, which tells label and dtype; it is not taken in.
+        Its first piece, which defines label and dtype; its values are not added.
     name : str
-        The column's in the schema.
+        Name of the column in the schema.
     """
 
     def __init__(self, raw: RawColumn, name: str):
@@ -46,16 +46,16 @@ class Learner(ABC):
 
     @abstractmethod
     def add(self, raw: RawColumn, weights: np.ndarray | None = None) -> None:
-        """Take in more values, with the weights of their rows.
+        """Add values, with the weights of their rows.
 
         Raises
         ------
         ValueError
-            One of them does not go with kind or support.
+            A value contradicts the kind or the support.
         """
 
     def read_again(self) -> bool:
-        """Settle what the first reading tells; whether :meth:`refine` needs a second one."""
+        """Finish the first pass over the data; return whether :meth:`refine` needs a second pass."""
         return False
 
     def refine(self, raw: RawColumn, weights: np.ndarray | None = None) -> None:

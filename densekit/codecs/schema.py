@@ -69,9 +69,9 @@ class Column:
     atoms: tuple[int | float, ...] = field(default=(), metadata=_LATER)
     """Values with a mass of their own and an indicator, in order; of datetimes ticks."""
     step: int | float = field(default=0, metadata=_LATER)
-    """The grid on which all values lie, to which decoding rounds; of datetimes in ticks; 0: none."""
+    """Step of the grid of all values, to which decoding rounds, for datetimes in ticks; 0 for none."""
     open_ends: bool = field(default=False, metadata=_LATER)
-    """Whether an end of the support that is no atom lies outside of it."""
+    """Whether ends of the support that are not atoms are excluded from it."""
     parent: int | str = field(default="", metadata=_LATER)
     """Label of the column that a derived one is a function of."""
 

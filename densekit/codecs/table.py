@@ -52,8 +52,8 @@ class TableCodec(Codec):
     **Atoms.** A value of a float or datetime column that at least ``atom_share`` of the rows have, and
     ten rows (128 values at most), is an atom: it has a mass. Values that come again because all are
     rounded are none: on a grid, the share must be four times that of one step in a standard deviation,
-    unless the value is the smallest or the largest. An end of a declared closed support on which a row
-    lies is an atom, whatever its share; an end without a row has no mass. A float column with at most
+    unless the value is the smallest or the largest. An end of a declared closed support that a row
+    equals is an atom, whatever its share; an end without a row has no mass. A float column with at most
     20 distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of these
     values. A column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0 on the
     atoms, which have no Jacobian. Location and scale are those of the other values. Integers have atoms
@@ -184,7 +184,7 @@ class TableCodec(Codec):
 
         A value outside the support (an unseen category, a number outside its interval, another
         value in a constant column) makes the row's log-Jacobian -inf and its entry 0; so does one
-        that lies more standard deviations away than a float64 can say.
+        that is more standard deviations away than a float64 can represent.
 
         Raises
         ------
