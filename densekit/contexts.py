@@ -224,6 +224,26 @@ def context_of(estimator: Any) -> Context:
     return kinds[name](estimator)
 
 
+def one_per_draw(encoded: Tensor, n_samples: int) -> Tensor:
+    """Encoded contexts, one for each draw, from one for all draws or one for each.
+
+    With ``n_samples=1`` the number of contexts is the number of draws.
+
+    Raises
+    ------
+    ValueError
+        There are neither one context nor ``n_samples`` contexts.
+    """
+    n = len(encoded)
+    n_samples = n if n_samples == 1 else n_samples
+    if n not in (1, n_samples):
+        raise ValueError(
+            f"context has {n} rows and n_samples is {n_samples}: give one context row for all draws, or "
+            "one per draw"
+        )
+    return encoded.expand(n_samples, *encoded.shape[1:])
+
+
 def _subclasses(kind: type[Context]) -> list[type[Context]]:
     return [c for sub in kind.__subclasses__() for c in (sub, *_subclasses(sub))]
 

@@ -85,19 +85,18 @@ class TabularAutoregressive(NeuralDensity):
     Attributes
     ----------
     event_range_ : array (2, D)
-        Least and greatest entry of each column of an event, atoms aside.
+        Smallest and largest entry of each column of an event, without atoms.
     exact_rows_ : bool
-        Whether the density of all rows of ``fit`` is a product or a sum.
+        Whether the scores of all rows of ``fit`` are exact.
 
     Notes
     -----
-    Events are vectors (E,). Cells are taken to be missing at random: whether they are says nothing
-    that the other cells do not say. Text and images are other models' affair.
+    Events are vectors (E,). Cells are assumed to be missing at random, given the other cells.
 
     Warns
     -----
     UserWarning
-        Before the memory is taken that a column of more than 10,000 categories needs.
+        A column has more than 10,000 categories, and needs the stated memory.
 
     Examples
     --------
@@ -325,13 +324,11 @@ class TabularAutoregressive(NeuralDensity):
             all_ = np.zeros(n_samples, bool)
             rows = combine(rows, exact, dict.fromkeys(exact, all_), {k: k for k in exact})
         log_p, size = distribution.log_probability, distribution.effective_sample_size
-        names = [column.name for column in self.schema_.varying]
         reason = distribution.improbable(vars(self).get("event_range_"), _UNLIKELY)
+        names = [column.name for column in self.schema_.varying]
         warn_if_rare(context, reason, names, size, n_samples, stacklevel=4)
-        return rows, {
-            "effective_sample_size": size,
-            "log_probability": log_p + asked.log_jacobian,
-        }
+        log_p += asked.log_jacobian
+        return rows, {"effective_sample_size": size, "log_probability": log_p}
 
     def _sample_each(
         self, n_samples: int, context: Any, method: str, seed: int

@@ -1,9 +1,7 @@
 """The commands fit, sample, score and evaluate."""
 
-import contextlib
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +17,7 @@ from densekit.cli.shared import (
     Shared,
     Stopped,
     app,
+    prefix_messages,
     published,
 )
 
@@ -94,7 +93,7 @@ def fit(
     if columns is not None and not hasattr(rows, "columns"):
         raise ValueError(f"--context {context}: {data} has no named columns, unlike a .csv file")
     start = time.perf_counter()
-    with _prefix_messages(data):
+    with prefix_messages(data):
         estimator.fit(rows, context=columns)
     seconds = time.perf_counter() - start
     estimator.save(out)
@@ -241,7 +240,7 @@ def score(
     estimator = densekit.load(file)
     columns = {} if given is None else {"given": given_columns(estimator, file, given)}
     rows = _load_rows(data, "test", format, sep, decimal)[0]
-    with _prefix_messages(data):
+    with prefix_messages(data):
         scores, errors = scores_of(estimator, rows, **columns)
     table = pd.DataFrame({"score": scores, "standard_error": errors})
     formats.write(table, out, format=out_format)
@@ -387,19 +386,3 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
         f"--context {given[0]}: {file} was fitted without a context; fit with --context, or fit "
         "TabularAutoregressive, which can condition on any columns"
     )
-
-
-@contextlib.contextmanager
-def _prefix_messages(data: str) -> Iterator[None]:
-    """Prefix errors and warnings about rows with the name of the file, which replaces ``X``."""
-    with warnings.catch_warnings():
-        original = warnings.showwarning
-
-        def show_with_prefix(message: Warning | str, *args: Any, **options: Any) -> None:
-            original(f"{data}: {message}", *args, **options)
-
-        warnings.showwarning = show_with_prefix
-        try:
-            yield
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{data}: {error}") from error

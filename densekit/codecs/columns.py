@@ -147,6 +147,7 @@ def places_of(column: Column, values: Sequence[float]) -> np.ndarray:
 
 
 def ticks_of(raw: RawColumn, unit: str) -> np.ndarray:
+    """Datetimes as integers in a unit; a ValueError if one is out of its range."""
     ticks = raw.values.astype(f"datetime64[{unit}]")
     # NumPy wraps silently; by the year, both roundings are alike.
     wrapped = ticks.astype("datetime64[Y]") != raw.values.astype("datetime64[Y]")
@@ -211,6 +212,7 @@ def describe_unseen(raw: RawColumn, bad: np.ndarray) -> list[str]:
 
 
 def shorten(values: Iterable[Any], limit: int = 5) -> str:
+    """The first ``limit`` values, separated by commas, with their number if there are more."""
     values = list(values)
     more = f", ... ({len(values)} in all)" if len(values) > limit else ""
     return ", ".join(repr(v) for v in values[:limit]) + more if values else "none"
@@ -225,6 +227,7 @@ def _level_values(column: Column, codes: np.ndarray) -> np.ndarray:
 
 
 def constant_values(column: Column, n: int) -> np.ndarray:
+    """The value of a constant column, ``n`` times."""
     if column.unit:
         return np.full(n, column.origin, dtype=np.int64).astype(f"datetime64[{column.unit}]")
     return _level_values(column, np.zeros(n, dtype=int))
