@@ -72,12 +72,6 @@ def fit(
       densekit fit lines.txt --model TransformerLanguageModel --max-time 60 -o text.densekit
     """
     from densekit.cli.conditions import names_of
-    from densekit.cli.describing import (
-        column_descriptions,
-        column_table,
-        score_description,
-        score_kind,
-    )
 
     shared: Shared = context_.obj
     _check_model_file(out)
@@ -97,15 +91,28 @@ def fit(
         estimator.fit(rows, context=columns)
     seconds = time.perf_counter() - start
     estimator.save(out)
+    _report_fit(shared, estimator, len(rows), seconds, out)
+
+
+def _report_fit(shared: Shared, estimator: Any, n_rows: int, seconds: float, out: Path) -> None:
+    """Print the columns and the kind of scores of a fitted model."""
+    from densekit.cli.describing import (
+        column_descriptions,
+        column_table,
+        score_description,
+        score_kind,
+    )
+
+    model = type(estimator).__name__
     descriptions = column_descriptions(estimator)
     if descriptions:
         shared.print_details(column_table(descriptions))
     kind = score_description(estimator)
     shared.print_message(
-        f"fitted {model} to {len(rows)} rows in {seconds:.1f} s; {kind}; saved to {out}"
+        f"fitted {model} to {n_rows} rows in {seconds:.1f} s; {kind}; saved to {out}"
     )
     if shared.json:
-        plain = {"model": model, "rows": len(rows), "seconds": seconds, "file": str(out)}
+        plain = {"model": model, "rows": n_rows, "seconds": seconds, "file": str(out)}
         shared.print_result(None, plain | score_kind(estimator) | {"columns": descriptions})
 
 

@@ -150,6 +150,12 @@ class ColumnLaws(nn.Module):
         sizes += [1] * bool(self.binary) + [3 * n_components] * bool(mixed)
         self.n_params = max(sizes)
         self.widths = [float(v) for v in h]
+        self._set_bins(card, h, ends)
+        one_hots = self._set_inputs(card, is_ordered)
+        self._set_learned(card, one_hots, shares)
+
+    def _set_bins(self, card: np.ndarray, h: np.ndarray, ends: ArrayLike | None) -> None:
+        """Register steps, numbers of codes and ends of the columns with bins."""
         # float64 until the module is given its dtype: rounded steps would leave gaps.
         K = card[self.bins].astype(float)
         step = np.where(K > 0, 2 * _SPREAD / np.maximum(K, 1), h[self.bins])
@@ -159,7 +165,10 @@ class ColumnLaws(nn.Module):
         bins = (("step", step), ("codes", K), ("bin_low", low), ("bin_high", high))
         for name, a in bins:
             self.register_buffer(name, torch.tensor(a)[:, None], persistent=False)
-        # What a network reads: a * x + b of numbers, ordered and binary codes.
+
+    def _set_inputs(self, card: np.ndarray, is_ordered: np.ndarray) -> np.ndarray:
+        """Set how the network reads each column; return which columns it reads as one-hot codes."""
+        # Numbers, ordered and binary codes are read as a * x + b.
         reads = np.ones(len(card), int)
         one_hots = (card > 2) & ~is_ordered.astype(bool)
         reads[one_hots] = np.where(card[one_hots] <= 2 * _READ, card[one_hots], _READ)
@@ -171,6 +180,12 @@ class ColumnLaws(nn.Module):
         b[scaled] = -_SPREAD
         for name, v in (("read_slope", a), ("read_shift", b)):
             self.register_buffer(name, torch.tensor(v).float()[:, None], persistent=False)
+        return one_hots
+
+    def _set_learned(
+        self, card: np.ndarray, one_hots: np.ndarray, shares: ArrayLike | None
+    ) -> None:
+        """Initialize the parameters of columns with many codes, and the start of all columns."""
         self.cardinality = [int(k) for k in card]
         self.embeddings = nn.ParameterDict(
             {
