@@ -180,7 +180,7 @@ def _check_type(column: Column, raw: RawColumn) -> None:
 
 
 def _codes(column: Column, raw: RawColumn) -> np.ndarray:
-    """Code of every value, -1 where it is no level."""
+    """Code of every value; -1 for values that are not levels."""
     if column.unit:
         ticks = ticks_of(raw, column.unit)
         levels = column.levels or (column.origin,)

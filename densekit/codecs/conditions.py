@@ -160,7 +160,7 @@ def settle(
 
 
 def _one_of(allowed: tuple[int, ...], value: int, step: int, rng: np.random.Generator) -> int:
-    """One of the nearest of these values, where a step does not tell them apart."""
+    """A random one of the nearest allowed values, which one step of the grid may not separate."""
     least = min(abs(v - value) for v in allowed)
     near = [v for v in allowed if abs(v - value) <= least + step]
     return near[int(rng.integers(len(near)))]
@@ -287,7 +287,7 @@ def _is_number(column: Column) -> bool:
 
 
 def _codes(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
-    """Codes of the levels in between: by their value, or by their place where they are words."""
+    """Condition on the codes of the levels in an interval: by value for numbers, by order for words."""
     low, high = asked
     place: list[Any]
     if _is_number(column):

@@ -25,7 +25,7 @@ values that are merely rounded come again too."""
 
 
 class Learner(ABC):
-    """A column that is learned from pieces of its values.
+    """Abstract base class: learns the properties of a column from pieces of its values.
 
     Parameters
     ----------

@@ -173,18 +173,18 @@ class TableCodec(Codec):
 
     @property
     def description(self) -> Description:
-        """What is known of the columns, apart from locations and scales."""
+        """Description of the columns without locations and scales."""
         return with_labels(self.schema.columns, self.labels)
 
     # -------------------------------------------------------------------------------- encode
 
     def encode(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Rows to typed events (n, D) and log|d typed / d x|, (n,), both float64; cells that are
-        missing are NaN and have no part in the Jacobian.
+        """Encode rows as typed events (n, D), with log|d typed / d x|, (n,), both float64.
 
-        A value outside the support (an unseen category, a number outside its interval, another
-        value in a constant column) makes the row's log-Jacobian -inf and its entry 0; so does one
-        that is more standard deviations away than a float64 can represent.
+        Missing cells are NaN and are left out of the Jacobian. A value outside the support (an unseen
+        category, a number outside its interval, another value in a constant column) sets the
+        log-Jacobian of its row to -inf and its entry to 0. So does a value that is more standard
+        deviations away than a float64 can represent.
 
         Raises
         ------

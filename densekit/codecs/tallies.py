@@ -140,5 +140,5 @@ def tally(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.nda
 
 
 def counted(found: np.ndarray, rows: np.ndarray) -> dict[Any, float]:
-    """The same as a mapping of Python values."""
+    """Distinct values and their numbers of rows as a mapping of Python values."""
     return dict(zip(found.tolist(), rows.tolist(), strict=True))

@@ -135,7 +135,7 @@ class TextCodec(Codec):
         return self
 
     def encode(self, X: Any, what: str = "X") -> tuple[Tensor, Tensor]:
-        """Strings to ids, int64 (n, L), and what unknown symbols take off the log-mass, (n,).
+        """Encode strings as ids, int64 (n, L), with the log-masses of their unknown symbols, (n,).
 
         Raises
         ------
