@@ -318,7 +318,7 @@ def _lattice(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
 
 
 def _edge(column: Column, label: Any, value: Any, side: int) -> Any:
-    """An end as the column has it: a number, an integer inside the interval, or ticks inside it."""
+    """An end of an interval in values of the column: a number, or the next integer or tick inside."""
     if column.unit:
         instant = _instant(value)
         if step_of(column):

@@ -55,7 +55,7 @@ def _constants(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
 
 
 def _codes(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
-    """Integers that are names of things: identifiers, and few values far apart."""
+    """Find integers that are labels: identifiers, and few distinct values far apart."""
     for raw, column in zip(frame.columns, columns, strict=True):
         whole = column.kind in ("integer", "ordinal") and raw.levels is None
         if not whole or raw.values.dtype.kind not in "iu":

@@ -67,7 +67,7 @@ class Learner(ABC):
         """What was learned; a column that never varied is constant."""
 
     def counts(self, column: Column) -> np.ndarray:
-        """Rows of each level of ``column``, which :meth:`column` gave."""
+        """Number of rows of each level of ``column``, a column that :meth:`column` returned."""
         raise NotImplementedError(f"column {self.name!r} is of numbers, which have no levels")
 
     def atom_rows(self) -> np.ndarray:

@@ -45,7 +45,7 @@ class EncodedRows:
         return moved
 
     def pieces(self) -> Iterator[Tensor]:
-        """All events in their order, some thousands at a time."""
+        """Iterate over the events in order, in pieces of some thousands."""
         return (self._encode(piece) for piece in self.rows.pieces())
 
     def _encode(self, rows: np.ndarray) -> Tensor:

@@ -268,8 +268,10 @@ class Schema:
         return int(np.where(one_hot, self.cardinality, 1).sum())
 
     def features(self, typed: Tensor) -> Tensor:
-        """Typed events as network input, (n, n_features): numbers as they are, ordered and binary
-        codes scaled to [-1, 1], other codes one-hot."""
+        """Convert typed events to inputs of a network, (n, n_features).
+
+        Numbers are unchanged, ordered and binary codes are scaled to [-1, 1], and other codes are
+        one-hot."""
         x = typed.flatten(1)
         card = torch.as_tensor(self.cardinality, dtype=x.dtype, device=x.device)
         x = torch.where(card > 0, 2 * x / (card - 1).clamp_min(1) - 1, x)
