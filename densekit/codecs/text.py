@@ -250,7 +250,7 @@ class TextCodec(Codec):
         return flat, np.array([len(row) for row in encoded])
 
     def _spelling(self, ids: np.ndarray, lengths: np.ndarray, texts: list[str]) -> np.ndarray:
-        """Log-mass of unknown symbols given the symbol for unknown ones, summed over each string, (n,)."""
+        """Log-mass of the unknown symbols of each string given that they are unknown, (n,)."""
         unknown = ids == UNKNOWN
         out = np.zeros(len(texts))
         if self.tokens == "character" and unknown.any():
