@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from densekit.checks.agreement import noise_findings, noise_of
-from densekit.checks.power import Finding, can_be_averaged, finding, mean_of, weighted_mean
+from densekit.checks.power import Finding, finding, mean_of, weighted_mean
 from densekit.checks.sampled import Sampled, context_features, sampled
 from densekit.checks.subject import MANY, Subject, check, expect
 from densekit.checks.tables import CONTEXTS
@@ -47,9 +47,8 @@ def _under_transform(found: Sampled, n: int) -> Iterator[Finding]:
 
 
 def _by_importance(found: Sampled) -> Iterator[Finding]:
-    x, log_w, _ = found.weighed
-    weights = np.exp(log_w)
-    if not can_be_averaged(weights):
+    x, weights = found.weighed[0], found.weights
+    if not found.can_be_averaged:
         return
     spread = float(weights.std())
     skewness = float((((weights - weights.mean()) / max(spread, 1e-300)) ** 3).mean())
@@ -89,8 +88,7 @@ def draws_follow_scores_under_contexts(subject: Subject) -> None:
         0
     )
     cause = _OTHER_MAP if reached.all() else _NOT_REACHED
-    with np.errstate(over="ignore"):
-        results = list(_by_importance(found))
+    results = list(_by_importance(found))
     subject.judge(
         [*results, *_under_transform(found, min(len(found.draws), 2**16))],
         "draws that depend on each column of the context as the scores do",
