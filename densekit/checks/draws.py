@@ -68,12 +68,15 @@ def g_test(counts: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray, np.
     return float(stats.chi2.sf(g, len(want) - 1)), seen, want
 
 
-def _bin_line(grid: Grid, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    cdf = np.cumsum(grid.masses)
-    cuts = grid.edges[0][1:][np.searchsorted(cdf / cdf[-1], _QUANTILES)]
+def bin_line(
+    nodes: np.ndarray, ends: np.ndarray, mass: np.ndarray, draws: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws (m,) and mass in bins between quantiles of boxes with middles and upper ends (n,)."""
+    cdf = np.cumsum(mass)
+    cuts = ends[np.searchsorted(cdf / cdf[-1], _QUANTILES)]
     edges = np.unique(np.concatenate([[-np.inf], cuts, [np.inf]]))
-    mass = np.histogram(grid.nodes[:, 0], edges, weights=grid.masses)[0]
-    return np.histogram(draws[:, 0], edges)[0], mass
+    masses = np.histogram(nodes, edges, weights=mass)[0]
+    return np.histogram(draws, edges)[0], masses
 
 
 def bin_plane(grid: Grid, draws: np.ndarray, k: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +105,8 @@ def draws_follow_scores_on_a_line(subject: Subject) -> None:
     data = subject.load("line")
     fitted = subject.fitted(data)
     grid = quadrature(subject, fitted, data)
-    counts, mass = _bin_line(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
+    draws = numeric(subject.draw(fitted, subject.few(_N), seed=1))[:, 0]
+    counts, mass = bin_line(grid.nodes[:, 0], grid.edges[0][1:], grid.masses, draws)
     expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
 
 

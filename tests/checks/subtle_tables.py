@@ -315,7 +315,7 @@ class Small(TabularAutoregressive):
 
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (16,)
     n_orders: Annotated[int, Interval(ge=1)] = 2
-    max_steps: int = 60
+    max_steps: int = 300
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
 
@@ -343,9 +343,10 @@ class SecondConditionIgnored(Small):
             return super().sample(n_samples, context=context, random_state=random_state, **options)
         (first, value), *rest = context.items()
         X = super().sample(n_samples, context={first: value}, random_state=random_state, **options)
+        names = [c.name for c in self.schema_.columns]
         for name, other in rest:
-            if np.isscalar(other):
-                X[name] = other
+            column = X[name] if hasattr(X, "columns") else X[:, names.index(name)]
+            column[:] = other if np.isscalar(other) else np.clip(column, *other)
         return X
 
 
@@ -381,12 +382,25 @@ class HolesCount(Small):
         return found - 0.1 * holes
 
 
-class HolesDrawnBack(Small):
-    """Imputed cells are the mean."""
+class HolesDrawnBack(HolesFilled):
+    """Imputed cells are the mean; scores are right."""
+
+    def score_samples(self, X, **options):
+        return Small.score_samples(self, X, **options)
 
     def impute(self, X, **options):
         found = super().impute(X, **options)
         if not isinstance(found, np.ndarray):
             return found
-        holes = np.isnan(np.asarray(X, dtype=float))
-        return np.where(holes, np.nanmean(np.asarray(X, dtype=float), 0), found)
+        return np.where(np.isnan(np.asarray(X, dtype=float)), self.centers_, found)
+
+
+class ImputedAlone(Small):
+    """Imputed cells know nothing of the row that they are in."""
+
+    def impute(self, X, *, random_state=None, **options):
+        found = super().impute(X, random_state=random_state, **options)
+        if not isinstance(found, np.ndarray):
+            return found
+        alone = super().sample(len(X), random_state=random_state)
+        return np.where(np.isnan(np.asarray(X, dtype=float)), alone, found)
