@@ -151,7 +151,9 @@ def mass_is_one_in_many_columns(subject: Subject) -> None:
         error, weights = found.weighed[2], found.weights
         expect(not np.isnan(weights).any(), "no NaN", f"{np.isnan(weights).sum()} NaN scores")
         if not found.can_be_averaged:
-            subject.note(f"mass in {found.d} columns not tested; rows of too unlike weights", len(weights))
+            subject.note(
+                f"mass in {found.d} columns not tested; rows of too unlike weights", len(weights)
+            )
             continue
         n, spread = len(weights), float(weights.std())
         skewness = float((((weights - weights.mean()) / max(spread, 1e-300)) ** 3).mean())

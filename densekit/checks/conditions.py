@@ -11,8 +11,9 @@ from densekit.checks.subject import MANY, Subject, check, expect, quiet
 _N = 1000
 _BINS = np.arange(1, 8) / 8
 _APART = 0.15
-"""Total variation, over eight bins of equal mass, between draws and the density. Of 1,000 independent
-draws chance makes 0.033, with a standard deviation of 0.009; the rest is room for weighted candidates."""
+"""Total variation, over eight bins of equal mass, between draws and the density. Of 1,000
+independent draws chance makes 0.033, with a standard deviation of 0.009; the rest is room for weighted
+candidates."""
 
 
 def _draws_under_conditions(subject: Subject) -> bool:
@@ -116,14 +117,18 @@ def imputed_cells_follow_the_scores(subject: Subject) -> None:
     Chance of a false alarm: the limit on the total variation is ten standard deviations and more.
     """
     fitted, X, _ = _fit(subject)
-    known = [float(np.quantile(column, q)) for column, q in zip(X.T, (0.5, 0.95, 0.1), strict=True)]
+    known = [
+        float(np.quantile(column, q)) for column, q in zip(X.T, (0.5, 0.95, 0.1), strict=True)
+    ]
     for hole in (2, 1):
         parts: list[Any] = list(known)
         parts[hole] = Axis.of(X[:, hole])
         missing = np.repeat(np.array([known]), _N, 0)
         missing[:, hole] = np.nan
         with quiet():
-            filled = np.asarray(fitted.impute(missing, random_state=subject.seeded(2)), dtype=float)
+            filled = np.asarray(
+                fitted.impute(missing, random_state=subject.seeded(2)), dtype=float
+            )
         expect(np.isfinite(filled).all(), "no missing cell", f"{np.isnan(filled).sum()} of them")
         others = [j for j in range(3) if j != hole]
         same = bool((filled[:, others] == missing[:, others]).all())

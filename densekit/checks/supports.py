@@ -72,8 +72,8 @@ def each_form_of_support_has_mass_one(subject: Subject) -> None:
     """With a support that is bounded below, above, on both sides or is a circle, the mass inside is one,
     rows outside score -inf, and draws stay inside and fall between the quantiles of the density.
 
-    Chance of a false alarm: five times 1e-6 by the G test where scores are exact; of a bound four standard
-    errors and 14 bins at five standard deviations, 4e-6.
+    Chance of a false alarm: five times 1e-6 by the G test where scores are exact; of a bound four
+    standard errors and 14 bins at five standard deviations, 4e-6.
     """
     for support, X, low, high in _bounded(subject):
         fitted = subject.fitted(Data(f"support {support}", "table", X, X), support=support)
