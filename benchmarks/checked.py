@@ -295,7 +295,9 @@ def zoo_of_all(seconds=float("inf")):
                 "seeds": len({line["seed"] for line in mine}),
                 "seconds": round(sum(line["seconds"] for line in mine), 1),
                 "failed": [
-                    f"seed {line['seed']}: {line['message']}" for line in mine if not line["passed"]
+                    f"seed {line['seed']}: {line['message']}"
+                    for line in mine
+                    if not line["passed"]
                 ],
             }
     return {"densities": found}

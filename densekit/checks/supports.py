@@ -14,6 +14,8 @@ _N = 4000
 """Draws that are compared with the mass of bins."""
 _FOUR = 3.2e-5
 """How often a normal variable is more than four standard deviations too high."""
+_FIVE, _OF_FIVE = 2.9e-7, 5 / 4
+"""The same of five, and what makes five standard errors of four."""
 
 
 def _our_tables(subject: Subject) -> bool:
@@ -66,13 +68,13 @@ def _bounded(subject: Subject) -> list[tuple[Any, np.ndarray, float, float]]:
     cause="the Jacobian of the map onto the support is missing or that of another support, a bound is "
     "taken for another one, or draws leave the support, are put on its ends or leave a part of it out",
     when=_our_tables,
-    chance=5 * (_FOUR + 4e-6),
+    chance=5 * (_FIVE + 4e-6),
 )
 def each_form_of_support_has_mass_one(subject: Subject) -> None:
     """With a support that is bounded below, above, on both sides or is a circle, the mass inside is one,
     rows outside score -inf, and draws stay inside and fall between the quantiles of the density.
 
-    Chance of a false alarm: five times 1e-6 by the G test where scores are exact; of a bound four
+    Chance of a false alarm: five times 1e-6 by the G test where scores are exact; of a bound five
     standard errors and 14 bins at five standard deviations, 4e-6.
     """
     for support, X, low, high in _bounded(subject):
@@ -80,7 +82,7 @@ def each_form_of_support_has_mass_one(subject: Subject) -> None:
         nodes, upper, volume = _boxes(X, low, high, subject.few(8192))
         logp, error = subject.log_density(fitted, nodes[:, None])
         mass = np.exp(logp) * volume
-        where, slack = f"support={support!r}", slack_of(mass, error)
+        where, slack = f"support={support!r}", _OF_FIVE * slack_of(mass, error)
         expect_one(subject.kind(fitted), float(mass.sum()), slack, where)
         outside = [v for v in (low - 0.7, high + 0.7) if np.isfinite(v)]
         away, _ = subject.log_density(fitted, np.array(outside)[:, None])
@@ -115,7 +117,7 @@ def _boxes(
     cause="the density is per another unit of time than the measure says, instants are rounded in "
     "float32, or draws are shifted",
     when=_our_tables,
-    chance=_FOUR + 4e-6,
+    chance=_FIVE + 4e-6,
 )
 def instants_have_mass_one_and_are_drawn_by_it(subject: Subject) -> None:
     """The density of a column of instants has mass one over the seconds, its measure says so, and draws
@@ -133,7 +135,7 @@ def instants_have_mass_one_and_are_drawn_by_it(subject: Subject) -> None:
     nodes = (upper[1:] + upper[:-1]) / 2
     logp, error = subject.log_density(fitted, instants_frame(nodes))
     mass = np.exp(logp) * (2 * span / n)
-    slack = slack_of(mass, error)
+    slack = _OF_FIVE * slack_of(mass, error)
     expect_one(subject.kind(fitted), float(mass.sum()), slack, "a column of instants")
     draws = seconds(subject.draw(fitted, subject.few(_N)))
     counts, mass = bin_line(nodes, upper[1:], mass, draws)

@@ -9,7 +9,14 @@ from subtle_contexts import Linear
 
 from densekit.checks import check_id, density_checks
 
-CHEAP = (zoo.Uniform, zoo.Cauchy, zoo.Histograms, zoo.Ring, zoo_shapes.CouplingFlow, zoo_tables.Bigram)
+CHEAP = (
+    zoo.Uniform,
+    zoo.Cauchy,
+    zoo.Histograms,
+    zoo.Ring,
+    zoo_shapes.CouplingFlow,
+    zoo_tables.Bigram,
+)
 NUMBERS = (*zoo.OF_NUMBERS, *zoo_shapes.OF_SHAPES)
 ALL = (*NUMBERS, *zoo_tables.OF_MIXED_ROWS, Linear)
 

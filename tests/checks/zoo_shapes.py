@@ -35,7 +35,7 @@ class Triangular(Columns):
 
 
 class InverseGaussian(Columns):
-    """First passage times of a Brownian motion with drift, from half a spread below the smallest row on."""
+    """First passage times of a Brownian motion with drift, from a little below the smallest row on."""
 
     def _law(self, z):
         low = z.min() - 0.5
