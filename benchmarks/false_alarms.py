@@ -3,14 +3,15 @@
     python benchmarks/false_alarms.py                        # every model, 200 seeds
     python benchmarks/false_alarms.py --models Gaussian NGram --seeds 5
     python benchmarks/false_alarms.py --all-checks           # the checks without chance too
+    python benchmarks/false_alarms.py --effort quick         # fewer draws and columns
 
 Each seed is an independent repetition with its own data, fits and samples. Networks are small and
 train for few steps, because the checks test the agreement of samples and scores, not the quality
 of a fit. Each run is a line of results/false_alarms.jsonl and is not repeated, so the script can
 be interrupted and continued, also by several processes on different models. Lines with other
 settings or of other versions are ignored. Delete the log after a change of checks or models.
-Writes results/false_alarms.json, in which a model keeps an earlier result with the same settings
-and more seeds. The log is too long for the repository.
+Writes results/false_alarms.json, in which a model keeps an earlier result with the same settings,
+more seeds and no fewer checks. The log is too long for the repository.
 
 A seed of all models takes about 50 s of one core.
 """
@@ -37,16 +38,17 @@ LOG = RESULTS / "false_alarms.jsonl"
 
 def key(line):
     """Key that identifies the run of a line."""
-    return tuple(str(line[k]) for k in ("version", "model", "settings", "check", "seed"))
+    names = ("version", "model", "settings", "check", "seed", "effort")
+    return tuple(str(line.get(k, "standard")) for k in names)
 
 
-def repeat(models, seeds, everything):
+def repeat(models, seeds, everything, effort):
     """Run what is missing in the log. Seeds are the outer loop, so a short log covers all models."""
     done = {key(line) for line in logged()}
     for seed in range(seeds):
         for name in models:
             estimator = densekit.all_estimators()[name](**SETTINGS[name])
-            for _, check in density_checks(estimator):
+            for _, check in density_checks(estimator, effort):
                 if not (everything or check.chance):
                     continue
                 line = {
@@ -55,6 +57,7 @@ def repeat(models, seeds, everything):
                     "settings": repr(SETTINGS[name]),
                     "check": check.name,
                     "seed": seed,
+                    "effort": effort,
                 }
                 if key(line) not in done:
                     append(line | outcome(estimator, check, seed))
@@ -87,8 +90,8 @@ def logged():
             continue
 
 
-def summary(models):
-    """Runs and failures of each model by check, over the log."""
+def summary(models, effort):
+    """Runs and failures of each model by check, over the log of an effort."""
     lines = {key(line): line for line in logged() if line["version"] == densekit.__version__}
     found = {}
     for name in models:
@@ -96,6 +99,7 @@ def summary(models):
             line
             for line in lines.values()
             if line["model"] == name and line["settings"] == repr(SETTINGS[name])
+            if line.get("effort", "standard") == effort
         ]
         failed = [line for line in mine if not line["passed"]]
         wrong, seeds = {line["seed"] for line in failed}, {line["seed"] for line in mine}
@@ -106,6 +110,7 @@ def summary(models):
             count["failed"] += not line["passed"]
         found[name] = {
             "settings": SETTINGS[name],
+            "effort": effort,
             "seeds": len(seeds),
             "seeds_with_a_failure": len(wrong),
             # The Clopper-Pearson bound: the largest rate that is consistent with so few failures.
@@ -129,20 +134,23 @@ def main():
     parser.add_argument(
         "--all-checks", action="store_true", help="also run the checks without randomness"
     )
+    parser.add_argument("--effort", default="standard", help="quick, standard or thorough")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)
-    repeat(arguments.models, arguments.seeds, arguments.all_checks)
+    repeat(arguments.models, arguments.seeds, arguments.all_checks, arguments.effort)
     chances = {c.name: c.chance for kind in densekit.all_estimators().values()
                for _, c in density_checks(kind()) if c.chance}  # fmt: skip
     now = environment()
     models = {
-        name: {"date": now["date"]} | found for name, found in summary(arguments.models).items()
+        name: {"date": now["date"]} | found
+        for name, found in summary(arguments.models, arguments.effort).items()
     }
     path = RESULTS / "false_alarms.json"
     for name, old in (json.loads(path.read_text())["models"] if path.exists() else {}).items():
         same = json.dumps(old["settings"]) == json.dumps(SETTINGS.get(name))
-        if same and old["seeds"] >= models.get(name, {"seeds": 0})["seeds"]:
+        new = models.get(name, {"seeds": 0, "checks": {}})
+        if same and old["seeds"] >= new["seeds"] and set(new["checks"]) <= set(old["checks"]):
             models[name] = old
     record = {"environment": now, "threads": 1, "chance_stated": chances}
     write("false_alarms", record | {"models": models})

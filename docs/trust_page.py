@@ -141,12 +141,13 @@ def _false_alarms(record: dict[str, Any]) -> str:
     for name in record["models"]:
         a = record["false_alarms"].get(name)
         if a is None:
-            cells.append([name, "not run", "", "", ""])
+            cells.append([name, "not run", "", "", "", ""])
         else:
             rate = f"{a['rate_below_at_95_percent']:.1%}"
-            counts = [str(a["seeds"]), str(a["seeds_with_a_failure"])]
+            checks = f"{a['checks']} `{a['effort']}`" if "checks" in a else ""
+            counts = [checks, str(a["seeds"]), str(a["seeds_with_a_failure"])]
             cells.append([name, a["date"][:10], *counts, rate])
-    heads = ["model", "date", "runs", "runs with a false alarm", "rate at most (95 %)"]
+    heads = ["model", "date", "checks", "runs", "runs with a false alarm", "rate at most (95 %)"]
     return table(heads, cells, right=3)
 
 

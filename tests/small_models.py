@@ -32,3 +32,11 @@ SMALL = {
     "NoiseConditionalScore": {"hidden_sizes": (32,), "device": "cpu"},
 }
 """By the name of the model; one that is not here is tested with its defaults."""
+
+QUICK = {
+    **SMALL,
+    # Its default tries many numbers of components in every fit: tests/classical fits that one.
+    "GaussianMixture": {"n_components": 3, "n_init": 1},
+    "NoiseConditionalScore": {**SMALL["NoiseConditionalScore"], "n_ode_steps": 8},
+}
+"""The same for tests, where a tenth of the time matters more than a comparison with earlier records."""

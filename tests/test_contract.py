@@ -4,7 +4,7 @@ Models are small and efforts ``quick``. With ``--slow`` they have their own defa
 ``standard``, as users have them.
 """
 
-from small_models import SMALL
+from small_models import QUICK
 
 import densekit
 from densekit.checks import check_id, density_checks
@@ -18,7 +18,7 @@ def pytest_generate_tests(metafunc):
     pairs = [
         (estimator, check if slow else check.at("quick"))
         for name, kind in densekit.all_estimators().items()
-        for estimator, check in density_checks(kind(**({} if slow else SMALL.get(name, {}))))
+        for estimator, check in density_checks(kind(**({} if slow else QUICK.get(name, {}))))
     ]
     metafunc.parametrize(("estimator", "check"), pairs, ids=check_id)
 
@@ -28,4 +28,4 @@ def test_contract(estimator, check, device):
 
 
 def test_small_models_are_models():
-    assert set(SMALL) <= set(densekit.all_estimators())
+    assert set(QUICK) <= set(densekit.all_estimators())
