@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from densekit.checks.subject import quiet
+
 _LEAST = 0.02
 """Share of the components that guard against tails and modes that the rows do not show."""
 _CONDITION = 1e-12
@@ -200,5 +202,7 @@ def _mixture(z: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
     n, d = z.shape
     k = max(1, min(most, n // (10 * d)))
     # A floor far below the spread: the covariance of a narrow part of the density is its own.
-    mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=50, random_state=0).fit(z)
+    mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=50, random_state=0)
+    with quiet():  # Any mixture will do: the shares of its parts are found by other rows.
+        mixture.fit(z)
     return list(zip(mixture.means_, mixture.covariances_, strict=True))
