@@ -11,7 +11,8 @@ of a fit. Each run is a line of results/false_alarms.jsonl and is not repeated, 
 be interrupted and continued, also by several processes on different models. Lines with other
 settings or of other versions are ignored. Delete the log after a change of checks or models.
 Writes results/false_alarms.json, in which a model keeps an earlier result with the same settings
-and more seeds, unless the new one has more checks and at least 20 seeds. The log is too long for the repository.
+and more seeds, unless the new one has more checks and at least 20 seeds. The log is too
+long for the repository.
 
 A seed of all models takes about 50 s of one core.
 """

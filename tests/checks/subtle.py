@@ -2,6 +2,7 @@
 
 import subtle_contexts as contexts
 import subtle_draws as draws
+import subtle_holes as holes
 import subtle_scores as scores
 import subtle_tables as tables
 
@@ -102,13 +103,13 @@ MEANT = {
     tables.DrawsOnTheEnds: _SUPPORT,
     tables.CircleNotClosed: _SUPPORT,
     tables.InstantsPerDay: "instants_have_mass_one_and_are_drawn_by_it",
-    tables.GivenIgnored: "given_columns_obey_the_chain_rule",
-    tables.GivenNotSubtracted: "given_columns_obey_the_chain_rule",
-    tables.HolesFilled: "holes_are_integrated_out",
-    tables.HolesCount: "holes_are_integrated_out",
-    tables.SecondConditionIgnored: "draws_under_conditions_follow_the_scores",
-    tables.HolesDrawnBack: "imputed_cells_follow_the_scores",
-    tables.ImputedAlone: "imputed_cells_follow_the_scores",
+    holes.GivenIgnored: "given_columns_obey_the_chain_rule",
+    holes.GivenNotSubtracted: "given_columns_obey_the_chain_rule",
+    holes.HolesFilled: "holes_are_integrated_out",
+    holes.HolesCount: "holes_are_integrated_out",
+    holes.SecondConditionIgnored: "draws_under_conditions_follow_the_scores",
+    holes.HolesDrawnBack: "imputed_cells_follow_the_scores",
+    holes.ImputedAlone: "imputed_cells_follow_the_scores",
     tables.EndCountsTwice: "sums_to_one_over_strings",
     tables.LongestMayGoOn: "sums_to_one_over_strings",
     tables.ShortStringsDropped: "draws_follow_scores_over_strings",
