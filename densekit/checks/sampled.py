@@ -13,7 +13,7 @@ from densekit.checks.data import Data, take
 from densekit.checks.effort import cost_of
 from densekit.checks.power import can_be_averaged
 from densekit.checks.proposals import Proposal
-from densekit.checks.subject import Subject
+from densekit.checks.subject import Subject, expect
 
 _PILOT = 4000
 """Draws that place the proposal and the normal scores; no statistic is made of them."""
@@ -59,7 +59,10 @@ class Sampled:
     def _draw(self, n: int, given: Any, seed: int) -> np.ndarray:
         options = {} if given is None else {"context": given}
         drawn = self.subject.draw(self.fitted, n, seed=seed, **options)
-        return np.asarray(drawn, dtype=float).reshape(n, self.d)
+        x = np.asarray(drawn, dtype=float).reshape(n, self.d)
+        odd = int((~np.isfinite(x)).any(1).sum())
+        expect(not odd, "finite draws", f"{odd} of {n} that are not, in {self.d} columns")
+        return x
 
     def _rows(self, cost: float) -> int:
         n = self.subject.effort.rows(cost / self.share)
