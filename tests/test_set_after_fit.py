@@ -36,6 +36,12 @@ def agree(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def alike(a, b):
+    """The same up to rounding: a file restores the numbers, and not where they are in memory, on which
+    the last bits of a matrix product may depend."""
+    return all(np.allclose(x, y, rtol=1e-9, atol=1e-9) for x, y in zip(a, b, strict=True))
+
+
 def title(value):
     return getattr(value, "__name__", str(value))
 

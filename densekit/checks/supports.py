@@ -127,8 +127,8 @@ def instants_have_mass_one_and_are_drawn_by_it(subject: Subject) -> None:
     """
     data = subject.load("instants")
     fitted = subject.fitted(data)
-    said = str(fitted.measure_.columns[0])
-    expect(said == "Lebesgue per second", "a measure_ of 'Lebesgue per second'", repr(said))
+    stated = str(fitted.measure_.columns[0])
+    expect(stated == "Lebesgue per second", "a measure_ of 'Lebesgue per second'", repr(stated))
     n = subject.few(8192)
     span = 40 * seconds(data.X).std()
     upper = np.linspace(-span, span, n + 1)

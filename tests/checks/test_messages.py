@@ -19,14 +19,14 @@ _ABOUT_CONTEXTS = (
 
 def failures(estimator, names=_ABOUT_CONTEXTS):
     """What the checks of these names say that the estimator fails."""
-    said = []
+    stated = []
     for _, check in density_checks(estimator):
         if check.name in names:
             try:
                 check(estimator)
             except AssertionError as error:
-                said.append(str(error))
-    return said
+                stated.append(str(error))
+    return stated
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def failures(estimator, names=_ABOUT_CONTEXTS):
     ids=lambda broken: type(broken).__name__,
 )
 def test_a_sampler_that_uses_the_context_in_another_way_is_not_said_to_miss_it(broken):
-    said = failures(broken)
-    assert said
-    assert not [text for text in said if "does not reach the sampler" in text]
+    stated = failures(broken)
+    assert stated
+    assert not [text for text in stated if "does not reach the sampler" in text]
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_a_sampler_that_uses_the_context_in_another_way_is_not_said_to_miss_it(b
     ids=lambda broken: type(broken).__name__,
 )
 def test_a_sampler_that_misses_a_column_of_the_context_is_said_to(broken):
-    said = failures(broken)
-    assert [text for text in said if "does not reach the sampler" in text]
+    stated = failures(broken)
+    assert [text for text in stated if "does not reach the sampler" in text]
 
 
 def test_draws_of_the_context_of_another_row_are_said_to_be():

@@ -54,7 +54,7 @@ def test_scales_a_hundred_apart_are_no_false_alarm_in_twelve_columns(seed):
 
 
 class Hidden(Normal):
-    """A fifth of the draws lies a thousandth of a spread around the mean: no proposal looks so near."""
+    """A fifth of the draws is a thousandth of a spread around the mean: no proposal looks so near."""
 
     def score_samples(self, X):
         z = self._whiten(X)
@@ -99,5 +99,5 @@ class Wide:
 def test_a_mass_that_is_not_tested_is_reported(monkeypatch):
     monkeypatch.setattr(Proposal, "of", _one_normal)
     checks = {c.name: c for _, c in density_checks(Hidden(), effort="quick")}
-    said = [str(f) for f in checks["mass_is_one_in_many_columns"](Hidden())]
-    assert any("not tested" in one for one in said)
+    stated = [str(f) for f in checks["mass_is_one_in_many_columns"](Hidden())]
+    assert any("not tested" in one for one in stated)
