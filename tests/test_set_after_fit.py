@@ -169,7 +169,7 @@ def test_a_parameter_of_building_waits_for_a_fit_and_says_so(kind, built, new, t
     est.save(tmp_path / "file")
     again = densekit.load(tmp_path / "file")
     with pytest.warns(UserWarning, match=pattern):
-        assert agree(before, outcome(again, X[:4]))
+        assert alike(before, outcome(again, X[:4]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         est.set_params(**{name: getattr(kind(**small, **built), name)})

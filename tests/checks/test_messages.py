@@ -38,7 +38,7 @@ def failures(estimator, names=_ABOUT_CONTEXTS):
     ],
     ids=lambda broken: type(broken).__name__,
 )
-def test_a_sampler_that_uses_the_context_in_another_way_is_not_said_to_miss_it(broken):
+def test_a_sampler_that_uses_the_context_in_another_way_is_not_blamed_for_missing_it(broken):
     stated = failures(broken)
     assert stated
     assert not [text for text in stated if "does not reach the sampler" in text]
@@ -52,12 +52,12 @@ def test_a_sampler_that_uses_the_context_in_another_way_is_not_said_to_miss_it(b
     ],
     ids=lambda broken: type(broken).__name__,
 )
-def test_a_sampler_that_misses_a_column_of_the_context_is_said_to(broken):
+def test_a_sampler_that_misses_a_column_of_the_context_is_blamed_for_it(broken):
     stated = failures(broken)
     assert [text for text in stated if "does not reach the sampler" in text]
 
 
-def test_draws_of_the_context_of_another_row_are_said_to_be():
+def test_draws_of_the_context_of_another_row_are_named():
     broken = own_mutants.make(own_mutants.DrawsOfAnotherContext)
     (text,) = failures(broken, ("conditional_draws_follow_the_context",))
     assert "the context of another row" in text
