@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from densekit.gans.gan import GAN as GAN
     from densekit.neural import NeuralDensity as NeuralDensity
     from densekit.persistence import load as load
+    from densekit.score.diffusion_model import DiffusionModel as DiffusionModel
+    from densekit.score.flow_matching import FlowMatching as FlowMatching
     from densekit.score.ncsn import NoiseConditionalScore as NoiseConditionalScore
     from densekit.tags import Capabilities as Capabilities
     from densekit.vaes.vae import VAE as VAE
@@ -99,6 +101,8 @@ _EXPORTS = {
     # gans
     "GAN": "densekit.gans.gan",
     # score
+    "DiffusionModel": "densekit.score.diffusion_model",
+    "FlowMatching": "densekit.score.flow_matching",
     "NoiseConditionalScore": "densekit.score.ncsn",
     # compose
     "distill": "densekit.compose.distillation",

@@ -55,7 +55,7 @@ def check(estimator: Any, probe: dict[str, Any] | None) -> None:
         return
     estimator = estimator._as_fitted()
     operations = int(min(_MOST_OPERATIONS, max(0, probe["operations"])))
-    with Budget(2 * operations + 1000, _entries(estimator)):
+    with Budget(max(2 * operations + 1000, 50_000), _entries(estimator)):
         found = _outcome(estimator, probe)
     if probe["kind"] != estimator.density_kind_:
         raise ValueError(f"its scores were {probe['kind']!r} and are {estimator.density_kind_!r}")

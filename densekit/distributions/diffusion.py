@@ -1,131 +1,133 @@
-r"""Diffusions given by their scores, sampled by Langevin dynamics and scored by an ODE.
+r"""Distributions given by a velocity under noise: draws by a sampler, densities by an ODE.
 
-Let :math:`p_\sigma` be the density of x plus noise :math:`N(0, \sigma^2 I)`, with the score
-:math:`s(x, \sigma) = \nabla_x \log p_\sigma(x)`. The ordinary differential equation
+Let :math:`y = \cos\theta\, x + \sin\theta\, \epsilon` be a row with noise
+(:mod:`densekit.distributions.paths`) and :math:`v(y, \theta) = E[\cos\theta\, \epsilon - \sin\theta\, x
+\mid y]`. The probability-flow ODE
 
-.. math:: \frac{dx}{d\sigma} = -\sigma\, s(x, \sigma)
+.. math:: \frac{dy}{d\theta} = v(y, \theta)
 
-transports :math:`p_\sigma` to every other level. In terms of :math:`y = x / \sqrt{1 + \sigma^2}`
-and :math:`t = \log \sigma` it is
+transports the density at one angle to that at every other. The velocity is zero for white Gaussian data.
+The change of variables gives the log-density of the data with the noise of the smallest angle
+:math:`\theta_0`,
 
-.. math:: \frac{dy}{dt} = v(y, t) = -\frac{\sigma^2}{\sqrt{1 + \sigma^2}}
-          \Big( s(x, \sigma) + \frac{x}{1 + \sigma^2} \Big).
-
-The velocity v is zero for white Gaussian data. The change of variables gives the log-density
-
-.. math:: \log p_{\sigma_{\min}}(x) = \log N(y_T; 0, I)
-          + \int \mathrm{tr} \frac{\partial v}{\partial y}\, dt - \frac{D}{2} \log(1 + \sigma_{\min}^2).
+.. math:: \log p(x) = \log N(y_1; 0, I)
+          + \int_{\theta_0}^{\theta_1} \mathrm{tr} \frac{\partial v}{\partial y}\, d\theta
+          + D \log \cos\theta_0, \qquad y_0 = \cos\theta_0\, x.
 
 References
 ----------
-Y. Song and S. Ermon. Generative Modeling by Estimating Gradients of the Data Distribution. NeurIPS
-2019. https://arxiv.org/abs/1907.05600
-
-Y. Song et al. Score-Based Generative Modeling through Stochastic Differential Equations. ICLR
-2021. https://arxiv.org/abs/2011.13456
+Y. Song et al. Score-Based Generative Modeling through Stochastic Differential Equations. ICLR 2021.
+https://arxiv.org/abs/2011.13456
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 
-from densekit.distributions.montecarlo import MonteCarloDistribution
+from densekit.distributions.montecarlo import MonteCarloDistribution, resized
+from densekit.distributions.paths import Path, VarianceExploding
+from densekit.distributions.predictions import Prediction, velocity
+from densekit.distributions.samplers import SAMPLERS, Grid
 from densekit.transforms.whitening import Whitening
-
-Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 _MAX_NETWORK_ROWS = 1 << 13
 """Largest number of rows times tangents that the network evaluates at once when scoring."""
+_FIRST_STEPS = 8
+_LEAST_ORDER_GAIN = 1 / 16
+"""Least ratio of two changes in a row: the error of a method of order four falls by 16."""
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
-    r"""Noise levels, and the steps of the samplers and the solver.
+class Plan:
+    """How a diffusion is drawn from and scored.
 
     Parameters
     ----------
-    sigma_min, sigma_max : float
-        Smallest and largest noise level, for data that are approximately white with variance one.
-    n_levels, n_langevin_steps, step_size
-        Annealed Langevin dynamics: number of geometric levels, steps per level, and the step size
-        eta in :math:`x \leftarrow x + \eta \sigma^2 s + \sqrt{2 \eta}\, \sigma\, \epsilon`.
-    predictor : bool
-        Take a step of the reverse diffusion to each next level, so that Langevin dynamics only
-        correct it (Song et al. 2021). Without it each level has to remove the additional noise of
-        the level before, which takes many times the steps.
-    n_ode_steps : int
-        Number of ODE steps, equal in log sigma; even.
-    sampler : {"langevin", "ode"}
-        Algorithm of ``sample``.
+    sampler : callable
+        One of :data:`~densekit.distributions.samplers.SAMPLERS`.
+    n_steps : int
+        Steps of the sampler.
+    rtol : float
+        Tolerance of a score, in nats per nat. The steps of a row are doubled until its error is at most
+        ``rtol * max(1, abs(score))``.
+    max_doublings : int
+        How often the steps are doubled at most, beginning with 8.
+    guidance : float
+        Weight of the condition in classifier-free guidance; 1 has none.
     """
 
-    sigma_min: float = 0.01
-    sigma_max: float = 20.0
-    n_levels: int = 48
-    n_langevin_steps: int = 2
-    step_size: float = 0.3
-    predictor: bool = True
-    n_ode_steps: int = 24
-    sampler: Literal["langevin", "ode"] = "langevin"
+    sampler: Callable[..., Tensor] = field(default=SAMPLERS["heun"])
+    n_steps: int = 32
+    rtol: float = 1e-3
+    max_doublings: int = 5
+    guidance: float = 1.0
 
 
 class Diffusion(MonteCarloDistribution):
-    r"""The distribution with given scores under noise.
+    r"""The distribution of a diffusion with a given velocity.
 
-    ``log_prob`` solves the ODE by the classical Runge-Kutta method on a fixed grid in log sigma
-    and integrates the trace by the trapezoidal rule. An adaptive solver would choose its steps for
-    the worst row of a batch, and a row's score would depend on the other rows. The trace is
-    :math:`D / k \sum_i q_i^\top (\partial v / \partial y) q_i` with k orthonormal probes
-    :math:`q_i`, which is unbiased for random probes (Hutchinson 1989) and exact for k = D.
+    ``log_prob`` solves the ODE by the classical Runge-Kutta method on a grid of equal steps in solver
+    time, and integrates the trace by Simpson's rule, both of order four. The steps of each row are
+    doubled until its own error meets the tolerance: an adaptive solver would choose its steps for the
+    worst row of a batch, and a row's score would depend on the other rows. The trace is
+    :math:`D / k \sum_i q_i^\top (\partial v / \partial y) q_i` with k orthonormal probes :math:`q_i`,
+    which is unbiased for random probes (Hutchinson 1989) and exact for k = D.
 
-    The standard error has two parts. That of the probes is the error of k draws without
-    replacement from the D directions of a basis, :math:`D\, s_q \sqrt{(1 - k / D) / k}`, zero for
-    k = D. That of the grid is a third of the change when every other node is left out
-    (Richardson), because the Runge-Kutta method has order four and its error is smaller than that
-    of the trapezoidal rule. The standard error does not include the error of the given scores.
+    The standard error has two parts. That of the solver is extrapolated from the last two changes
+    :math:`\Delta_{m - 1}, \Delta_m` of the score: with :math:`q = |\Delta_m / \Delta_{m - 1}|`, between
+    1/16 and 1/2, it is :math:`|\Delta_m|\, q / (1 - q)`. That of the probes is the error of k draws
+    without replacement from the D directions of a basis, :math:`D\, s_q \sqrt{(1 - k / D) / k}`, zero
+    for k = D. The standard error does not include the error of the velocity, which a network learned.
 
     Parameters
     ----------
-    score : callable
-        From x (n, \*event_shape), sigma (1,) and context (n, n_context) or None to scores like x.
-        Rows must be independent of each other.
+    flow : callable
+        From y (n, \*event_shape), solver times (1,) and context (n, n_context) or None to velocities
+        like y. Rows must be independent of each other.
+    path : Path
     probes : Tensor of shape (k, D)
         Orthonormal rows, k at most D, shared by all rows and all calls.
     event_shape : torch.Size
-    schedule : NoiseSchedule
+    plan : Plan
     context : Tensor, optional
         (\*batch_shape, n_context).
     frame : Whitening, optional
-        Whitening of events, to the coordinates of the noise and the scores.
+        Whitening of events, to the coordinates of the noise.
+
+    Raises
+    ------
+    ValueError
+        From ``log_prob``, if the ODE of a finite row diverges; the message names the time.
 
     Examples
     --------
-    The score of a Gaussian is -x / (1 + sigma^2). The density is that of x plus noise.
+    The velocity of white Gaussian data is zero, and the density is that of x plus noise.
 
-    >>> d = Diffusion(lambda x, sigma, _: -x / (1 + sigma**2), torch.eye(2), torch.Size([2]))
+    >>> d = Diffusion(lambda y, w, _: 0 * y, VarianceExploding(), torch.eye(2), torch.Size([2]))
     >>> logp, error = d.log_prob_and_error(torch.zeros(2))
     >>> round(logp.item(), 3)
     -1.838
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
-        score: Score,
+        flow: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        path: Path,
         probes: Tensor,
         event_shape: torch.Size,
-        schedule: NoiseSchedule = NoiseSchedule(),
+        plan: Plan = Plan(),
         context: Tensor | None = None,
         frame: Whitening | None = None,
         batch_shape: torch.Size | None = None,
     ) -> None:
-        self.score, self.probes, self.schedule = score, probes, schedule
+        self.flow, self.path, self.probes, self.plan = flow, path, probes, plan
         self.context, self.frame = context, frame
         if batch_shape is None:
             batch_shape = torch.Size() if context is None else context.shape[:-1]
@@ -141,27 +143,25 @@ class Diffusion(MonteCarloDistribution):
         batch_shape, context = torch.Size(batch_shape), self.context
         if context is not None:
             context = context.expand(*batch_shape, context.shape[-1])
-        return Diffusion(
-            self.score,
-            self.probes,
-            self.event_shape,
-            self.schedule,
-            context,
-            self.frame,
-            batch_shape,
-        )
+        given = (self.flow, self.path, self.probes, self.event_shape, self.plan)
+        return Diffusion(*given, context, self.frame, batch_shape)
 
     # Scores.
 
     def log_prob_and_error(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-density at the smallest noise level, and its standard error."""
+        """Log-density at the smallest angle, and its standard error."""
+        if self.plan.guidance != 1:
+            raise ValueError(
+                f"guidance={self.plan.guidance:g} changes the draws in a way that has no known density: "
+                "set guidance=1 to score"
+            )
         lead = value.shape[: value.ndim - len(self.event_shape)]
         shape = torch.broadcast_shapes(lead, self.batch_shape)
         rows = value.expand(*shape, *self.event_shape).reshape(-1, *self.event_shape)
         context = self._contexts(shape)
         step = max(1, _MAX_NETWORK_ROWS // (1 + len(self.probes)))
         parts = [
-            self._integrate(rows[i : i + step], None if context is None else context[i : i + step])
+            self._score(rows[i : i + step], None if context is None else context[i : i + step])
             for i in range(0, len(rows), step)
         ]
         if not parts:
@@ -169,41 +169,79 @@ class Diffusion(MonteCarloDistribution):
         logp, error = (torch.cat(p).reshape(shape) for p in zip(*parts, strict=True))
         return logp, error
 
-    def _integrate(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        schedule, d, k = self.schedule, self.probes.shape[1], len(self.probes)
+    def _score(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         inside = x.isfinite().flatten(1).all(1)
         x = torch.where(inside.reshape(-1, *(1,) * (x.ndim - 1)), x, 0.0)
-        t, h = _grid(schedule, x)
         x = x if self.frame is None else self.frame(x)
-        y = x / math.sqrt(1 + schedule.sigma_min**2)
-        slope, trace = self._velocity_and_traces(y, t[0], context)
-        traces = [trace]
-        for i in range(schedule.n_ode_steps):
-            y = self._step(y, t[i], h, context, slope)
-            slope, trace = self._velocity_and_traces(y, t[i + 1], context)
-            traces.append(trace)
-        fine, coarse = _trapezoid(traces, h), _trapezoid(traces[::2], 2 * h)
-        logp = -0.5 * y.square().flatten(1).sum(1) + d * fine.mean(1)
-        logp = logp - 0.5 * d * (math.log(2 * math.pi) + math.log1p(schedule.sigma_min**2))
-        logp = logp if self.frame is None else logp + self.frame.log_det
-        error = d / 3 * (fine - coarse).mean(1).abs()
-        if k < d:
-            error = torch.hypot(error, d * math.sqrt((1 - k / d) / k) * fine.std(1))
+        logp, error = self._refined(x, context)
+        d = self.probes.shape[1]
+        constant = d * math.log(math.cos(math.atan(self.path.ends[0])))
+        constant = constant - 0.5 * d * math.log(2 * math.pi)
+        logp = logp + constant + (0 if self.frame is None else self.frame.log_det)
         return torch.where(inside, logp, -torch.inf), torch.where(inside, error, 0.0)
 
-    def _velocity(self, y: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
-        sigma = t.exp()
-        a = (1 + sigma**2).sqrt()
-        return -(sigma**2) / a * (self.score(a * y, sigma.reshape(1), context) + y / a)
+    def _refined(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores of rows, less the constant, with as many steps as each row needs."""
+        plan, n = self.plan, _FIRST_STEPS
+        coarse, _ = self._integrate(x, context, n)
+        logp, spread = self._integrate(x, context, 2 * n)
+        change = (logp - coarse).abs().detach()
+        error = change
+        rows = torch.arange(len(x), device=x.device)
+        for _ in range(2, plan.max_doublings + 1):
+            n *= 2
+            part = x[rows], None if context is None else context[rows]
+            fine, spread_of_part = self._integrate(*part, 2 * n)
+            moved = (fine - logp[rows]).abs().detach()
+            gain = (moved / change[rows].clamp_min(1e-30)).clamp(_LEAST_ORDER_GAIN, 0.5)
+            # Two changes of one size may cancel by chance: the larger counts.
+            left = torch.maximum(moved, _LEAST_ORDER_GAIN * change[rows]) * gain / (1 - gain)
+            logp, change = logp.index_put((rows,), fine), change.index_put((rows,), moved)
+            error = error.index_put((rows,), left)
+            spread = spread.index_put((rows,), spread_of_part)
+            rows = rows[left > plan.rtol * logp[rows].detach().abs().clamp_min(1)]
+            if not len(rows):
+                break
+        rounding = 4 * torch.finfo(x.dtype).eps * (x.flatten(1).square().sum(1) + self.probes.shape[1])
+        return logp, torch.hypot(error + rounding.detach(), spread)
 
-    def _velocity_and_traces(
-        self, y: Tensor, t: Tensor, context: Tensor | None
+    def _integrate(
+        self, x: Tensor, context: Tensor | None, n_steps: int
     ) -> tuple[Tensor, Tensor]:
-        r"""The velocity v (n, \*event_shape) and q' (dv/dy) q for each probe, (n, k)."""
+        """The score less its constant, and the part of its error that comes from the probes, (n,)."""
+        d, k = self.probes.shape[1], len(self.probes)
+        w = torch.linspace(0, 1, n_steps + 1, dtype=x.dtype, device=x.device)
+        h = 1.0 / n_steps
+        y = math.cos(math.atan(self.path.ends[0])) * x
+        slope, trace = self._rate_and_traces(y, w[0], context)
+        total = trace
+        for i in range(n_steps):
+            y = self._step(y, w[i], h, context, slope)
+            slope, trace = self._rate_and_traces(y, w[i + 1], context)
+            weight = 1 if i == n_steps - 1 else 4 if i % 2 == 0 else 2
+            total = total + weight * trace
+        if not y.isfinite().all() or not total.isfinite().all():
+            raise ValueError(
+                f"the ODE of a density diverges between times 0 and 1 with {n_steps} steps (rtol="
+                f"{self.plan.rtol:g}): the network is not trained, or the row lies too far from the data"
+            )
+        traces = total * h / 3
+        logp = d * traces.mean(1) - 0.5 * y.square().flatten(1).sum(1)
+        if k == d:
+            return logp, torch.zeros_like(logp)
+        return logp, d * math.sqrt((1 - k / d) / k) * traces.std(1)
+
+    def _rate(self, y: Tensor, w: Tensor, context: Tensor | None) -> Tensor:
+        return self.path.rate(w) * self.flow(y, w.reshape(1), context)
+
+    def _rate_and_traces(
+        self, y: Tensor, w: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        r"""The velocity (n, \*event_shape) in solver time, and q' (dv/dy) q for each probe, (n, k)."""
 
         def along(q: Tensor) -> tuple[Tensor, Tensor]:
             v, change = torch.func.jvp(  # type: ignore[misc]
-                lambda y: self._velocity(y, t, context), (y,), (q.expand_as(y),)
+                lambda y: self._rate(y, w, context), (y,), (q.expand_as(y),)
             )
             return v, (change * q).flatten(1).sum(1)
 
@@ -214,14 +252,13 @@ class Diffusion(MonteCarloDistribution):
         return v, traces
 
     def _step(
-        self, y: Tensor, t: Tensor, h: Tensor, context: Tensor | None, slope: Tensor | None = None
+        self, y: Tensor, w: Tensor, h: float, context: Tensor | None, slope: Tensor
     ) -> Tensor:
-        """One step of the classical Runge-Kutta method; ``slope`` is the velocity at y, if known."""
-        a = self._velocity(y, t, context) if slope is None else slope
-        b = self._velocity(y + h / 2 * a, t + h / 2, context)
-        c = self._velocity(y + h / 2 * b, t + h / 2, context)
-        d = self._velocity(y + h * c, t + h, context)
-        return y + h / 6 * (a + 2 * b + 2 * c + d)
+        """One step of the classical Runge-Kutta method from y, where the velocity is ``slope``."""
+        b = self._rate(y + h / 2 * slope, w + h / 2, context)
+        c = self._rate(y + h / 2 * b, w + h / 2, context)
+        d = self._rate(y + h * c, w + h, context)
+        return y + h / 6 * (slope + 2 * b + 2 * c + d)
 
     # Samples.
 
@@ -229,44 +266,18 @@ class Diffusion(MonteCarloDistribution):
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         r"""Samples (\*sample_shape, \*batch_shape, \*event_shape)."""
         shape = torch.Size([*sample_shape, *self.batch_shape])
-        context = self._contexts(shape)
-        noise = torch.randn(
-            shape.numel(), *self.event_shape, dtype=self.probes.dtype, device=self.probes.device
+        context, like = self._contexts(shape), self.probes
+        y = torch.randn(
+            shape.numel(), *self.event_shape, dtype=like.dtype, device=like.device
         )
-        draw = self._langevin if self.schedule.sampler == "langevin" else self._solve_backward
-        x = draw(noise, context)
+
+        def flow(y: Tensor, w: Tensor) -> Tensor:
+            return self.flow(y, w.reshape(1), context)
+
+        y = self.plan.sampler(flow, y, Grid.of(self.path, self.plan.n_steps, like))
+        x = y / math.cos(math.atan(self.path.ends[0]))
         x = x if self.frame is None else self.frame.inverse(x)
         return x.reshape(*shape, *self.event_shape)
-
-    def _langevin(self, noise: Tensor, context: Tensor | None) -> Tensor:
-        """Annealed Langevin dynamics, and a last step to the mean of x given what is left of the
-        noise (Song & Ermon 2020, after Jolicoeur-Martineau et al.)."""
-        plan = self.schedule
-        x = math.sqrt(1 + plan.sigma_max**2) * noise
-        ends = math.log(plan.sigma_max), math.log(plan.sigma_min)
-        levels = torch.linspace(*ends, plan.n_levels, dtype=x.dtype, device=x.device).exp()
-
-        def move(x: Tensor, sigma: Tensor, drift: Tensor, variance: Tensor) -> Tensor:
-            s = self.score(x, sigma.reshape(1), context)
-            return x + drift * s + variance.sqrt() * torch.randn_like(x)
-
-        for above, sigma in zip([None, *levels], levels, strict=False):
-            if above is not None and plan.predictor:
-                fall = above**2 - sigma**2
-                # Ho et al. (2020) give two variances of this step: fall for data much wider than the
-                # noise, fall (sigma / above)^2 for data much narrower. This is their geometric mean.
-                x = move(x, above, fall, fall * sigma / above)
-            drift = plan.step_size * sigma**2
-            for _ in range(plan.n_langevin_steps):
-                x = move(x, sigma, drift, 2 * drift)
-        return x + sigma**2 * self.score(x, sigma.reshape(1), context)
-
-    def _solve_backward(self, y: Tensor, context: Tensor | None) -> Tensor:
-        """Solve the ODE from the largest noise level to the smallest."""
-        t, h = _grid(self.schedule, y)
-        for i in range(self.schedule.n_ode_steps, 0, -1):
-            y = self._step(y, t[i], -h, context)
-        return math.sqrt(1 + self.schedule.sigma_min**2) * y
 
     def _contexts(self, shape: torch.Size) -> Tensor | None:
         """One context per row of a flattened batch of this shape, (n, n_context)."""
@@ -276,12 +287,76 @@ class Diffusion(MonteCarloDistribution):
         return self.context.expand(*shape, width).reshape(shape.numel(), width)
 
 
-def _grid(plan: NoiseSchedule, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes of log sigma in ascending order, and their distance."""
-    ends = math.log(plan.sigma_min), math.log(plan.sigma_max)
-    t = torch.linspace(*ends, plan.n_ode_steps + 1, dtype=like.dtype, device=like.device)
-    return t, (t[-1] - t[0]) / plan.n_ode_steps
+class DiffusionModule(nn.Module):
+    r"""A network, what it predicts, the whitening of its rows, and the probes of the scores.
 
+    Parameters
+    ----------
+    net : nn.Module
+        From y (n, \*event_shape), times (n,) or (1,) from 0 (data) to 1 (noise), and context (n,
+        n_context) or None to an output like y.
+    path : Path
+    prediction : {"velocity", "noise", "data", "score"}
+    event_shape : torch.Size
+    n_probes : int
+        Probes of the trace of an event with more than ``exact_dims`` entries.
+    exact_dims : int
+        Entries of an event up to which the trace is exact.
+    whiten : bool
+        Whether rows are whitened by :class:`~densekit.transforms.whitening.Whitening`. Images are not.
+    """
 
-def _trapezoid(values: list[Tensor], h: Tensor) -> Tensor:
-    return h * (torch.stack(values[1:-1]).sum(0) + (values[0] + values[-1]) / 2)
+    probes: Tensor
+    prediction: Prediction
+
+    def __init__(
+        self,
+        net: nn.Module,
+        path: Path,
+        prediction: Prediction,
+        event_shape: torch.Size,
+        n_probes: int,
+        exact_dims: int = 64,
+        whiten: bool = True,
+    ) -> None:
+        super().__init__()
+        self.net, self.path, self.prediction = net, path, prediction
+        self.event_shape, n_dims = event_shape, event_shape.numel()
+        self.frame = Whitening(n_dims) if whiten else None
+        k = n_dims if n_dims <= exact_dims else min(n_probes, n_dims)
+        probes = torch.linalg.qr(torch.randn(n_dims, k))[0].T
+        self.register_buffer("probes", probes.contiguous())
+
+    def flow(self, y: Tensor, w: Tensor, context: Tensor | None) -> Tensor:
+        """The velocity at y (n, \\*event_shape) and solver times w, (n,) or (1,)."""
+        output = self.net(y, w, context)
+        if self.prediction == "velocity":
+            return output
+        angle = self.path.angle(w).reshape(-1, *(1,) * (y.ndim - 1))
+        return velocity(self.prediction, output, y, angle.cos(), angle.sin())
+
+    def forward(self, context: Tensor | None = None, plan: Plan = Plan()) -> Diffusion:
+        """Return the distribution of events given each row of the context."""
+        flow = self.flow
+        if plan.guidance != 1:
+
+            def flow(y: Tensor, w: Tensor, context: Tensor | None) -> Tensor:
+                return self._guided(y, w, context, plan.guidance)
+
+        given = (flow, self.path, self.probes, self.event_shape, plan)
+        return Diffusion(*given, context, self.frame)
+
+    def _guided(self, y: Tensor, w: Tensor, context: Tensor | None, weight: float) -> Tensor:
+        with_context, without = self.flow(y, w, context), self.flow(y, w, None)
+        return without + weight * (with_context - without)
+
+    def with_probes(self, n_probes: int) -> Tensor:
+        """Orthonormal probes; additional ones complete the stored probes at random."""
+        k, n_dims = self.probes.shape
+
+        def draw(n_more: int) -> Tensor:
+            known = self.probes.T.double().cpu()
+            basis = torch.linalg.qr(torch.cat([known, torch.randn(n_dims, n_more).double()], 1))[0]
+            return basis[:, k:].T
+
+        return resized(self.probes, min(n_probes, n_dims), draw)

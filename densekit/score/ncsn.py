@@ -4,63 +4,17 @@ import math
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from densekit.base import Capabilities
-from densekit.codecs.schema import Schema
-from densekit.distributions.diffusion import Diffusion, NoiseSchedule
-from densekit.distributions.montecarlo import resized
+from densekit.distributions.diffusion import Plan
+from densekit.distributions.paths import Path, VarianceExploding
+from densekit.distributions.samplers import SAMPLERS, Langevin
 from densekit.nets.noise_conditional import NoiseConditionalMLP
-from densekit.neural import NeuralDensity
 from densekit.params import Interval, OneOf
-from densekit.transforms.whitening import Whitening
+from densekit.score.diffusion_density import DiffusionDensity
 
 
-class _ScoreModule(nn.Module):
-    """The network, the whitening of its inputs, and the probes of its scores."""
-
-    probes: Tensor
-
-    def __init__(self, net: nn.Module, n_dims: int, n_probes: int, schedule: NoiseSchedule):
-        super().__init__()
-        self.net, self.frame, self.schedule = net, Whitening(n_dims), schedule
-        probes = torch.linalg.qr(torch.randn(n_dims, min(n_probes, n_dims)))[0].T
-        self.register_buffer("probes", probes.contiguous())
-
-    def score(self, x: Tensor, sigma: Tensor, context: Tensor | None) -> Tensor:
-        """Score (n, D) of whitened x (n, D) at noise levels sigma, (n,) or (1,)."""
-        variance = 1 + sigma[:, None] ** 2
-        output = self.net(x * variance.rsqrt(), sigma, context)
-        return output / (sigma[:, None] * variance.sqrt()) - x / variance
-
-    def forward(
-        self,
-        context: Tensor | None = None,
-        schedule: NoiseSchedule | None = None,
-        n_probes: int | None = None,
-    ) -> Diffusion:
-        """Return the distribution of events given each row of the context.
-
-        ``schedule`` and ``n_probes`` replace those of the constructor.
-        """
-        size = torch.Size([self.probes.shape[1]])
-        probes = self.probes if n_probes is None else self._probes_of(n_probes)
-        return Diffusion(self.score, probes, size, schedule or self.schedule, context, self.frame)
-
-    def _probes_of(self, n_probes: int) -> Tensor:
-        """Orthonormal probes; additional ones complete the stored probes at random."""
-        k, n_dims = self.probes.shape
-
-        def draw(n_more: int) -> Tensor:
-            known = self.probes.T.double().cpu()
-            basis = torch.linalg.qr(torch.cat([known, torch.randn(n_dims, n_more).double()], 1))[0]
-            return basis[:, k:].T
-
-        return resized(self.probes, min(n_probes, n_dims), draw)
-
-
-class NoiseConditionalScore(NeuralDensity):
+class NoiseConditionalScore(DiffusionDensity):
     r"""Noise-conditional score network (NCSN), which learns the gradient of the log-density at all
     noise levels.
 
@@ -78,10 +32,10 @@ class NoiseConditionalScore(NeuralDensity):
     the negative log-likelihood up to a constant (Song, Durkan, Murray and Ermon), so that the
     held-out loss ranks weights like a likelihood.
 
-    The network F predicts the difference between the score and that of a white Gaussian, in the
+    The network v predicts the difference between the score and that of a white Gaussian, in the
     scaling of Karras et al. for data of variance one:
 
-    .. math:: s(x, \sigma) = \frac{F(x / \sqrt{1 + \sigma^2}, \sigma)}{\sigma \sqrt{1 + \sigma^2}}
+    .. math:: s(x, \sigma) = -\frac{v(x / \sqrt{1 + \sigma^2}, \sigma)}{\sigma \sqrt{1 + \sigma^2}}
               - \frac{x}{1 + \sigma^2}
 
     The events x are whitened by the training rows, so that noise is relative to the spread of the
@@ -89,18 +43,16 @@ class NoiseConditionalScore(NeuralDensity):
     differences of columns with a correlation of 0.99.
 
     **What a score is.** An *estimate* of the log-density at level ``sigma_min``, that is, of the
-    data with noise of this size, by the probability-flow ODE. Its standard error covers the probes
-    of the trace and the grid of the solver (:class:`~densekit.distributions.diffusion.Diffusion`).
-    All rows share the probes, so averaging scores does not reduce the error. Densities that vary
-    on scales below ``sigma_min`` are smoothed. Samples of the Langevin sampler follow the density
-    of the ODE up to discretization.
+    data with noise of this size, by the probability-flow ODE. Its standard error covers the solver
+    and, for events of more than 64 entries, the probes of the trace
+    (:class:`~densekit.distributions.diffusion.Diffusion`). All rows share the probes, so averaging
+    scores does not reduce the error. Densities that vary on scales below ``sigma_min`` are smoothed.
+    Samples of the Langevin sampler follow the density of the ODE up to discretization.
 
     Parameters
     ----------
-    hidden_sizes : tuple of int
-        Widths of the hidden layers of the network.
-    dropout : float
-        Probability with which training drops a hidden unit. Data of a few hundred rows need it.
+    n_fourier : int
+        Random directions whose sines and cosines the network sees beside the rows.
     sigma_min : float
         Smallest noise level, in units of the whitened data.
     sigma_max : float
@@ -112,21 +64,20 @@ class NoiseConditionalScore(NeuralDensity):
         Number of noise levels of the Langevin sampler.
     n_langevin_steps : int
         Number of Langevin steps at each level.
-    step_size : float
+    step_size : float, optional
         Step size divided by sigma squared, which is half of :math:`\epsilon / \sigma_L^2` in the
-        paper.
+        paper. None takes the rule of the second paper (technique 4), by which the variance of a
+        Gaussian narrower than the noise is right after the steps of a level; it is meant for
+        ``predictor=False``.
     predictor : bool
         Take a step of the reverse diffusion to each next level, so that Langevin dynamics only
         correct it. Without it each level needs many times the steps.
     n_ode_steps : int
-        Number of steps of the ODE solver, rounded up to an even number.
-    n_probes : int
-        Number of directions along which the trace of the Jacobian is computed. The trace is exact
-        if an event has no more entries than this.
+        Number of steps of the sampler "ode", by Heun's method.
 
     Notes
     -----
-    Without a budget, training takes 3000 steps.
+    Without a budget, training takes 4000 steps.
 
     References
     ----------
@@ -158,21 +109,20 @@ class NoiseConditionalScore(NeuralDensity):
     """
 
     hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (128, 128, 128)
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    n_fourier: Annotated[int, Interval(ge=0)] = 32
     sigma_min: Annotated[float, Interval(gt=0, lt=1)] = 0.01
     sigma_max: Annotated[float, Interval(gt=1)] = 20.0
     sampler: Annotated[Literal["langevin", "ode"], OneOf("langevin", "ode")] = "langevin"
     n_levels: Annotated[int, Interval(ge=2)] = 48
     n_langevin_steps: Annotated[int, Interval(ge=1)] = 2
-    step_size: Annotated[float, Interval(gt=0, lt=1)] = 0.3
+    step_size: Annotated[float, Interval(gt=0, lt=1)] | None = 0.3
     predictor: bool = True
-    n_ode_steps: Annotated[int, Interval(ge=4)] = 24
-    n_probes: Annotated[int, Interval(ge=2)] = 16
+    n_ode_steps: Annotated[int, Interval(ge=1)] = 24
     learning_rate: Annotated[float, Interval(gt=0)] = 4e-3
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995
-    dequantization_draws: Annotated[int, Interval(ge=2)] = 4
 
-    _default_steps: ClassVar[int] = 3000
+    _default_steps: ClassVar[int] = 4000
     _at_once: ClassVar[tuple[str, ...]] = (
         "sampler",
         "n_levels",
@@ -181,60 +131,38 @@ class NoiseConditionalScore(NeuralDensity):
         "predictor",
         "n_ode_steps",
         "n_probes",
+        "rtol",
     )
-    _capabilities: ClassVar[Capabilities] = Capabilities(
-        density="estimate",
-        view="relaxed",
-        modalities=("table", "image"),
-        context="features",
-        flat=True,
-        sample_batch=1024,
-        weights=True,
-    )
+    _defaults_of_older_files: ClassVar[dict[str, Any]] = {"n_fourier": 0}
 
-    def _schedule(self) -> NoiseSchedule:
-        return NoiseSchedule(
-            sigma_min=self.sigma_min,
-            sigma_max=self.sigma_max,
-            n_levels=self.n_levels,
-            n_langevin_steps=self.n_langevin_steps,
-            step_size=self.step_size,
-            predictor=self.predictor,
-            n_ode_steps=2 * math.ceil(self.n_ode_steps / 2),
-            sampler=self.sampler,
-        )
+    def _path(self) -> Path:
+        return VarianceExploding(self.sigma_min, self.sigma_max, width=None)
 
-    def _build(self, schema: Schema, context_schema: Schema | None) -> nn.Module:
-        n_context = 0 if context_schema is None else context_schema.n_features
-        net = NoiseConditionalMLP(schema.n_dims, self.hidden_sizes, n_context, self.dropout)
-        return _ScoreModule(net, schema.n_dims, self.n_probes, self._schedule())
+    def _plan(self) -> Plan:
+        if self.sampler == "ode":
+            return Plan(SAMPLERS["heun"], self.n_ode_steps, self.rtol)
+        step_size = self.step_size
+        if step_size is None:
+            step_size = self._step_size()
+        langevin = Langevin(self.n_langevin_steps, step_size, self.predictor)
+        return Plan(langevin, self.n_levels - 1, self.rtol)
 
-    def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        return self.module_(context, self._schedule(), self.n_probes)
+    def _step_size(self) -> float:
+        """The step size for which the variance of a narrow Gaussian is right after the steps of each
+        level (technique 4 of Song and Ermon 2020)."""
+        gamma2 = (self.sigma_max / self.sigma_min) ** (2 / (self.n_levels - 1))
+        eta = torch.linspace(1e-4, 0.999, 20_000, dtype=torch.float64)
+        kept = (1 - eta) ** (2 * self.n_langevin_steps)
+        fixed = 2 * eta / (1 - (1 - eta) ** 2)
+        return float(eta[(kept * (gamma2 - fixed) + fixed - 1).abs().argmin()])
 
-    def _begin_as(
-        self, module: Any, rows: Tensor, context: Tensor | None, weights: Tensor | None
-    ) -> None:
-        module.frame.fit(rows, weights=weights)
+    def _network(self, shape: torch.Size, n_context: int) -> nn.Module:
+        if self.network is not None:
+            return self.network(shape, n_context)
+        levels = self.sigma_min, self.sigma_max
+        given = (shape.numel(), self.hidden_sizes, n_context, self.dropout, self.n_fourier)
+        return NoiseConditionalMLP(*given, levels=levels)
 
-    def _loss(self, module: Any, events: Tensor, context: Tensor | None) -> Tensor:
-        assert isinstance(module, _ScoreModule)
-        rows = len(events)
-        if not module.training:
-            # A small held-out set is repeated, so that its loss averages over enough noise levels.
-            copies = math.ceil(1024 / rows)
-            events = events.repeat(copies, 1)
-            context = None if context is None else context.repeat(copies, 1)
-        with torch.autocast(events.device.type, enabled=False):
-            # The eight bits of bfloat16 would round x by as much as the smallest noise.
-            x = module.frame(events)
-        n = len(x)
-        u = (torch.arange(n, device=x.device, dtype=x.dtype) + torch.rand_like(x[:, 0])) / n
-        sigma = (
-            self.sigma_min
-            * (self.sigma_max / self.sigma_min) ** u[torch.randperm(n, device=x.device)]
-        )
-        noise = torch.randn_like(x)
-        score = module.score(x + sigma[:, None] * noise, sigma, context)
-        loss = 0.5 * (sigma[:, None] * score + noise).square().sum(1)
-        return loss if n == rows else loss.view(-1, rows).mean(0)
+    def _weight(self, path: Path, w: Tensor) -> Tensor | float:
+        # The squared error of sigma times the score.
+        return path.angle(w).cos() ** 2
