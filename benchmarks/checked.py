@@ -32,12 +32,15 @@ import power_mutants
 import subtle
 import subtle_contexts
 import zoo
+import zoo_shapes
 import zoo_tables
 from foreign_mutants import Normal
 
 LOG = RESULTS / "checked.jsonl"
 SEEDS = 4
 """Repetitions of each point of a power curve."""
+SEEDS_OF_ZOO = {"quick": 50, "standard": 20}
+"""Repetitions of the checks that are left to chance, on each correct density; all others run once."""
 
 
 @cache
@@ -264,20 +267,37 @@ def curves(seconds=float("inf")):
 
 
 def zoo_of_all(seconds=float("inf")):
-    """Of each correct density every check that applies, and which fail: all ``quick`` first, and then
-    ``standard``."""
+    """Of each correct density every check that applies, and which fail.
+
+    All ``quick`` runs come before those of ``standard``, and all densities before the next seed. Beyond
+    the first seed only the checks run that are left to chance.
+    """
     runs, found = Runs(seconds), {}
-    kinds = (*zoo.OF_NUMBERS, *zoo_tables.OF_MIXED_ROWS, Normal, subtle_contexts.Linear)
-    for effort in ("quick", "standard"):
-        for kind in kinds:
-            checks = density_checks(kind())
-            lines = [runs.of("zoo", kind.__name__, kind(), c, effort=effort) for _, c in checks]
-            lines = [line for line in lines if line is not None]
-            what = summary(kind)
-            of_kind = found.setdefault(kind.__name__, {"what": what, "checks": len(checks)})
+    numbers = (*zoo.OF_NUMBERS, *zoo_shapes.OF_SHAPES, Normal)
+    kinds = (*numbers, *zoo_tables.OF_MIXED_ROWS, subtle_contexts.Linear)
+    checks = {kind: [c for _, c in density_checks(kind())] for kind in kinds}
+    lines = {}
+    for effort, seeds in SEEDS_OF_ZOO.items():
+        for seed in range(seeds):
+            for kind in kinds:
+                for check in checks[kind]:
+                    if seed and not check.chance:
+                        continue
+                    line = runs.of("zoo", kind.__name__, kind(), check, seed, effort)
+                    if line is not None:
+                        lines.setdefault((kind, effort), []).append(line)
+    for kind in kinds:
+        of_kind = found[kind.__name__] = {"what": summary(kind), "checks": len(checks[kind])}
+        for effort in SEEDS_OF_ZOO:
+            mine = lines.get((kind, effort), [])
             of_kind[effort] = {
-                "run": len(lines),
-                "seconds": round(sum(line["seconds"] for line in lines), 1),
-                "failed": [line["message"] for line in lines if not line["passed"]],
+                "run": len(mine),
+                "seeds": len({line["seed"] for line in mine}),
+                "seconds": round(sum(line["seconds"] for line in mine), 1),
+                "failed": [
+                    f"seed {line['seed']}: {line['message']}"
+                    for line in mine
+                    if not line["passed"]
+                ],
             }
     return {"densities": found}

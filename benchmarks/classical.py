@@ -21,7 +21,7 @@ from sklearn.neighbors import KernelDensity as SklearnKernelDensity
 from threadpoolctl import threadpool_limits
 
 from densekit import GaussianMixture, KernelDensity
-from densekit.classical import em
+from densekit.distributions import em
 
 N, D, K = 100_000, 8, 20
 ROUNDS = 5

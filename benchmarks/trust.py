@@ -140,7 +140,12 @@ def alarms():
     path = RESULTS / "false_alarms.json"
     found = json.loads(path.read_text())["models"] if path.exists() else {}
     keep = ("date", "seeds", "seeds_with_a_failure", "rate_below_at_95_percent", "failures")
-    return {name: {k: f[k] for k in keep} for name, f in found.items() if f["seeds"]}
+    return {
+        name: {k: f[k] for k in keep}
+        | {"checks": len(f["checks"]), "effort": f.get("effort", "standard")}
+        for name, f in found.items()
+        if f["seeds"]
+    }
 
 
 def main():

@@ -22,6 +22,7 @@ from densekit.codecs.schema import Schema
 from densekit.codecs.space import DataDistribution
 from densekit.codecs.weights import read_weights
 from densekit.containers import ParquetRows, RowsOnDisk
+from densekit.contexts import one_per_draw
 from densekit.distributions.montecarlo import Scores, scores_of
 from densekit.params import check_integer, check_parameters
 from densekit.rows import TakesRows
@@ -43,29 +44,31 @@ def _has_density(estimator: "DensityEstimator") -> bool:
 
 
 class DensityEstimator(TakesRows, ABC):
-    """A generative model as a scikit-learn estimator. Abstract: a model says what it can do
-    (``_capabilities``), how it learns (``_fit``) and what it learned (``_distribution``).
+    """Abstract base class of generative models as scikit-learn estimators.
+
+    A model defines ``_capabilities``, what it can do; ``_fit``, how it learns; and ``_distribution``,
+    the fitted distribution.
 
     Attributes
     ----------
     density_kind_ : {"exact", "lower_bound", "estimate", "none"}
-        What ``score_samples`` returns.
+        Kind of the scores of ``score_samples``.
     base_measure_ : {"lebesgue", "counting", "product"}
-        What it is a density over.
+        Measure that the scores are densities with respect to.
     built_with_ : dict
-        The parameters that ``fit`` made the model with. Those of drawing and scoring act when they are
-        set; any other that was set since is a UserWarning where the model is used, and waits for the
-        next ``fit``.
+        Parameters of the last ``fit``. Parameters of drawing and scoring take effect when they are set.
+        Other parameters that are set after ``fit`` cause a UserWarning when the model is used, and
+        take effect in the next ``fit``.
     """
 
     _relaxes_itself: ClassVar[bool] = False
-    """Whether ``_fit`` dequantizes; else a relaxed model is given events that were dequantized once."""
+    """Whether ``_fit`` dequantizes; otherwise a relaxed model gets events that are dequantized once."""
     _instead_of_y: ClassVar[str] = ""
-    """What to do where a y is a mistake: ends the error. Empty where a y is ignored."""
+    """Remedy in the error for a y that is a mistake; empty if a y is ignored."""
     _learns_in_batches: ClassVar[bool] = False
-    """Whether ``_fit`` takes ``EncodedRows``, which are read from disk, for events too."""
+    """Whether ``_fit`` also accepts ``EncodedRows``, events that are read from disk."""
     _kind_if_inexact: ClassVar[DensityKind] = "lower_bound"
-    """Kind of the rows of which a distribution says that their score is not exact."""
+    """Kind of scores that the distribution reports as not exact."""
 
     if TYPE_CHECKING:
         # Set by fit. Declared for type checkers only, so that the constructor does not take them.
@@ -84,7 +87,7 @@ class DensityEstimator(TakesRows, ABC):
 
     @abstractmethod
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
-        """What was learned, as a distribution over events; batch shape (n,) with n contexts."""
+        """The fitted distribution over events, with batch shape (n,) given n contexts."""
 
     # What users call.
 
@@ -99,18 +102,18 @@ class DensityEstimator(TakesRows, ABC):
             A ``pyarrow.parquet.ParquetFile``, a ``pyarrow.dataset`` of such files and a
             ``numpy.memmap`` of numbers are not loaded by models that train by batches.
         y : ignored
-            As in all of scikit-learn's estimators without targets; an error of `Seq2Seq`.
+            Present for compatibility with scikit-learn. `Seq2Seq` raises an error.
         context : array, DataFrame, list of column names of X, list of prompts or of sources
-            Learn p(x given context) instead; only models whose capabilities say so.
+            Learn p(x | context) instead. Only for models with a kind of context.
         sample_weight : array of shape (n,), optional
-            How much each row counts; 2 counts like the row twice, and 0 as if it were not there. Only
-            models whose capabilities say so.
+            Weights of the rows: a weight of 2 has the effect of a repeated row, and 0 that of a missing
+            one. Only for models with the capability ``weights``.
 
         Raises
         ------
         ValueError, TypeError
-            Naming the parameter or column, its value and the remedy. The estimator is then as it
-            was before the call.
+            The message names the parameter or column, its value and the remedy. The estimator is
+            unchanged.
         """
         if y is not None and self._instead_of_y:
             raise ValueError(f"{type(self).__name__} takes no y; {self._instead_of_y}")
@@ -122,18 +125,18 @@ class DensityEstimator(TakesRows, ABC):
     def score_samples(
         self, X: Any, *, context: Any = None, return_std: bool = False, return_info: bool = False
     ) -> Any:
-        """Log-density of each row: nats, natural logarithm, in the units of X.
+        """Compute the log-density of each row, in nats and in the units of X.
 
         Returns
         -------
         scores : (n,), in ``dtype``
-            ``density_kind_`` says whether exact, a bound or an estimate; -inf outside the support.
+            Exact, a bound or an estimate, see ``density_kind_``; -inf outside the support.
         std : (n,), only with ``return_std``
             Standard error of each score; zeros where exact.
         info : DataFrame, only with ``return_info``, in place of ``std``
-            ``std``, ``kind`` and ``effective_sample_size`` of each row: what its score is, where that
-            differs from row to row, and how many equal weights the draws behind it are worth. NaN
-            where there are none, or they have no weights.
+            For each row ``std``; ``kind``, the kind of its score; and ``effective_sample_size``, the
+            number of equally weighted draws with the precision of those behind the score, NaN if the
+            score uses no weighted draws.
         """
         self._check_fitted()
         X = codecs.for_scoring(X)
@@ -146,21 +149,15 @@ class DensityEstimator(TakesRows, ABC):
         scores, std, *more = found
         if not return_info:
             return (scores, std) if return_std else scores
-        import pandas as pd
-
-        kind = np.full(len(scores), self.density_kind_, dtype=object)
-        sizes, exact = more
-        kind[exact == 1], kind[exact == 0] = "exact", self._kind_if_inexact
-        return scores, pd.DataFrame(
-            {"std": std, "kind": kind, "effective_sample_size": sizes.astype(np.float64)}
-        )
+        return scores, scoring.describe_scores(self, std, *more)
 
     @available_if(_has_density)
     def score(
         self, X: Any, y: Any = None, *, context: Any = None, sample_weight: Any = None
     ) -> float:
-        """Mean of ``score_samples`` over the rows of X, in nats; with ``sample_weight`` (n,) the
-        weighted mean, in which a row of weight zero does not count, whatever its score."""
+        """Compute the mean log-density of the rows of X, in nats.
+
+        With ``sample_weight`` (n,) it is the weighted mean, without rows of weight zero."""
         scores = np.asarray(self.score_samples(X, context=context), dtype=np.float64)
         if sample_weight is None:
             return float(scores.mean())
@@ -168,16 +165,16 @@ class DensityEstimator(TakesRows, ABC):
         return float(np.average(scores[weights > 0], weights=weights[weights > 0]))
 
     def sample(self, n_samples: int = 1, *, context: Any = None, random_state: Any = None) -> Any:
-        """Draw rows like those that ``fit`` saw: same container, columns, dtypes and shape.
+        """Draw rows with the container, columns, dtypes and shape of the rows of ``fit``.
 
         Parameters
         ----------
         n_samples : int
         context : like the context of ``fit``, optional
-            One row, for all draws, or as many as draws; several rows and ``n_samples=1`` give one
+            One row for all draws, or one row per draw. With ``n_samples=1``, several rows give one
             draw each.
         random_state : int, RandomState, Generator or None
-            Its own seed: None draws anew at every call.
+            Seed of the draws; None draws differently in every call.
         """
         self._check_fitted()
         check_integer("n_samples", n_samples, 1)
@@ -185,14 +182,8 @@ class DensityEstimator(TakesRows, ABC):
         given = kind.check_for_draws(kind.take(context))
         encoded = self._encode_context(given, None)
         if encoded is not None:
-            m = len(encoded)
-            n_samples = m if n_samples == 1 else n_samples
-            if m not in (1, n_samples):
-                raise ValueError(
-                    f"context has {m} rows and n_samples is {n_samples}: give one context row for "
-                    "all draws, or one per draw"
-                )
-            encoded = encoded.expand(n_samples, *encoded.shape[1:])
+            encoded = one_per_draw(encoded, n_samples)
+            n_samples = len(encoded)
         device = torch.device(self.device_)
         with torch.no_grad(), seeded(resolve_seed(random_state), device):
             typed = torch.cat(list(self._sample_events(int(n_samples), encoded)))
@@ -200,14 +191,14 @@ class DensityEstimator(TakesRows, ABC):
 
     @property
     def measure_(self) -> codecs.Measure:
-        """What a score is a density over, column by column. Scores compare where ``density_kind_`` and
+        """Measure of the scores, column by column. Scores are comparable if ``density_kind_`` and
         ``measure_`` are equal."""
         check_is_fitted(self)
         return self.schema_.measure
 
     def describe_columns(self) -> "pd.DataFrame":
-        """What ``fit`` knows of the columns of a table, a row for each: kind, support, step, atoms and
-        levels, in values of the data, and the measure of its scores.
+        """Describe the columns of a table, one row each: kind, support, step, atoms and levels in
+        values of the data, and the measure of the scores.
 
         >>> import numpy as np
         >>> from densekit import Gaussian
@@ -223,8 +214,9 @@ class DensityEstimator(TakesRows, ABC):
 
     @property
     def distribution_(self) -> TorchDistribution:
-        """The fitted density as a Pyro distribution: over the rows of X for a table of numbers
-        only, else over typed events (codes, token ids; ``schema_`` says what they mean).
+        """The fitted density as a Pyro distribution.
+
+        For a table of numbers it is over the rows of X, otherwise over typed events (see ``schema_``).
 
         >>> import pyro, numpy as np
         >>> from densekit import Gaussian
@@ -242,8 +234,10 @@ class DensityEstimator(TakesRows, ABC):
 
     @property
     def transform_(self) -> Transform:
-        """Standard normal noise to rows of X, of a table of real numbers; AttributeError of a density
-        that is not made of a transform. Under a context it is ``condition(context).from_noise``.
+        """Transform from standard normal noise to rows of X, for flows of tables of real numbers.
+
+        Other densities raise an AttributeError. Given a context, the transform is
+        ``condition(context).from_noise``.
 
         >>> import numpy as np
         >>> from densekit import Gaussian
@@ -257,32 +251,30 @@ class DensityEstimator(TakesRows, ABC):
         return law.from_noise
 
     def condition(self, context: Any) -> TorchDistribution:
-        """The Pyro distribution given one or n rows of context: batch shape (n,)."""
+        """The Pyro distribution given n rows of context, with batch shape (n,)."""
         self._check_fitted()
         given = self._context_of_draws(context)
         if given is None:
             raise ValueError("condition needs a context; without one use distribution_")
-        events = self._over_typed(given)
-        return DataDistribution.wrap(events, self.schema_, self._torch_dtype)
+        return DataDistribution.wrap(self._over_typed(given), self.schema_, self._torch_dtype)
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one file, without anything executable in it.
+        """Write the fitted estimator to one file, which holds no executable code.
 
-        The file has a few rows drawn from the model with their scores, which are checked when it is
-        loaded. A crash leaves the file that was there or the new one, and never half of one.
-        Callbacks and random generators are left out. So are functions that the model is made of,
-        which :func:`densekit.load` must then be given.
+        The file has a few rows drawn from the model with their scores, which :func:`densekit.load`
+        checks. Writing is atomic. Callbacks, random generators and functions that the model is made of
+        are left out; such functions must be passed to :func:`densekit.load`.
 
         Raises
         ------
         TypeError
-            A class that is not at the top of a module, so that its name does not lead to it.
+            The class is not defined at the top level of a module, so it cannot be found by name.
 
         Warns
         -----
         UserWarning
-            The model can be neither drawn from nor scored, or only at great cost: the file then
-            holds no rows to check.
+            The model cannot be sampled or scored, or only at great cost, so the file has no rows to
+            check.
 
         See Also
         --------
@@ -294,7 +286,7 @@ class DensityEstimator(TakesRows, ABC):
 
     @contextlib.contextmanager
     def _undone_on_failure(self) -> Iterator[None]:
-        """Give the estimator back the attributes that it had, where the ``with`` block raises."""
+        """Restore the attributes of the estimator if the ``with`` block raises."""
         before = dict(vars(self))
         try:
             yield

@@ -1,7 +1,7 @@
-"""A bound on the work that a file causes: torch's operations are counted, and what they would make.
+"""A bound on the work that loading a file causes: torch's operations and tensor sizes are counted.
 
-Numbers in a file become the sizes of networks and the number of steps: :class:`Budget` stops what would
-take more than the file's own size justifies.
+Numbers in a file become sizes of networks and numbers of steps. :class:`Budget` stops operations
+that take more work than the size of the file justifies.
 """
 
 import math
@@ -22,15 +22,16 @@ class OverBudgetError(ValueError):
 
 
 class Budget(TorchDispatchMode):
-    """Counts torch's operations inside the block, and stops them before they get out of hand.
+    """Context manager that counts torch's operations and raises if there are too many or too large ones.
 
     Parameters
     ----------
     operations : int
-        How many there may be. This bounds time: a loop of a billion rounds ends here.
+        Largest number of operations, which bounds time: a loop of a billion rounds stops here.
     entries : int
-        Entries that one result may have, and all tensors made from nothing together. An upper
-        estimate is made from the arguments, before anything is allocated.
+        Largest number of entries of one result, and of all tensors together that are created
+        without a tensor argument. It is compared with an upper bound from the arguments, before
+        anything is allocated.
 
     Attributes
     ----------
@@ -40,7 +41,7 @@ class Budget(TorchDispatchMode):
     Raises
     ------
     OverBudgetError
-        Out of the operation that would be one too many, or too large.
+        Raised by the operation that exceeds a limit.
 
     Examples
     --------
@@ -53,11 +54,11 @@ class Budget(TorchDispatchMode):
     def __init__(self, operations: int, entries: int) -> None:
         super().__init__()
         self.operations, self.entries = operations, entries
-        self.spent = self._made = 0
+        self.spent = self._entries_created = 0
 
     @classmethod
     def for_weights(cls, weights: dict[str, np.ndarray]) -> "Budget":
-        """What building a module with these weights may take."""
+        """The budget for building a module with these weights."""
         entries = sum(w.size for w in weights.values())
         operations = _SETUP_OPERATIONS + _OPERATIONS_PER_WEIGHT * len(weights)
         return cls(operations, _FREE_ENTRIES + 4 * entries)
@@ -71,9 +72,9 @@ class Budget(TorchDispatchMode):
                 "can need"
             )
         exact = _SIZES.get(func.overloadpacket)
-        size, from_nothing = (exact(*args), False) if exact else _at_most(args, kwargs)
-        self._made += size if from_nothing else 0
-        if max(size, self._made) > self.entries:
+        size, from_nothing = (exact(*args), False) if exact else _largest_result(args, kwargs)
+        self._entries_created += size if from_nothing else 0
+        if max(size, self._entries_created) > self.entries:
             raise OverBudgetError(
                 f"an operation ({func.overloadpacket}) makes up to {float(size):.4g} entries; with "
                 f"those before, more than the {self.entries} that such a file can need"
@@ -81,8 +82,8 @@ class Budget(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def _at_most(args: Any, kwargs: Any) -> tuple[int, bool]:
-    """How many entries the result can have, and whether no tensor goes in."""
+def _largest_result(args: Any, kwargs: Any) -> tuple[int, bool]:
+    """Upper bound of the number of entries of a result, and whether no argument is a tensor."""
     shapes: list[torch.Size] = []
     sizes, numbers = [0], [0]
     for value in (*args, *kwargs.values()):
@@ -96,18 +97,18 @@ def _at_most(args: Any, kwargs: Any) -> tuple[int, bool]:
             numbers.append(abs(value))
     if not shapes:
         return max(*sizes, *numbers), True
-    return max(*sizes, _widest(shapes)), False
+    return max(*sizes, _broadcast_size(shapes)), False
 
 
-def _widest(shapes: list[torch.Size]) -> int:
-    """Broadcasting makes the greatest of each axis, and a matrix product no more than that."""
+def _broadcast_size(shapes: list[torch.Size]) -> int:
+    """Entries after broadcasting, the largest size of each axis. A matrix product has no more."""
     wide = max(map(len, shapes))
     padded = [(1,) * (wide - len(s)) + tuple(s) for s in shapes]
     return math.prod(max(axis) for axis in zip(*padded, strict=True))
 
 
-def _picked(x: torch.Tensor, indices: Any) -> int:
-    """How many entries ``x[indices]`` can have: the places picked, by the axes that are left whole."""
+def _index_size(x: torch.Tensor, indices: Any) -> int:
+    """Upper bound of the number of entries of ``x[indices]``: indexed positions times unindexed axes."""
     whole, shapes, axis = [], [], 0
     for index in indices:
         if index is None:
@@ -116,25 +117,25 @@ def _picked(x: torch.Tensor, indices: Any) -> int:
         elif index.dtype in (
             torch.bool,
             torch.uint8,
-        ):  # a mask picks each of its places once at most
+        ):  # a mask selects each of its positions at most once
             shapes.append(torch.Size([index.numel()]))
             axis += index.ndim
         else:
             shapes.append(index.shape)
             axis += 1
-    return _widest(shapes) * math.prod([*whole, *x.shape[axis:]])
+    return _broadcast_size(shapes) * math.prod([*whole, *x.shape[axis:]])
 
 
-def _padded(x: torch.Tensor, pad: list[int], *_: Any) -> int:
-    """How many entries ``x`` has with so many more before and behind, the last axis first."""
+def _padded_size(x: torch.Tensor, pad: list[int], *_: Any) -> int:
+    """Entries of ``x`` after padding; ``pad`` has the numbers before and after, from the last axis."""
     more = [before + behind for before, behind in zip(pad[::2], pad[1::2], strict=True)]
     more = [0] * (x.ndim - len(more)) + more[::-1]
     return math.prod(n + extra for n, extra in zip(x.shape, more, strict=True))
 
 
 _SIZES: dict[Any, Callable[..., int]] = {
-    torch.ops.aten.index: _picked,
-    torch.ops.aten.constant_pad_nd: _padded,
+    torch.ops.aten.index: _index_size,
+    torch.ops.aten.constant_pad_nd: _padded_size,
     torch.ops.aten.embedding: lambda weight, ids, *_: ids.numel() * weight.shape[-1],
     torch.ops.aten.index_select: lambda x, axis, index: (
         x.numel() // max(1, x.shape[axis]) * index.numel()
@@ -144,4 +145,4 @@ _SIZES: dict[Any, Callable[..., int]] = {
     torch.ops.aten.cat: lambda parts, *_: sum(x.numel() for x in parts),
     torch.ops.aten.stack: lambda parts, *_: sum(x.numel() for x in parts),
 }
-"""What makes more of its tensors than broadcasting would, or far less."""
+"""Sizes of results of operations that do not follow the rule of broadcasting."""

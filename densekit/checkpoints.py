@@ -87,7 +87,7 @@ class Checkpoint:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise ValueError(
-                f"checkpoint_dir={str(folder)!r} is a file, or lies in one: give the name of a folder"
+                f"checkpoint_dir={str(folder)!r} is a file, or is inside one: give the name of a folder"
             ) from error
         self.saved = self._read() if self.path.exists() else None
         self._next = 0.0

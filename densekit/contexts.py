@@ -30,6 +30,8 @@ class Context(ABC):
     kind: ClassVar[str]
     codec_class: ClassVar[Any] = None
     """Class of ``context_codec_`` where ``fit`` was given a context."""
+    is_text: ClassVar[bool] = False
+    """Whether a row of context is a string."""
     optional: ClassVar[bool] = False
     """Whether a model may be used with a context and without one, however it was fitted."""
 
@@ -167,6 +169,7 @@ class Source(Context):
 
     kind = "text"
     codec_class = codecs.TextCodec
+    is_text = True
 
     def take(self, context: Any) -> Any:
         context = in_memory(context)
@@ -185,6 +188,7 @@ class Prompt(Context):
 
     kind = "prompt"
     codec_class = codecs.TextCodec
+    is_text = True
     optional = True
 
     def take(self, context: Any) -> Any:
@@ -218,6 +222,26 @@ def context_of(estimator: Any) -> Context:
             f"{', '.join(map(repr, sorted(kinds)))}"
         )
     return kinds[name](estimator)
+
+
+def one_per_draw(encoded: Tensor, n_samples: int) -> Tensor:
+    """Encoded contexts, one for each draw, from one for all draws or one for each.
+
+    With ``n_samples=1`` the number of contexts is the number of draws.
+
+    Raises
+    ------
+    ValueError
+        There are neither one context nor ``n_samples`` contexts.
+    """
+    n = len(encoded)
+    n_samples = n if n_samples == 1 else n_samples
+    if n not in (1, n_samples):
+        raise ValueError(
+            f"context has {n} rows and n_samples is {n_samples}: give one context row for all draws, or "
+            "one per draw"
+        )
+    return encoded.expand(n_samples, *encoded.shape[1:])
 
 
 def _subclasses(kind: type[Context]) -> list[type[Context]]:

@@ -41,8 +41,8 @@ def all_estimators(
 
     _check(family, modality)
     found: dict[str, type[DensityEstimator]] = {}
-    for room in FAMILIES if family is None else (family,):
-        package = importlib.import_module(f"densekit.{room}")
+    for name_of_family in FAMILIES if family is None else (family,):
+        package = importlib.import_module(f"densekit.{name_of_family}")
         for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             module = importlib.import_module(f"{package.__name__}.{info.name}")
             found |= {

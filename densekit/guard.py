@@ -1,8 +1,8 @@
-"""What a file may claim of its data: :func:`check_state` refuses states that no ``fit`` leaves behind.
+"""Validation of loaded files: :func:`check_state` rejects states that no ``fit`` can produce.
 
-A file from a stranger can say anything, and names in it become dtypes, columns and symbols. What
-attributes a codec has, and of which types, is declared in :mod:`densekit.codecs.state`; here is what
-their values may be. :mod:`densekit.budget` bounds the work.
+A file from an untrusted source can contain anything, and its strings become dtypes, columns and
+symbols. :mod:`densekit.codecs.state` declares the attributes of codecs and their types; this module
+checks their values. :mod:`densekit.budget` bounds the work that a file causes.
 """
 
 import json
@@ -26,19 +26,19 @@ _LONGEST_DTYPE = 256
 
 
 def check_state(estimator: Any, size: int) -> None:
-    """Raise unless schema and codecs are such as ``fit`` makes, and agree with each other.
+    """Raise unless schema and codecs could come from ``fit`` and agree with each other.
 
     Parameters
     ----------
     estimator : DensityEstimator
-        Its attributes are set.
+        The loaded estimator, with all attributes set.
     size : int
-        Bytes of the file: what is said in it cannot be longer.
+        Bytes of the file, an upper limit of the lengths that its contents may state.
 
     Raises
     ------
     ValueError
-        Naming what is wrong.
+        The message names the attribute and its value.
     """
     _check_fitted(estimator)
     codec, schema, context = estimator.codec_, estimator.schema_, estimator.context_codec_
@@ -51,7 +51,7 @@ def check_state(estimator: Any, size: int) -> None:
     _check_codec(codec, size)
     _check_schema(schema, size)
     expected = codec.schema.flat() if estimator._capabilities.flat else codec.schema
-    _expect(_alike(schema, expected), "schema_ is not that of codec_")
+    _expect(_same_schema(schema, expected), "schema_ is not that of codec_")
     kind, measure = estimator.density_kind_, estimator.base_measure_
     _expect(kind == estimator._kind_of_scores(schema), f"density_kind_ is {kind!r}")
     _expect(measure == schema.base_measure, f"base_measure_ is {measure!r}")
@@ -77,7 +77,8 @@ _FITTED: dict[str, Any] = {
     "density_kind_": str,
     "base_measure_": str,
 }
-"""What ``fit`` of every estimator sets; a model's own attributes are known by what it makes of them."""
+"""Attributes that ``fit`` of every estimator sets, with their types. Attributes of a single model are
+checked by running it."""
 
 
 def _check_fitted(estimator: Any) -> None:
@@ -92,7 +93,7 @@ def _check_fitted(estimator: Any) -> None:
 
 
 def _check_features(estimator: Any) -> None:
-    """The columns that scikit-learn knows are those of the codec and of the context."""
+    """Check that ``feature_names_in_`` and ``n_features_in_`` match the columns of codec and context."""
     state, context = vars(estimator), estimator.context_names_
     known = estimator.context_codec_
     own = known.names if isinstance(known, ContextCodec) else ()
@@ -107,27 +108,27 @@ def _check_features(estimator: Any) -> None:
     if names is None:
         _expect(not context, "feature_names_in_ is lacking, and the context is among them")
         return
-    right = isinstance(names, np.ndarray) and names.shape == (len(labels),)
-    _expect(right and set(names.tolist()) == set(labels), f"feature_names_in_ are {names!r}"[:120])
+    valid = isinstance(names, np.ndarray) and names.shape == (len(labels),)
+    _expect(valid and set(names.tolist()) == set(labels), f"feature_names_in_ are {names!r}"[:120])
 
 
-def _expect(holds: Any, wrong: str) -> None:
-    if not holds:
-        raise ValueError(wrong)
+def _expect(condition: Any, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
 
 
-def _all(values: Any, kind: Any) -> bool:
+def _is_sequence_of(values: Any, kind: Any) -> bool:
     return isinstance(values, tuple | list) and all(isinstance(v, kind) for v in values)
 
 
-def _alike(a: Schema, b: Schema) -> bool:
+def _same_schema(a: Schema, b: Schema) -> bool:
     one, other = vars(a), vars(b)
     return all(np.array_equal(one[k], other[k]) for k in one if k not in ("_tensors", "quantized"))
 
 
 def _check_schema(schema: Schema, size: int) -> None:
     shape = schema.event_shape
-    whole = _all(shape, int) and len(shape) > 0 and min(shape) >= 1
+    whole = _is_sequence_of(shape, int) and len(shape) > 0 and min(shape) >= 1
     _expect(whole, f"event_shape is {shape!r}")
     if schema.modality == "text":
         vocabulary = schema.vocab_size
@@ -139,8 +140,8 @@ def _check_schema(schema: Schema, size: int) -> None:
     for name, kind in kinds.items():
         array = getattr(schema, name)
         _expect(isinstance(array, np.ndarray), f"{name} of the schema is no array")
-        right = array.shape == (n,) and array.dtype.kind in kind
-        _expect(right, f"{name} of the schema is {array.dtype} of shape {array.shape}, not ({n},)")
+        valid = array.shape == (n,) and array.dtype.kind in kind
+        _expect(valid, f"{name} of the schema is {array.dtype} of shape {array.shape}, not ({n},)")
         _expect(np.isfinite(array).all(), f"{name} of the schema is not finite")
     edges = schema.edges
     _expect(isinstance(edges, np.ndarray) and edges.ndim == 2, "edges of the schema are no matrix")
@@ -156,7 +157,7 @@ def _check_schema(schema: Schema, size: int) -> None:
 
 
 def _check_columns(schema: Schema) -> None:
-    _expect(_all(schema.columns, Column), "columns of the schema are no columns")
+    _expect(_is_sequence_of(schema.columns, Column), "columns of the schema are no columns")
     for column in schema.columns:
         where = f"column {column.name!r}: "
         _expect(isinstance(column.name, str), f"{where}its name is no string")
@@ -168,17 +169,21 @@ def _check_columns(schema: Schema) -> None:
         _expect(moments, f"{where}location {column.loc!r} and scale {column.scale!r}")
         whole = type(column.origin) is int and abs(column.origin) <= 2**64
         _expect(whole, f"{where}its origin is out of range")
-        _expect(_all(column.levels, str | int | float), f"{where}levels that are no values")
+        _expect(
+            _is_sequence_of(column.levels, str | int | float), f"{where}levels that are no values"
+        )
         for name in ("spikes", "atoms"):
             values = getattr(column, name)
-            finite = _all(values, int | float) and all(abs(v) < 2**1000 for v in values)
+            finite = _is_sequence_of(values, int | float) and all(abs(v) < 2**1000 for v in values)
             in_order = finite and list(values) == sorted(set(values))
             _expect(in_order, f"{where}{name} {str(values)[:80]}")
         number = type(column.step) in (int, float) and 0 <= column.step < 2**1000
         _expect(number, f"{where}step {column.step!r}")
         _expect(type(column.open_ends) is bool, f"{where}open_ends {column.open_ends!r}")
         seen, rows = column.seen, column.seen_rows
-        whole = all(_all(v, int) and max(map(abs, v), default=0) < 2**53 for v in (seen, rows))
+        whole = all(
+            _is_sequence_of(v, int) and max(map(abs, v), default=0) < 2**53 for v in (seen, rows)
+        )
         sorted_ = whole and len(seen) == len(rows) and list(seen) == sorted(set(seen))
         _expect(sorted_ and min(rows, default=1) > 0, f"{where}values seen {str(seen)[:80]}")
         strings = {isinstance(v, str) for v in column.levels}
@@ -218,13 +223,13 @@ def _check_codec(codec: Codec, size: int) -> None:
         )
         for column in codec.schema.columns:
             _check_dtype(column.dtype, size)
-    # What it gives back must be possible: a dtype may be none, and a container hold none such.
+    # Decoding fails if a dtype does not exist, or if the container cannot hold it.
     with np.errstate(all="ignore"):
         codec.decode(_event_of(codec))
 
 
 def _event_of(codec: Codec) -> torch.Tensor:
-    """One event; of text the last of its symbols."""
+    """One event, for text the last symbol of the vocabulary."""
     if isinstance(codec, TextCodec):
         return torch.tensor([[codec.schema.vocab_size - 1, 1]])
     return torch.zeros(1, *codec.schema.event_shape, dtype=torch.float64)
@@ -232,15 +237,15 @@ def _event_of(codec: Codec) -> torch.Tensor:
 
 def _check_image(codec: ImageCodec, size: int) -> None:
     _check_dtype(codec.dtype, size)
-    right = (
+    valid = (
         math.prod(codec.row_shape) == codec.schema.n_dims and len(codec.schema.event_shape) == 3
     )
-    _expect(right and min(codec.row_shape) > 0, f"row_shape is {codec.row_shape!r}")
+    _expect(valid and min(codec.row_shape) > 0, f"row_shape is {codec.row_shape!r}")
     channels = (codec.schema.event_shape[0],)
     for name in ("loc", "scale"):
         array = getattr(codec, name)
-        right = array.shape == channels and array.dtype.kind == "f"
-        _expect(right, f"{name} of the codec is {array.dtype} of shape {array.shape}")
+        valid = array.shape == channels and array.dtype.kind == "f"
+        _expect(valid, f"{name} of the codec is {array.dtype} of shape {array.shape}")
     _expect((codec.scale > 0).all(), "scale of the codec is not positive")
 
 
@@ -258,16 +263,16 @@ def _check_text(codec: TextCodec) -> None:
     wanted = 3 + n.get(codec.tokens, len(symbols))
     vocabulary = codec.schema.vocab_size
     _expect(vocabulary == wanted, f"vocab_size is {vocabulary}, and there are {wanted} symbols")
-    codec.symbols.encode()  # half of a surrogate pair is no symbol
+    codec.symbols.encode()  # raises for an unpaired surrogate
 
 
 def _check_dtype(name: Any, size: int, packed: bool = False) -> None:
-    """A dtype as the codecs write them; ``packed`` is an Arrow schema in base 64."""
+    """Check the name of a dtype, or with ``packed`` an Arrow schema in base 64."""
     _expect(isinstance(name, str), f"dtype {name!r}")
     if packed:
         _expect(re.fullmatch(r"[A-Za-z0-9+/=]*", name), "an Arrow schema that is not base 64")
         return
-    # A zone can be named by a path, and a width of gigabytes by ten digits.
+    # A time zone may be given as a path, and ten digits can request strings of gigabytes.
     path = "dateutil/" in name or ".." in name
     wide = re.fullmatch(r"[<>=|]?[SUVa](\d+)", name)
     fits = len(name) <= max(_LONGEST_DTYPE, size) and not path
@@ -275,8 +280,9 @@ def _check_dtype(name: Any, size: int, packed: bool = False) -> None:
 
 
 def _check_tokenizer(codec: TextCodec) -> None:
-    """Byte pairs as ``fit`` trains them: a library that reads hostile settings could be made to run
-    long regular expressions, or to pad to gigabytes."""
+    """Check that a tokenizer is byte-pair encoding as ``fit`` trains it.
+
+    Other settings could make the tokenizers library run long regular expressions or pad to gigabytes."""
     if codec.tokens != "bpe":
         _expect(codec.tokenizer == "", f"a tokenizer with tokens={codec.tokens!r}")
         return
@@ -284,5 +290,5 @@ def _check_tokenizer(codec: TextCodec) -> None:
     off = ("normalizer", "post_processor", "truncation", "padding")
     plain = all(spec.get(part) is None for part in off) and not spec.get("added_tokens")
     parts = [spec[part]["type"] for part in ("model", "pre_tokenizer", "decoder")]
-    right = plain and parts == ["BPE", "ByteLevel", "ByteLevel"]
-    _expect(right, "the tokenizer is not of the kind that fit trains")
+    valid = plain and parts == ["BPE", "ByteLevel", "ByteLevel"]
+    _expect(valid, "the tokenizer is not of the kind that fit trains")

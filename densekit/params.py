@@ -1,7 +1,7 @@
-"""Hyper-parameters: a field carries its constraint, and one function checks them all.
+"""Validation of hyper-parameters: a field has its constraint, and one function checks all fields.
 
 A field is written ``n_bins: Annotated[int, Interval(ge=2)] = 8``. The constructor stores what it is
-given, as scikit-learn asks; :func:`check_parameters` is called once, by ``fit``.
+given, as scikit-learn requires; ``fit`` calls :func:`check_parameters`.
 """
 
 import difflib
@@ -27,7 +27,7 @@ class Interval:
     lt: float | None = None
 
     def admits(self, value: Any) -> bool:
-        """Whether each number of ``value`` (a number or a tuple of numbers) lies inside."""
+        """Whether each number of ``value`` (a number or a tuple of numbers) is in the interval."""
         numbers_ = value if isinstance(value, tuple | list) else (value,)
         return all(
             not math.isnan(x)
@@ -46,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A word from a list; with ``or_number``, any number too (an `Interval` beside it bounds it)."""
+    """One of several strings. Values of other types pass; an :class:`Interval` may bound numbers."""
 
     words: tuple[str, ...]
 
@@ -54,7 +54,7 @@ class OneOf:
         object.__setattr__(self, "words", words)
 
     def admits(self, value: Any) -> bool:
-        """Whether a string ``value`` is one of the words; other types are not its business."""
+        """Whether a string ``value`` is one of the words; True for values of other types."""
         return not isinstance(value, str) or value in self.words
 
     def __str__(self) -> str:
@@ -68,8 +68,8 @@ def matches(value: Any, hint: Any, exact: bool = False) -> bool:
     ----------
     value, hint : object
     exact : bool
-        Whether only the type itself will do: a tuple and no list for it, an int and no NumPy scalar,
-        each key and value of a mapping, and of a Literal its words. Integers are floats either way.
+        Whether to compare strictly: a list is no tuple, a NumPy scalar is no int, keys and values of
+        a mapping are checked, and a Literal must be one of its values. An int is a float either way.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def matches(value: Any, hint: Any, exact: bool = False) -> bool:
         kinds = (origin,) if exact else (tuple, list)
         return isinstance(value, kinds) and all(matches(x, item, exact) for x in value)
     if origin is typing.Literal:
-        # Which of the words is OneOf's business, which has a message for it.
+        # OneOf checks which word it is, and has a message for it.
         same = any(type(value) is type(word) and value == word for word in args)
         return same if exact else any(isinstance(value, type(word)) for word in args)
     if hint is None or hint is type(None):
@@ -110,20 +110,20 @@ def matches(value: Any, hint: Any, exact: bool = False) -> bool:
     return isinstance(value, origin or hint)
 
 
-def _wanted(hint: Any) -> str:
-    """The type in words, for the error."""
+def _type_in_words(hint: Any) -> str:
+    """Description of a type for error messages."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _wanted(args[0])
+        return _type_in_words(args[0])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_wanted(arg) for arg in args)
+        return " or ".join(_type_in_words(arg) for arg in args)
     if hint is None or hint is type(None):
         return "None"
     if origin is typing.Literal:
         return "one of " + ", ".join(map(repr, args))
     plain = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
     if origin is tuple:
-        return f"a tuple of {_wanted(args[0]).split(' ', 1)[-1]}s" if args else "a tuple"
+        return f"a tuple of {_type_in_words(args[0]).split(' ', 1)[-1]}s" if args else "a tuple"
     return plain.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -137,17 +137,17 @@ def _constraints(hint: Any) -> list[Any]:
 
 
 def words_of(hint: Any) -> tuple[str, ...]:
-    """The words that a field of this type may be, where it may be words."""
+    """Strings that a field of this type accepts; empty if it accepts no fixed strings."""
     return tuple(w for c in _constraints(hint) if isinstance(c, OneOf) for w in c.words)
 
 
 def check_parameters(estimator: Any) -> None:
-    """Raise if a hyper-parameter has a wrong type or lies outside its constraint.
+    """Raise if a hyper-parameter has a wrong type or violates its constraint.
 
     Raises
     ------
     TypeError, ValueError
-        Named are the class, the parameter, the value it has and what it may be.
+        The message names the class, the parameter, its value and the valid values.
     """
     hints = typing.get_type_hints(type(estimator), include_extras=True)
     for field in fields(estimator):
@@ -155,7 +155,7 @@ def check_parameters(estimator: Any) -> None:
         where = f"{type(estimator).__name__}({field.name}={value!r})"
         if not matches(value, hint):
             raise TypeError(
-                f"{where}: {field.name} must be {_wanted(hint)}, "
+                f"{where}: {field.name} must be {_type_in_words(hint)}, "
                 f"got {type(value).__name__}; the default is {field.default!r}"
             )
         for constraint in _constraints(hint):
@@ -168,7 +168,7 @@ def check_parameters(estimator: Any) -> None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values of a parameter are equal, arrays among them too.
+    """Whether two values of a parameter are equal; values may contain arrays.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def check_integer(name: str, value: Any, least: int) -> None:
 
 
 _LISTED = 30
-"""Names that fit into an error message."""
+"""Largest number of names in an error message."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -222,15 +222,15 @@ def parse_settings(pairs: Iterable[str], known: Iterable[str], owner: str) -> di
     ----------
     pairs : iterable of str
     known : iterable of str
-        The keys that there are.
+        The valid keys.
     owner : str
-        Whose they are, for messages.
+        Name of the object that has these parameters, for messages.
 
     Raises
     ------
     ValueError
-        No ``=``, a key twice or one that is not known, whose nearest name is given; a value that is
-        broken TOML.
+        A pair has no ``=``, a key is repeated or unknown (the message names the nearest known key),
+        or a value is invalid TOML.
 
     Examples
     --------
@@ -258,13 +258,13 @@ def parse_settings(pairs: Iterable[str], known: Iterable[str], owner: str) -> di
 def parse_value(text: str) -> Any:
     """A value from a command line: a TOML literal, else the text itself.
 
-    A TOML array becomes a tuple. What TOML lacks is read as Python writes it: ``None``, ``True``,
-    ``False`` and numbers such as ``.5``.
+    A TOML array becomes a tuple. ``None``, ``True``, ``False`` and numbers such as ``.5``, which TOML
+    does not have, are read as Python literals.
 
     Raises
     ------
     ValueError
-        It begins like a TOML string, array or table and is none.
+        The text begins like a TOML string, array or table and is not valid TOML.
 
     Examples
     --------
@@ -290,7 +290,7 @@ def parse_value(text: str) -> Any:
 
 
 def frozen(value: Any) -> Any:
-    """What TOML reads, with its arrays as tuples, inside tables too."""
+    """A parsed TOML value with arrays as tuples, also inside tables."""
     if isinstance(value, list):
         return tuple(map(frozen, value))
     return {k: frozen(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -1,16 +1,15 @@
-"""Load an estimator that was saved: the class by name, filled with plain values and arrays.
+"""Load a saved estimator: its class by name, with plain values and arrays as attributes.
 
-No code, no pickle, no import of anything that the file names, unless the caller allows that module;
-:mod:`densekit.files` has the format, :mod:`densekit.guard` the limits, :mod:`densekit.probes` the rows
-that are scored again.
+Loading runs no code of the file, unpickles nothing, and imports a module that the file names only if the
+caller allows it. :mod:`densekit.files` defines the format, :mod:`densekit.guard` validates the contents,
+and :mod:`densekit.probes` compares the scores of a few stored rows.
 
-**Compatibility.** A release reads the files of every release before it and scores their rows as they
-did, within a relative 1e-3 (``dtype="float32"``) or 1e-6 (float64): rounding differs between
-processors and libraries. Draws of a seed may differ, as they may between releases of torch. A file of
-a newer format is refused by its number, since guessing would give wrong scores. The format number
-rises when an older release could not read the files of a newer one; a hyper-parameter that is new takes
-its default on old files. Format 1 was never released. The saved models in ``tests/golden`` hold later
-releases to this.
+**Compatibility.** A release reads the files of every earlier release and reproduces their scores within
+a relative 1e-3 (``dtype="float32"``) or 1e-6 (float64), since rounding differs between processors and
+libraries. Draws at a fixed seed may differ, as between releases of torch. A file of a newer format is
+rejected by its format number, since guessing could give wrong scores. The number rises when older
+releases cannot read newer files. A new hyper-parameter gets its default when an older file is loaded.
+Format 1 was never released. The saved models in ``tests/golden`` test this promise.
 """
 
 import importlib
@@ -33,8 +32,9 @@ if TYPE_CHECKING:
 
 
 _RENAMED_PARAMETERS = {"dequantisation_draws": "dequantization_draws"}
+"""Names of parameters in older files, and their current names."""
 _RENAMED_WEIGHTS = {"colour": "color"}
-"""Names of older files, and those of today."""
+"""Last parts of the names of weights in older files, and their current names."""
 
 
 def load(
@@ -45,30 +45,30 @@ def load(
 ) -> "DensityEstimator":
     """Read an estimator that :meth:`~densekit.DensityEstimator.save` wrote.
 
-    The file is checked before it is believed: its digest, the hash of its schema, hyper-parameters
-    and shapes (before anything is allocated for them), and its probe rows, which must score on the
-    CPU as they did when it was saved.
+    The file is validated first: its digest, the hash of its schema, hyper-parameters and shapes (before
+    memory is allocated for them), and its probe rows, whose scores on the CPU must equal the stored
+    ones.
 
     Parameters
     ----------
     path : str or Path
     device : str
-        Where the model will run, whatever it was fitted on.
+        Device of the loaded model, which need not be the one that it was fitted on.
     allow : collection of str
         Names of modules, such as ``("my_models",)``, whose estimators may be loaded too. A module
-        is imported only if the file names it and it is in here: importing runs its code.
+        is imported, which runs its code, only if the file names it and it is listed here.
     parameters : mapping of str to callable, optional
         Functions that the model was built with, by hyper-parameter, such as
-        ``{"transforms": factory}`` of a ``TransformFlow``: a file holds no code. That they are those
-        of the saved model is seen by its weights, which must fit, and its probe rows.
+        ``{"transforms": factory}`` for a ``TransformFlow``, since a file holds no code. Other functions
+        than those of the saved model are detected by shapes of weights and by the probe rows.
 
     Raises
     ------
     FileNotFoundError
-        No such file.
+        The file does not exist.
     ValueError
-        Not a densekit file, a damaged one, one of another format, or a class that is not allowed;
-        ``parameters`` that are lacking, or others than the file asks for.
+        The file is not a densekit file, is damaged, has an unknown format, or holds a class that is
+        not allowed; or ``parameters`` are missing or are not in the file.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def load(
         raise TypeError(f"allow={allow!r} must be a collection of module names: ({allow!r},)")
     target = str(resolve_device(device))
     content = files.read(path)
-    kind = _class(path, content["class"], content["module"], allow)
+    kind = _estimator_class(path, content["class"], content["module"], allow)
     given = dict(parameters or {})
     with files.refusing(path):
         _check_given(path, given, content.get("functions", {}))
@@ -104,16 +104,16 @@ def load(
 
 
 def _check_given(path: str | Path, given: dict[str, Any], wanted: dict[str, Any]) -> None:
-    lacking, needless = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-    if lacking:
-        were = ", ".join(f"{name} was {str(wanted[name])[:80]!r}" for name in lacking)
+    missing, unexpected = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if missing:
+        were = ", ".join(f"{name} was {str(wanted[name])[:80]!r}" for name in missing)
         raise files.BadFileError(
             f"{path}: the model was built with functions, which a file does not hold ({were}): give "
-            f"them, as in parameters={{{lacking[0]!r}: the_function}}"
+            f"them, as in parameters={{{missing[0]!r}: the_function}}"
         )
-    if needless:
+    if unexpected:
         raise files.BadFileError(
-            f"{path}: parameters= gives {', '.join(needless)}, which the file does not ask for: only "
+            f"{path}: parameters= gives {', '.join(unexpected)}, which the file does not ask for: only "
             "functions that the model was built with are given"
         )
 
@@ -121,7 +121,7 @@ def _check_given(path: str | Path, given: dict[str, Any], wanted: dict[str, Any]
 def _fill(
     kind: type, content: dict[str, Any], given: dict[str, Any], size: int
 ) -> "DensityEstimator":
-    """An estimator on the CPU with what the file says, checked as far as it can be unrun."""
+    """Make an estimator on the CPU from the contents of a file, with all checks that need no run."""
     fitted = content["fitted"]
     _use_current_names(content)
     for old, new in getattr(kind, "_renamed", {}).items():
@@ -133,16 +133,18 @@ def _fill(
     legacy.update(content)
     if given:
         fitted["built_with_"] |= given
-    # A parameter that is younger than the file, where its default is not what was done before.
-    older = (vars(base).get("_defaults_of_older_files", {}) for base in reversed(kind.__mro__))
-    before = {name: value for defaults in older for name, value in defaults.items()}
+    # Parameters that the file lacks, with the values that correspond to the older behavior.
+    older_defaults = (
+        vars(base).get("_defaults_of_older_files", {}) for base in reversed(kind.__mro__)
+    )
+    before = {name: value for defaults in older_defaults for name, value in defaults.items()}
     estimator: DensityEstimator = kind(
         **{**before, **given, **kind._update_old_parameters(content["parameters"])}  # type: ignore[attr-defined]
     )
     check_parameters(estimator)
     facts = {name: value for name, value in fitted.items() if name != "weights_"}
     estimator.__dict__.update(facts)
-    # The weights of a network; a mixture's ``weights_`` is an array like any other.
+    # A dictionary has the weights of a network; an array ``weights_`` those of a mixture.
     weights = fitted.get("weights_")
     if isinstance(weights, np.ndarray):
         check_finite("weights_", weights)
@@ -151,7 +153,7 @@ def _fill(
     built_with = fitted.get("built_with_", {})
     check_parameters(kind(**{**before, **content["parameters"], **built_with}))
     with Budget.for_weights(weights):
-        estimator.__setstate__({**vars(estimator), **fitted, "device_": "cpu"})  # type: ignore[attr-defined]
+        estimator.__setstate__({**vars(estimator), **fitted, "device_": "cpu"})
         _check_weights(estimator, weights)
     return estimator
 
@@ -172,18 +174,20 @@ def _use_current_names(content: dict[str, Any]) -> None:
 
 
 def _check_weights(estimator: Any, weights: dict[str, np.ndarray]) -> None:
-    """Raise unless weights are of the model's dtypes and finite, but for masks that the model makes."""
+    """Raise unless weights have the dtypes of the model and are finite, except fixed masks."""
     built = estimator.module_.state_dict() if weights else {}
     for name, tensor in built.items():
         found, wanted = str(weights[name].dtype), str(tensor.dtype).removeprefix("torch.")
         if found != wanted:
             raise ValueError(f"{name} is {found} in the file and {wanted} in the model")
-    endless = [n for n, w in weights.items() if w.dtype.kind == "f" and not np.isfinite(w).all()]
-    if not endless or not built:
+    not_finite = [
+        n for n, w in weights.items() if w.dtype.kind == "f" and not np.isfinite(w).all()
+    ]
+    if not not_finite or not built:
         return
     learned = {name for name, _ in estimator.module_.named_parameters()}
     fresh = estimator._fresh_module().state_dict()
-    for name in endless:
+    for name in not_finite:
         if name in learned or not np.array_equal(
             fresh[name].numpy(), weights[name], equal_nan=True
         ):
@@ -192,12 +196,12 @@ def _check_weights(estimator: Any, weights: dict[str, np.ndarray]) -> None:
 
 def _check_names(kind: type, fitted: Mapping[str, Any]) -> None:
     for name in fitted:
-        # An attribute of the class that is shadowed would be a method that is no longer there.
+        # An attribute with the name of a method would hide the method.
         if not name.endswith("_") or name.startswith("_") or hasattr(kind, name):
             raise ValueError(f"{name!r} is no attribute that fit sets")
 
 
-def _class(path: str | Path, name: Any, module: Any, allow: Collection[str]) -> type:
+def _estimator_class(path: str | Path, name: Any, module: Any, allow: Collection[str]) -> type:
     from densekit.base import DensityEstimator
     from densekit.discovery import all_estimators
 

@@ -1,9 +1,9 @@
-"""Probe rows: a few rows with their scores, kept in a file and checked when it is loaded.
+"""Probe rows: a few rows with their scores, stored in a file and compared when it is loaded.
 
-A file that loads but does not score as it did is worse than one that does not load. The rows are
-drawn from the model (text: strings of random symbols, since a draw has no bound on its cost), and are
-scored on the CPU, whatever the model was fitted on and will run on. A model without a density has
-draws of a fixed seed in the place of scores.
+A loaded model that silently scores differently is worse than an error. The rows are drawn from the
+model; for text they are random symbols, since the cost of a draw has no bound. Rows are scored on the
+CPU, whichever device the model was fitted on. A model without a density stores draws at a fixed seed
+instead of scores.
 """
 
 import contextlib
@@ -20,15 +20,20 @@ from densekit.runtime import seeded
 _ROWS, _LETTERS, _SEED = 4, 12, 0
 _MOST_OPERATIONS, _MOST_ENTRIES = 100_000, 2**24
 _TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
-"""Relative, and absolute in nats: libraries and processors round differently."""
-_UNABLE = (ValueError, RuntimeError, ArithmeticError, NotImplementedError)
-"""What a model raises that cannot be drawn from or scored: it is saved without probe rows."""
+"""Relative tolerance, and absolute tolerance in nats, since rounding differs between processors."""
+_MODEL_ERRORS = (ValueError, RuntimeError, ArithmeticError, NotImplementedError)
+"""Errors of a model that cannot be sampled or scored; it is saved without probe rows."""
 
 
 def make(estimator: Any) -> dict[str, Any] | None:
-    """Probe rows of a fitted estimator, as plain values and arrays; None, with a warning, where the
-    model cannot be drawn from or scored, or only with more work than a save may take."""
-    # As fitted: of parameters that were set since there is nothing to warn here.
+    """Make the probe rows of a fitted estimator.
+
+    Returns
+    -------
+    dict or None
+        Plain values and arrays. None, with a warning, if the model cannot be sampled and scored within
+        the limit of work."""
+    # Parameters that were set after fit must not warn here, so use those of the fit.
     twin = estimator._as_fitted()._on_device("cpu")
     try:
         with Budget(_MOST_OPERATIONS, _entries(twin)) as budget:
@@ -36,7 +41,7 @@ def make(estimator: Any) -> dict[str, Any] | None:
             before = budget.spent
             probe |= _outcome(twin, probe)
         probe["operations"] = budget.spent - before
-    except _UNABLE as error:
+    except _MODEL_ERRORS as error:
         warnings.warn(
             f"{type(estimator).__name__} is saved without probe rows, so that load cannot check its "
             f"scores ({type(error).__name__}: {error})",
@@ -48,10 +53,10 @@ def make(estimator: Any) -> dict[str, Any] | None:
 
 
 def check(estimator: Any, probe: dict[str, Any] | None) -> None:
-    """Raise ValueError unless an estimator on the CPU makes of its probe rows what it made of them
-    when it was saved."""
+    """Raise ValueError unless an estimator on the CPU reproduces the scores or draws of its probe rows
+    from the time it was saved."""
     if probe is None:
-        _try(estimator)
+        _run_unprobed(estimator)
         return
     estimator = estimator._as_fitted()
     operations = int(min(_MOST_OPERATIONS, max(0, probe["operations"])))
@@ -65,18 +70,18 @@ def check(estimator: Any, probe: dict[str, Any] | None) -> None:
                 f"its probe rows score {found['scores'].tolist()} and scored "
                 f"{np.asarray(probe['scores']).tolist()} when it was saved"
             )
-    # Another release of torch may draw other numbers from a seed, and then there is nothing to check.
+    # Another release of torch may draw other numbers from a seed: then draws cannot be compared.
     elif np.allclose(found["noise"], probe["noise"]):
         near = _close(found["draws"], probe["draws"], estimator.dtype_)
-        # A draw within rounding of the edge between two codes may fall on either side.
-        spare = max(1, near.size // 100) if estimator.schema_.quantized.any() else 0
-        if (~near).sum() > spare:
+        # A draw within rounding error of the edge between two codes may get either code.
+        n_allowed = max(1, near.size // 100) if estimator.schema_.quantized.any() else 0
+        if (~near).sum() > n_allowed:
             raise ValueError("it does not draw what it drew when it was saved")
 
 
-def _try(estimator: Any) -> None:
-    """Raise unless an estimator that was saved without probe rows fails as it did then, or does not."""
-    with contextlib.suppress(*_UNABLE), Budget(_MOST_OPERATIONS, _entries(estimator)):
+def _run_unprobed(estimator: Any) -> None:
+    """Run an estimator that has no probe rows within the limit of work. Errors of models pass."""
+    with contextlib.suppress(*_MODEL_ERRORS), Budget(_MOST_OPERATIONS, _entries(estimator)):
         _outcome(estimator, _rows(estimator))
 
 
@@ -89,16 +94,15 @@ def _close(found: Any, stored: Any, dtype: str) -> np.ndarray:
 
 
 def _entries(estimator: Any) -> int:
-    """Entries that one tensor may have: many times what the model holds, and never less than a fixed
-    number."""
-    held = [v.size for v in vars(estimator).values() if isinstance(v, np.ndarray)]
+    """Limit of the entries of one tensor: a multiple of those of the model, at least a fixed number."""
+    sizes = [v.size for v in vars(estimator).values() if isinstance(v, np.ndarray)]
     if hasattr(estimator, "module_"):
-        held += [t.numel() for t in estimator.module_.state_dict().values()]
-    return max(_MOST_ENTRIES, 64 * sum(held))
+        sizes += [t.numel() for t in estimator.module_.state_dict().values()]
+    return max(_MOST_ENTRIES, 64 * sum(sizes))
 
 
 def _rows(estimator: Any) -> dict[str, Any]:
-    """The rows, as typed events (text: as strings), and the context that goes with them."""
+    """The rows as typed events, for text as strings, and their context."""
     codec = estimator.codec_
     if isinstance(codec, TextCodec):
         return {"rows": _strings(codec), "context": _sources(estimator)}
@@ -128,7 +132,7 @@ def _draw(estimator: Any, context: np.ndarray | None) -> np.ndarray:
 
 
 def _sources(estimator: Any) -> list[str] | None:
-    """What the rows are written from, where a model writes from strings."""
+    """Source strings of a model whose context is text; None for other models."""
     codec = estimator.context_codec_
     if not isinstance(codec, TextCodec) or estimator._context.optional:
         return None
@@ -143,8 +147,8 @@ def _context_rows(estimator: Any, typed: Any) -> Any:
 
 
 def _typed_context(schema: Schema | None) -> np.ndarray | None:
-    """Contexts are not kept by a fit, so these are made up: each code in turn, integers at their
-    middle, numbers about theirs."""
+    """Artificial contexts, since a fit stores none: each code in turn, integers at their center, and
+    numbers around theirs."""
     if schema is None or schema.modality == "text":
         return None
     row = np.arange(_ROWS)[:, None]
@@ -153,7 +157,7 @@ def _typed_context(schema: Schema | None) -> np.ndarray | None:
 
 
 def _strings(codec: TextCodec) -> list[str]:
-    """Random symbols, each one token at most."""
+    """Random strings, each symbol of which is at most one token."""
     rng = np.random.default_rng(_SEED)
     between = " " if codec.tokens == "word" else ""
     symbols = codec.symbols.split(" ") if between else list(codec.symbols)

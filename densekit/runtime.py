@@ -119,8 +119,8 @@ def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_generator_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put back what :func:`generator_states` told; inside :func:`seeded` only. A GPU's generator is
-    left alone where the states were told on a CPU."""
+    """Restore the states that :func:`generator_states` returned; inside :func:`seeded` only. The
+    generator of a GPU is left alone if the states were taken on a CPU."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

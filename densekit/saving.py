@@ -1,4 +1,6 @@
-"""Save an estimator: the name of its class, plain values and arrays; `densekit.persistence` loads."""
+"""Save an estimator as the name of its class, plain values and arrays.
+
+:mod:`densekit.persistence` loads the files."""
 
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from densekit.params import check_parameters
 
 
 def save(estimator: Any, path: str | Path) -> None:
-    """Write a fitted estimator: what :meth:`~densekit.DensityEstimator.save` says."""
+    """Write a fitted estimator to a file; see :meth:`densekit.DensityEstimator.save`."""
     check_is_fitted(estimator)
     check_parameters(estimator)
     kind = type(estimator)
@@ -23,18 +25,18 @@ def save(estimator: Any, path: str | Path) -> None:
         )
     names = estimator._names()
     state = dict(estimator.__getstate__())
-    # Code and live generators do not travel: such parameters fall back to their default.
-    left_out = (np.random.RandomState, np.random.Generator)
+    # Files hold no code and no generators: such parameters are loaded with their defaults.
+    generators = (np.random.RandomState, np.random.Generator)
     parameters = {
         k: v
         for k, v in state.items()
-        if k in names and k != "callbacks" and not isinstance(v, left_out) and not callable(v)
+        if k in names and k != "callbacks" and not isinstance(v, generators) and not callable(v)
     }
-    # What the weights were built with: load must be given it, so the file says what it was.
-    built: dict[str, Any] = state.get("built_with_", {})
-    functions = {k: _name_of(v) for k, v in built.items() if callable(v)}
+    # Functions that the network was built with must be passed to load: the file names them.
+    built_with: dict[str, Any] = state.get("built_with_", {})
+    functions = {k: _name_of(v) for k, v in built_with.items() if callable(v)}
     if functions:
-        state["built_with_"] = {k: v for k, v in built.items() if k not in functions}
+        state["built_with_"] = {k: v for k, v in built_with.items() if k not in functions}
     content = {
         "class": kind.__name__,
         "module": kind.__module__,
@@ -48,6 +50,6 @@ def save(estimator: Any, path: str | Path) -> None:
 
 
 def _name_of(function: Any) -> str:
-    """Where a function is defined; of another callable, its class."""
+    """Qualified name of a function, or of the class of another callable."""
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"

@@ -1,6 +1,6 @@
-"""Scores of rows, a piece of them at a time, so that memory does not grow with their number."""
+"""Scores of rows in pieces, so that memory does not grow with the number of rows."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from densekit.codecs.context import part_of
 from densekit.codecs.dequantized import within_reach
 from densekit.containers import RowsInPieces, in_memory
 from densekit.distributions.montecarlo import Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ENCODE_ENTRIES = 2**20
 """Entries encoded at a time, so that a million rows need no second copy of the data."""
@@ -25,7 +28,7 @@ def score_rows(estimator: Any, X: Any, context: Tensor | None, info: bool) -> li
     estimator : DensityEstimator
     X : n rows in memory, like those of ``fit``
     context : (n, ...), optional
-        As the module takes it.
+        Encoded contexts.
     info : bool
         Whether to return two further arrays: effective sample sizes, and whether a score is exact (1),
         inexact (0), or of the kind of all rows (-1).
@@ -75,3 +78,24 @@ def _columns(found: Scores) -> tuple[Tensor, ...]:
     """The columns of a batch of scores; ``exact`` is -1 where it does not differ between rows."""
     exact = found.score.new_full(found.score.shape, -1) if found.exact is None else found.exact
     return (*found[:3], exact)
+
+
+def describe_scores(
+    estimator: Any, std: np.ndarray, sizes: np.ndarray, exact: np.ndarray
+) -> "pd.DataFrame":
+    """Standard error, kind and effective sample size of each score, as a table.
+
+    Parameters
+    ----------
+    estimator : DensityEstimator
+    std, sizes : (n,)
+        Standard errors and effective sample sizes.
+    exact : (n,)
+        1 where a score is exact, 0 where it is not, -1 where its kind is that of all scores.
+    """
+    import pandas as pd
+
+    kind = np.full(len(std), estimator.density_kind_, dtype=object)
+    kind[exact == 1], kind[exact == 0] = "exact", estimator._kind_if_inexact
+    columns = {"std": std, "kind": kind, "effective_sample_size": sizes.astype(np.float64)}
+    return pd.DataFrame(columns)

@@ -110,8 +110,8 @@ def _alarms_of_zoo(part: dict[str, Any]) -> str:
     for effort in ("quick", "standard"):
         run = sum(d[effort]["run"] for d in zoo)
         failed = sum(len(d[effort]["failed"]) for d in zoo)
-        alarms.append(f"{failed} in {run} of {sum(d['checks'] for d in zoo)} `{effort}`")
-    return f"{' and '.join(alarms)} checks of {len(zoo)} densities"
+        alarms.append(f"{failed} in {run:,} `{effort}`")
+    return f"{' and '.join(alarms)} runs of checks on {len(zoo)} densities"
 
 
 def _fuzzed(part: dict[str, Any]) -> str:
@@ -141,12 +141,13 @@ def _false_alarms(record: dict[str, Any]) -> str:
     for name in record["models"]:
         a = record["false_alarms"].get(name)
         if a is None:
-            cells.append([name, "not run", "", "", ""])
+            cells.append([name, "not run", "", "", "", ""])
         else:
             rate = f"{a['rate_below_at_95_percent']:.1%}"
-            counts = [str(a["seeds"]), str(a["seeds_with_a_failure"])]
+            checks = f"{a['checks']} `{a['effort']}`" if "checks" in a else ""
+            counts = [checks, str(a["seeds"]), str(a["seeds_with_a_failure"])]
             cells.append([name, a["date"][:10], *counts, rate])
-    heads = ["model", "date", "runs", "runs with a false alarm", "rate at most (95 %)"]
+    heads = ["model", "date", "checks", "runs", "runs with a false alarm", "rate at most (95 %)"]
     return table(heads, cells, right=3)
 
 
@@ -188,7 +189,9 @@ def _zoo(part: dict[str, Any] | None) -> str:
         cells = []
         for effort in ("quick", "standard"):
             failed, run = len(found[effort]["failed"]), found[effort]["run"]
-            cells.append(f"{failed} in {run} of {found['checks']}" if run else "not run")
+            seeds = found[effort].get("seeds", 1)
+            times = f", {seeds} seeds" if seeds > 1 else f" of {found['checks']}"
+            cells.append(f"{failed} in {run:,}{times}" if run else "not run")
         lines.append([name, found["what"], *cells])
     heads = ["density", "what it is", "false alarms, `quick`", "false alarms, `standard`"]
     return table(heads, lines, right=2)

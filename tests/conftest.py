@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+import sys
 import time
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
 def pytest_addoption(parser):

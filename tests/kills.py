@@ -87,31 +87,31 @@ def finish(child):
 def survive(family, kills, seed):
     """Kill fits of a family, and tell how it went."""
     moments = random.Random(f"{family}{seed}")
-    told = {"kills": 0, "resumed": 0, "half-written": 0, "fits": 0, "unlike": 0, "left": 0}
+    counts = {"kills": 0, "resumed": 0, "half-written": 0, "fits": 0, "unlike": 0, "left": 0}
     with tempfile.TemporaryDirectory() as name:
         folder, target = Path(name) / "fit", Path(name) / "outcome"
         begun = time.perf_counter()
         finish(fork(family, target, max_steps=STEPS))
         duration, alone = time.perf_counter() - begun, target.read_text()
         while True:
-            told["resumed"] += (folder / "fit.safetensors").exists()
+            counts["resumed"] += (folder / "fit.safetensors").exists()
             child = fork(family, target, max_steps=STEPS, checkpoint_dir=str(folder))
-            if told["kills"] < kills:
+            if counts["kills"] < kills:
                 time.sleep(moments.uniform(0, duration))
                 os.kill(child, signal.SIGKILL)
             if not finish(child):
-                told["kills"] += 1
-                told["half-written"] += len(list(folder.glob(".fit-*"))) > 0
+                counts["kills"] += 1
+                counts["half-written"] += len(list(folder.glob(".fit-*"))) > 0
                 for part in folder.glob(".fit-*"):
                     part.unlink()
                 continue
-            told["fits"] += 1
-            told["unlike"] += target.read_text() != alone
+            counts["fits"] += 1
+            counts["unlike"] += target.read_text() != alone
             for part in folder.iterdir():
-                told["left"] += 1
+                counts["left"] += 1
                 part.unlink()
-            if told["kills"] >= kills:
-                return told
+            if counts["kills"] >= kills:
+                return counts
 
 
 def main():
@@ -131,12 +131,12 @@ def main():
     densekit.checkpoints._SHARE = 1e9
     counted = {}
     for family in given.families:
-        told = counted[family] = survive(family, given.kills, given.seed)
-        sys.stdout.write(f"{family}: {', '.join(f'{v} {k}' for k, v in told.items())}\n")
+        counts = counted[family] = survive(family, given.kills, given.seed)
+        sys.stdout.write(f"{family}: {', '.join(f'{v} {k}' for k, v in counts.items())}\n")
         sys.stdout.flush()
         if given.out:
             given.out.write_text(json.dumps(counted))
-    return int(any(told["unlike"] or told["left"] for told in counted.values()))
+    return int(any(counts["unlike"] or counts["left"] for counts in counted.values()))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ def refuses(act, *words):
     """A ValueError or TypeError whose message has every one of the words (regular expressions)."""
     with pytest.raises((ValueError, TypeError)) as caught:
         act()
-    said = str(caught.value)
+    message = str(caught.value)
     for word in words:
-        assert re.search(word, said), f"{word!r} is not in: {said}"
+        assert re.search(word, message), f"{word!r} is not in: {message}"
 
 
 def unfitted(estimator):

@@ -353,7 +353,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     for name in ("file", "file/below"):
         with pytest.raises(
-            ValueError, match=f"checkpoint_dir='.*{name}' is a file, or lies in one"
+            ValueError, match=f"checkpoint_dir='.*{name}' is a file, or is inside one"
         ):
             GAN(max_steps=2, checkpoint_dir=str(tmp_path / name)).fit(X)
 
@@ -361,7 +361,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
 # What a fit is known by.
 
 
-def test_a_digest_tells_dtype_and_shape_apart():
+def test_a_digest_depends_on_dtype_and_shape():
     rows = torch.zeros(4, 2)
     others = [rows.double(), rows.reshape(2, 4), rows[:3], rows + 1, "zeros", None]
     digests = [digest([v]) for v in (rows, *others)]

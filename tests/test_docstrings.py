@@ -114,14 +114,14 @@ def test_attributes_of_bases_are_there_once(kind):
 
 def test_help_shows_what_the_docstring_says():
     text = pydoc.plain(pydoc.render_doc(NeuralSplineFlow))
-    said = [line.strip() for line in text.replace(" |  ", "").splitlines()]
+    shown_lines = [line.strip() for line in text.replace(" |  ", "").splitlines()]
     for line in NeuralSplineFlow.__doc__.splitlines():
-        assert line.strip() in said
+        assert line.strip() in shown_lines
     assert inspect.getdoc(NeuralSplineFlow) == NeuralSplineFlow.__doc__
-    assert "max_steps : int or None, default=None" in said
-    assert "learning_rate : float, default=0.003" in said  # this model's
-    assert "max_time : float or None, default=None" in said
-    assert "patience : int or None, default=10" in said
+    assert "max_steps : int or None, default=None" in shown_lines
+    assert "learning_rate : float, default=0.003" in shown_lines  # this model's
+    assert "max_time : float or None, default=None" in shown_lines
+    assert "patience : int or None, default=10" in shown_lines
 
 
 def test_the_signature_begins_with_the_model_s_own_parameters():
@@ -133,7 +133,7 @@ def test_the_signature_begins_with_the_model_s_own_parameters():
 
 
 def test_a_class_of_the_user_s_own_is_described_too():
-    class Said(Gaussian):
+    class Documented(Gaussian):
         """A Gaussian with more.
 
         Parameters
@@ -155,10 +155,10 @@ def test_a_class_of_the_user_s_own_is_described_too():
         dtype: str = "float32"
         hidden: ClassVar[int] = 7
 
-    class Silent(Said):
+    class Silent(Documented):
         more: int = 1
 
-    for kind, own in ((Said, ["low", "high", "shrinkage", "unsaid"]), (Silent, ["more"])):
+    for kind, own in ((Documented, ["low", "high", "shrinkage", "unsaid"]), (Silent, ["more"])):
         doc = sections(kind)
         entries = {e.name: e for e in (*doc["Parameters"], *doc["Other Parameters"])}
         assert names_of(doc["Parameters"]) == own
@@ -168,7 +168,7 @@ def test_a_class_of_the_user_s_own_is_described_too():
     assert entries["shrinkage"].type == "float or None, default=None"
     assert entries["more"].type == "int, default=1"
     assert entries["dtype"].type == '{"float32", "float64"}, default=\'float32\''
-    assert sections(Said)["Notes"] == ["At length."]
-    assert Silent.__doc__.startswith("Silent, a kind of Said.\n")
+    assert sections(Documented)["Notes"] == ["At length."]
+    assert Silent.__doc__.startswith("Silent, a kind of Documented.\n")
     assert "Notes" not in Silent.__doc__
     assert "unsaid" not in Gaussian.__doc__

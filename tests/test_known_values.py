@@ -439,8 +439,8 @@ def test_the_chain_rule_closes_over_every_string_there_is(kind):
         ids = model.codec_.encode([prefix])[0][:, : len(prefix)]
         p = law.start(torch.cat([torch.ones(1, 1, dtype=ids.dtype), ids], 1))[0].softmax(1)[0]
         end, unknown, a, b = (float(v) for v in p[1:])
-        for symbol, said in (("a", a), ("b", b), ("?", unknown)):
-            assert said == pytest.approx(begins[prefix + symbol] / begins[prefix], rel=1e-9)
+        for symbol, expected in (("a", a), ("b", b), ("?", unknown)):
+            assert expected == pytest.approx(begins[prefix + symbol] / begins[prefix], rel=1e-9)
         assert end == pytest.approx(mass[prefix] / begins[prefix], rel=1e-9)
     # So is what a string scores after a prompt.
     for prompt, tail in (("a", "b"), ("b", ""), ("ab", "a"), ("", "ba")):

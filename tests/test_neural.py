@@ -35,7 +35,7 @@ def test_progress_is_shown_when_asked_for_and_not_in_a_pipe(X, capsys):
     assert "valid=" in err
 
 
-def test_history_tells_what_happened(X):
+def test_history_records_the_fit(X):
     est = RealNVP(**SMALL).fit(X)
     history = est.history_
     n = len(history["step"])

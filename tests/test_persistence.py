@@ -486,33 +486,33 @@ GOLDEN = sorted((pathlib.Path(__file__).parent / "golden").glob("*.json"))
 
 def golden(path):
     """The content of a model's golden file, the model, and its rows."""
-    said = json.loads(path.read_text())
+    record = json.loads(path.read_text())
     est = densekit.load(path.with_suffix(".densekit"))
-    if "frame" in said:
-        return said, est, pd.DataFrame(said["frame"])
-    rows = np.array(said["array"])
-    return said, est, rows.tolist() if est.schema_.modality == "text" else rows
+    if "frame" in record:
+        return record, est, pd.DataFrame(record["frame"])
+    rows = np.array(record["array"])
+    return record, est, rows.tolist() if est.schema_.modality == "text" else rows
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
 def test_files_of_earlier_releases_score_as_they_did(path):
-    said, est, rows = golden(path)
-    if "scores" not in said:
+    record, est, rows = golden(path)
+    if "scores" not in record:
         assert not hasattr(est, "score_samples")
         drawn = est.sample(8, context=rows[list(est.context_names_)], random_state=0)
         assert list(drawn.columns) == list(rows.columns)
         return
     scores = est.score_samples(rows)
-    assert str(scores.dtype) == said["dtype"]
-    rtol = {"float32": 1e-4, "float64": 1e-8}[said["dtype"]]
-    np.testing.assert_allclose(scores, said["scores"], rtol=rtol, atol=rtol)
+    assert str(scores.dtype) == record["dtype"]
+    rtol = {"float32": 1e-4, "float64": 1e-8}[record["dtype"]]
+    np.testing.assert_allclose(scores, record["scores"], rtol=rtol, atol=rtol)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
 def test_log_prob_is_the_same_with_gradients_and_without(path):
     """To the last bit where one compiled pass computes it."""
-    said, est, rows = golden(path)
-    if "scores" not in said or not hasattr(est, "module_"):
+    record, est, rows = golden(path)
+    if "scores" not in record or not hasattr(est, "module_"):
         return
     X, context = est._check_rows(rows[:7], None, reset=False)
     events = est._events(est.codec_.encode(X)[0])
@@ -548,7 +548,7 @@ def test_there_is_a_golden_file_of_every_model():
         (torch.ones(5, dtype=torch.bool), slice(None), torch.tensor([0])),
     ],
 )
-def test_what_is_picked_is_never_more_than_the_budget_counts(index):
+def test_an_indexed_result_is_never_larger_than_the_budget_assumes(index):
     x = torch.zeros(5, 6, 7)
     with Budget(10, x[index].numel() - 1), pytest.raises(ValueError, match=r"aten\.index"):
         x[index]

@@ -33,16 +33,16 @@ def numbers(est):
 rng = np.random.default_rng(0)
 X, test = (rng.normal([1, 20], [1, 3], (n, 2)) for n in (500, 2000))
 shared = dict(hidden_sizes=(16,), device="cpu", random_state=3)
-told = {}
+results = {}
 for devices in (None, 2, 2):
     flow = Mine(n_transforms=2, max_steps=40, batch_size=25, devices=devices, **shared).fit(X)
-    told.setdefault("flow", []).append([numbers(flow), flow.history_["valid_loss"]])
+    results.setdefault("flow", []).append([numbers(flow), flow.history_["valid_loss"]])
 for devices in (None, 2):
     vae = VAE(max_steps=120, devices=devices, n_importance=16, **shared).fit(X)
-    told.setdefault("vae", []).append(vae.score_samples(test).tolist())
+    results.setdefault("vae", []).append(vae.score_samples(test).tolist())
     gan = GAN(max_steps=6, devices=devices, r1=0.1, **shared).fit(X)
-    told.setdefault("gan", []).append(gan.sample(2, random_state=0).tolist())
-print(json.dumps(told))
+    results.setdefault("gan", []).append(gan.sample(2, random_state=0).tolist())
+print(json.dumps(results))
 """
 
 
@@ -162,10 +162,10 @@ def test_an_error_of_a_worker_is_raised():
     class Unbuildable(RealNVP):
         def _build(self, schema, context_schema):
             if torch.distributed.get_rank() == 1:
-                raise MemoryError("no room here")
+                raise MemoryError("no memory here")
             return super()._build(schema, context_schema)
 
-    with pytest.raises(RuntimeError, match=r"rank 1 .* exit status 1 \(.*MemoryError: no room"):
+    with pytest.raises(RuntimeError, match=r"rank 1 .* exit status 1 \(.*MemoryError: no memory"):
         Unbuildable(**SMALL, max_steps=3, devices=2).fit(X)
 
 
@@ -233,14 +233,14 @@ def test_under_torchrun_all_processes_end_with_one_model(tmp_path, plain):
     """The third fit has other rows in rank 1, which raises an error and ends the run."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     done = script(LAUNCHED, tmp_path, *launcher)
-    said = {
+    outcomes = {
         line[0] + line[1:].split(" ")[1]: line[2:] for line in done.stdout.splitlines() if line
     }
     assert done.returncode != 0
     assert "ValueError: rank 1 was given other rows than rank 0" in done.stderr
-    assert "0devices=3," in said, done.stderr
-    assert "belongs to a group of 2" in said["0devices=3,"]
-    assert said["03"] == said["13"]
-    assert said["0None"] == said["1None"] != said["03"]
-    losses = json.loads(re.search(r"\[.*\]", said["03"])[0])
+    assert "0devices=3," in outcomes, done.stderr
+    assert "belongs to a group of 2" in outcomes["0devices=3,"]
+    assert outcomes["03"] == outcomes["13"]
+    assert outcomes["0None"] == outcomes["1None"] != outcomes["03"]
+    losses = json.loads(re.search(r"\[.*\]", outcomes["03"])[0])
     assert losses == plain["flow"][1][1]

@@ -110,7 +110,7 @@ def test_a_constant_learning_rate_neither_warms_up_nor_decays():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 19])
-def test_a_short_run_never_learns_faster_than_it_was_told(steps):
+def test_a_short_run_never_exceeds_its_learning_rate(steps):
     # A step of Adam is the learning rate long, wherever the gradient has one sign.
     start = run(max_steps=steps, learning_rate=1e-12)[0].loc.detach()
     module, *_ = run(max_steps=steps, warmup=0.05, learning_rate=0.01, ema_decay=0.0)
@@ -336,15 +336,15 @@ def test_the_schedule_follows_the_time_that_is_left(fake):
         assert rate == pytest.approx(0.05 * half_a_cosine, abs=1e-3)
 
 
-def test_callbacks_are_told_how_many_steps_the_time_is_enough_for(fake):
-    told = []
+def test_callbacks_get_how_many_steps_the_time_is_enough_for(fake):
+    total_steps_seen = []
     run(
         fake.loss(0.1),
         max_steps=None,
         max_time=20.0,
-        callbacks=(lambda s: told.append(s.total_steps),),
+        callbacks=(lambda s: total_steps_seen.append(s.total_steps),),
     )
-    assert told[5:] == pytest.approx([200] * len(told[5:]), rel=0.1)
+    assert total_steps_seen[5:] == pytest.approx([200] * len(total_steps_seen[5:]), rel=0.1)
 
 
 # Warnings of a budget that was too short.

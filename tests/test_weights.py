@@ -131,7 +131,7 @@ def test_one_number_weighs_all_rows(rows):
 
 
 @pytest.mark.parametrize(
-    ("weights", "error", "said"),
+    ("weights", "error", "pattern"),
     [
         (np.ones(7), ValueError, r"shape \(7,\) and X has 8 rows"),
         (np.ones((8, 1)), ValueError, r"shape \(8, 1\)"),
@@ -146,9 +146,9 @@ def test_one_number_weighs_all_rows(rows):
         ({"a": 1}, TypeError, "must be numbers, one per row, got dict"),
     ],
 )
-def test_bad_weights_are_refused_by_value_and_remedy(rows, weights, error, said):
+def test_bad_weights_are_refused_by_value_and_remedy(rows, weights, error, pattern):
     est = Means()
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=pattern):
         est.fit(rows, sample_weight=weights)
     assert not hasattr(est, "codec_")
 

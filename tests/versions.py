@@ -2,10 +2,12 @@
 
 - Python 3.11 with the lower bounds of the core dependencies, as ``pyproject.toml`` states them.
 - Python 3.12 and 3.13 with the versions of ``constraints.txt``, where these interpreters are found.
+  They also compile all files, warnings as errors, for which no package is needed.
 
 An environment is skipped, with the reason, if its interpreter is not on this machine or if pip finds no
-CPU wheel of torch for it. ``PIP_EXTRA_INDEX_URL`` or ``PIP_FIND_LINKS`` may name a place that has one.
-The exit status is 1 if tests fail.
+CPU wheel of torch for it; the files are compiled then too. ``PIP_EXTRA_INDEX_URL`` or
+``PIP_FIND_LINKS`` may name a place that has one.
+The exit status is 1 if a file does not compile or a test fails.
 """
 
 import os
@@ -51,12 +53,26 @@ def interpreter(version: str) -> str | None:
     return None
 
 
+def compiles(python: str) -> bool:
+    """Whether a Python compiles all files of the package without a warning, leaving no files behind."""
+    code = (
+        "import pathlib, sys\n"
+        "for p in sorted(pathlib.Path('densekit').rglob('*.py')):\n"
+        "    compile(p.read_text(encoding='utf-8'), str(p), 'exec')"
+    )
+    command = [python, "-W", "error", "-c", code]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
 def check(version: str, packages: list[str], constraints: list[str], label: str) -> bool:
     """Whether the tests pass, or cannot be run, in a fresh environment of a Python version."""
     start, python = time.monotonic(), interpreter(version)
     if python is None:
         print(f"{label}: skipped, no Python {version} on this machine")
         return True
+    if not compiles(python):
+        print(f"{label}: a file does not compile")
+        return False
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True)
         python = str(Path(folder) / "bin" / "python")

@@ -146,7 +146,7 @@ got = sum(np.trapezoid(np.exp(model.score_samples(grid)), x) for grid in grids)"
     Finding(
         "zuko",
         "Draws of Gaussianization end at 10",
-        "GF draws by bisection within [-10, 10], and puts what lies beyond on the ends: of a flow that "
+        "GF draws by bisection within [-10, 10], and moves values beyond to the ends: of a flow that "
         "was not trained, nearly half of all draws.",
         """\
 import torch, zuko

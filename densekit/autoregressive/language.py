@@ -50,13 +50,16 @@ class NextTokenNet(nn.Module):
         self.net, self.vocab_size, self.max_length = net, vocab_size, max_length
 
     def forward(self, context: Tensor | None = None) -> TokenSequence:
+        """The distribution of token sequences, given encoded prompts or sources."""
         return TokenSequence(self, self.max_length, context)
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.net.embed.weight.device
 
     def log_probs(self, given: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities of ``tokens`` after ``given``, one per token."""
         return self.log_probs_and_state(given, tokens)[0]
 
     def log_probs_and_state(
@@ -77,12 +80,15 @@ class NextTokenNet(nn.Module):
         return out.masked_scatter(is_token, logp), new_state
 
     def start(self, given: Tensor) -> tuple[Tensor, Any]:
+        """Logits of the first token after ``given``, and the state of the network."""
         return self.net.start(given)
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Logits of the next token after ``tokens``, and the new state."""
         return self.net.step(tokens, state)
 
     def keep(self, state: Any, rows: Tensor) -> Any:
+        """The state of some rows only."""
         return state.keep(rows)
 
 

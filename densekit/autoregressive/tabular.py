@@ -1,7 +1,6 @@
-"""Mixed tables in any order of their columns."""
+"""Autoregressive density of mixed tables over all orders of the columns."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 from densekit import codecs
 from densekit.base import Capabilities
 from densekit.codecs.conditions import read_conditions, settle
-from densekit.codecs.filling import combine, fill, read_rows, repeat_row
+from densekit.codecs.filling import combine, fill, read_row_per_draw, read_rows
 from densekit.codecs.labels import by_label
 from densekit.codecs.laws import laws_of
 from densekit.codecs.schema import Schema
 from densekit.containers import container_of
 from densekit.distributions.anyorder import AnyOrder
 from densekit.distributions.columnwise import warn_of_many_categories
+from densekit.distributions.rarity import warn_if_rare
 from densekit.distributions.spiked import SpikedLaws
 from densekit.distributions.tabular import TabularModule
 from densekit.nets.mlp import ACTIVATIONS
@@ -32,18 +32,19 @@ from densekit.runtime import resolve_seed, seeded
 from densekit.tags import DensityKind
 
 _UNLIKELY = math.log(1e-6)
-"""Log-probability of what a context asks for, below which it is warned of."""
+"""Log-probability of a condition below which ``sample`` warns."""
 _PIECE = 2**16
-"""Rows looked at together."""
+"""Rows summarized at a time."""
 
 
 class TabularAutoregressive(NeuralDensity):
-    r"""One network for every order of the columns: mixed rows, missing cells, any columns given.
+    r"""Order-agnostic autoregressive density of mixed tables, also with missing or given cells.
 
-    The network reads whichever columns are known, and puts out the law of each of the others (Uria,
-    Murray and Larochelle, A Deep and Tractable Density Estimator, 2014; Hoogeboom et al.,
-    Autoregressive Diffusion Models, 2022). It minimizes, over random orders :math:`\sigma` and places
-    k in them,
+    The network reads the known columns and outputs the conditional distribution of each other column
+    (Uria, Murray and Larochelle, `A Deep and Tractable Density Estimator
+    <https://arxiv.org/abs/1310.1757>`_, 2014; Hoogeboom et al., `Autoregressive Diffusion Models
+    <https://arxiv.org/abs/2110.02037>`_, 2022). It minimizes, over random orders :math:`\sigma` and
+    positions k,
 
     .. math:: E_{\sigma, k} \frac{D}{D - k} \sum_{d > k}
               -\log p(x_{\sigma(d)} \mid x_{\sigma(1)}, \dots, x_{\sigma(k)})
@@ -84,19 +85,18 @@ class TabularAutoregressive(NeuralDensity):
     Attributes
     ----------
     event_range_ : array (2, D)
-        Least and greatest entry of each column of an event, atoms aside.
+        Smallest and largest entry of each column of an event, without atoms.
     exact_rows_ : bool
-        Whether the density of all rows of ``fit`` is a product or a sum.
+        Whether the scores of all rows of ``fit`` are exact.
 
     Notes
     -----
-    Events are vectors (E,). Cells are taken to be missing at random: whether they are says nothing
-    that the other cells do not say. Text and images are other models' affair.
+    Events are vectors (E,). Cells are assumed to be missing at random, given the other cells.
 
     Warns
     -----
     UserWarning
-        Before the memory is taken that a column of more than 10,000 categories needs.
+        A column has more than 10,000 categories, and needs the stated memory.
 
     Examples
     --------
@@ -185,8 +185,8 @@ class TabularAutoregressive(NeuralDensity):
         law: AnyOrder = self.module_(draws=self.n_draws, n_orders=self.n_orders, **asked)
         return law
 
-    def _as(self, distribution: AnyOrder, codec: Any) -> Self:
-        """This estimator with another distribution and codec: light, and for one call."""
+    def _standing_in(self, distribution: AnyOrder, codec: Any) -> Self:
+        """A shallow copy with another distribution and codec, for one call."""
         return self._copy_with(_law_of_call=distribution, codec_=codec)
 
     def score_samples(
@@ -244,7 +244,7 @@ class TabularAutoregressive(NeuralDensity):
                 f"given={list(given)!r} has all columns that vary: nothing is left to score"
             )
         distribution = self._law(given=numbers, method=method)
-        twin = self._as(distribution, self.codec_.given(given))
+        twin = self._standing_in(distribution, self.codec_.given(given))
         if numbers or method == "network":
             twin = twin._copy_with(_kind_if_inexact="estimate")
         return super(TabularAutoregressive, twin).score_samples(X, **wanted)
@@ -293,8 +293,8 @@ class TabularAutoregressive(NeuralDensity):
         UserWarning
             The intervals and lists have a probability below 1e-6, given the values; a column, given the
             values of the others, has what the context asks of it with a probability (of a value of a
-            column of numbers: density per standard deviation) below 1e-6; or what is asked
-            lies beyond all rows of ``fit``. Or the effective sample size is below ``n_samples``: draws
+            column of numbers: density per standard deviation) below 1e-6; or what is asked is outside
+            the range of all rows of ``fit``. Or the effective sample size is below ``n_samples``: draws
             repeat each other.
         """
         _check_method(method)
@@ -314,10 +314,10 @@ class TabularAutoregressive(NeuralDensity):
     def _sample_under(
         self, n_samples: int, context: Any, method: str, seed: int
     ) -> tuple[Any, dict[str, float]]:
-        """Draws under one mapping, and what is known of them."""
+        """Draws under one mapping, with the values of ``return_info``."""
         asked = read_conditions(self.codec_, context)
         distribution = self._law(conditions=asked.entries, method=method)
-        twin = self._as(distribution, self.codec_.given((), asked.ends))
+        twin = self._standing_in(distribution, self.codec_.given((), asked.ends))
         rows = super(TabularAutoregressive, twin).sample(n_samples, random_state=seed)
         exact = settle(self.codec_, asked, rows, np.random.default_rng(seed))
         if exact:
@@ -325,50 +325,23 @@ class TabularAutoregressive(NeuralDensity):
             rows = combine(rows, exact, dict.fromkeys(exact, all_), {k: k for k in exact})
         log_p, size = distribution.log_probability, distribution.effective_sample_size
         reason = distribution.improbable(vars(self).get("event_range_"), _UNLIKELY)
-        if reason:
-            names = [c.name for c in self.schema_.varying]
-            warnings.warn(
-                f"the context {context!r} asks for what is next to impossible: "
-                f"{reason if isinstance(reason, str) else f'column {names[reason[0]]!r} {reason[1]}'}; "
-                "draws follow the tails of the model, which no row has shaped",
-                UserWarning,
-                stacklevel=3,
-            )
-        if size < n_samples:
-            warnings.warn(
-                f"the conditions {context!r} hardly ever come together: {n_samples} draws have an "
-                f"effective sample size of {size:.1f}; draw under fewer or wider ones",
-                UserWarning,
-                stacklevel=3,
-            )
-        return rows, {
-            "effective_sample_size": size,
-            "log_probability": log_p + asked.log_jacobian,
-        }
+        names = [column.name for column in self.schema_.varying]
+        warn_if_rare(context, reason, names, size, n_samples, stacklevel=4)
+        log_p += asked.log_jacobian
+        return rows, {"effective_sample_size": size, "log_probability": log_p}
 
     def _sample_each(
         self, n_samples: int, context: Any, method: str, seed: int
     ) -> tuple[Any, np.ndarray]:
         """One draw for each row of a DataFrame, or all of them for its only row."""
-        events, missing = read_rows(self.codec_, context, "context")
-        n = len(events)
-        n_samples = n if n_samples == 1 else n_samples
-        if n not in (1, n_samples):
-            raise ValueError(
-                f"context has {n} rows and n_samples is {n_samples}: give one context row for all "
-                "draws, or one per draw"
-            )
-        if n < n_samples:
-            context = repeat_row(context, n_samples)
-            events = events.expand(n_samples, -1)
-            missing = {k: np.repeat(v, n_samples) for k, v in missing.items()}
+        context, events, missing = read_row_per_draw(self.codec_, context, n_samples)
         rows, size = self._complete(events, method, seed)
         labels = getattr(context, "column_names", None) or list(context.columns)
         names = by_label({v: v for v in labels}, self.codec_.labels, "context")
         return combine(rows, context, missing, names), size
 
     def _complete(self, events: Tensor, method: str, seed: int) -> tuple[Any, np.ndarray]:
-        """Rows of which the missing entries are drawn, and effective sample sizes."""
+        """Events with their missing entries drawn, decoded to rows, and effective sample sizes."""
         with seeded(seed, torch.device(self.device_)):
             found, size = self._law(method=method).complete(events.to(self.device_))
         return self.codec_.decode(found), size.cpu().numpy()

@@ -31,6 +31,7 @@ from typing import Any
 from densekit.checks import (
     agreement,
     batches,
+    conditions,
     contexts,
     draws,
     images,
@@ -135,8 +136,8 @@ def check_id(value: Any) -> str:
 
 
 _MODULES = (
-    mass, tails, supports, draws, agreement, batches, contexts, marginals, roundtrips, images, states,
-    parameters, shapes, inputs,
+    mass, tails, supports, draws, agreement, batches, contexts, marginals, conditions, roundtrips,
+    images, states, parameters, shapes, inputs,
 )  # fmt: skip
 """Importing them puts their checks on the list; in the order of what a density is before what an
 estimator should do."""

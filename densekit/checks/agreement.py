@@ -68,9 +68,8 @@ def noise_findings(z: np.ndarray, where: str) -> Iterator[Finding]:
 
 def importance_findings(found: Sampled, where: str) -> Iterator[Finding]:
     """Whether draws have the means that the scores say."""
-    x, log_w, _ = found.weighed
-    weights = np.exp(log_w)
-    if not can_be_averaged(weights):
+    x, weights = found.weighed[0], found.weights
+    if not found.can_be_averaged:
         return
     ours, theirs = found.normal_scores(found.draws), found.normal_scores(x)
     for what, f in features(ours):
@@ -106,8 +105,7 @@ def draws_follow_scores_in_many_columns(subject: Subject) -> None:
     """
     for found in samples(subject):
         where = f"({found.d} columns)"
-        with np.errstate(over="ignore"):
-            results = list(importance_findings(found, where))
+        results = list(importance_findings(found, where))
         made = subject.transform(found.fitted)
         if not results and made is not None:
             results = list(noise_findings(noise_of(made, found.draws), where))
@@ -144,15 +142,18 @@ def mass_is_one_in_many_columns(subject: Subject) -> None:
     """The mean of p/q over rows of a proposal q is one, in 1 to 12 columns; of a bound at most one.
 
     Chance of a false alarm: 1e-8 for each number of columns, corrected for the skewness of p/q. Where
-    the largest ratios have a tail too heavy for a standard error, nothing is tested. The Monte Carlo
+    the largest ratios have a tail too heavy for a standard error, or draws have larger ones than rows
+    of q have, nothing is tested and the report says so. The Monte Carlo
     error of a bound, which all rows share where they share a bank of noise, is allowed for by four
     standard errors.
     """
     for found in samples(subject):
-        _, log_w, error = found.weighed
-        weights = np.exp(log_w)
+        error, weights = found.weighed[2], found.weights
         expect(not np.isnan(weights).any(), "no NaN", f"{np.isnan(weights).sum()} NaN scores")
-        if not can_be_averaged(weights):
+        if not found.can_be_averaged:
+            subject.note(
+                f"mass in {found.d} columns not tested; rows of too unlike weights", len(weights)
+            )
             continue
         n, spread = len(weights), float(weights.std())
         skewness = float((((weights - weights.mean()) / max(spread, 1e-300)) ** 3).mean())

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from densekit.checks.agreement import noise_findings, noise_of
-from densekit.checks.power import Finding, can_be_averaged, finding, mean_of, weighted_mean
+from densekit.checks.power import Finding, finding, mean_of, weighted_mean
 from densekit.checks.sampled import Sampled, context_features, sampled
-from densekit.checks.subject import MANY, Subject, check, expect
+from densekit.checks.subject import (
+    MANY,
+    OTHER_MAP,
+    Subject,
+    cause_under_context,
+    check,
+    expect,
+)
 from densekit.checks.tables import CONTEXTS
 
 _FEATURES = ("first", "second", "group middle", "group high")
 """Names of the columns of ``context_features``."""
-_OTHER_MAP = (
-    "sample and score_samples use the context in different ways: the inverse of another shift or scale, "
-    "the context of another row, or one of several columns left out of the sampler alone"
-)
-_NOT_REACHED = "the context, or this column of it, does not reach the sampler"
 
 
 def _conditional(subject: Subject) -> bool:
@@ -47,9 +49,8 @@ def _under_transform(found: Sampled, n: int) -> Iterator[Finding]:
 
 
 def _by_importance(found: Sampled) -> Iterator[Finding]:
-    x, log_w, _ = found.weighed
-    weights = np.exp(log_w)
-    if not can_be_averaged(weights):
+    x, weights = found.weighed[0], found.weights
+    if not found.can_be_averaged:
         return
     spread = float(weights.std())
     skewness = float((((weights - weights.mean()) / max(spread, 1e-300)) ** 3).mean())
@@ -73,7 +74,7 @@ def _by_importance(found: Sampled) -> Iterator[Finding]:
 
 
 @check(
-    cause=_OTHER_MAP,
+    cause=OTHER_MAP,
     when=lambda s: _conditional(s) and s.density == "exact",
     chance=(17 + 8 + 9) * 1e-8,
 )
@@ -85,16 +86,13 @@ def draws_follow_scores_under_contexts(subject: Subject) -> None:
     """
     found = _sample(subject)
     slopes = _slopes(found.draws, found.draws_given)
-    reached = np.abs(slopes).max(0) > 0.05 * np.abs(_slopes(found.data.X, found.data.context)).max(
-        0
-    )
-    cause = _OTHER_MAP if reached.all() else _NOT_REACHED
-    with np.errstate(over="ignore"):
-        results = list(_by_importance(found))
+    wanted = _slopes(found.data.X, found.data.context)
+    shares = (slopes * wanted).sum(1) / (wanted**2).sum(1)
+    results = list(_by_importance(found))
     subject.judge(
         [*results, *_under_transform(found, min(len(found.draws), 2**16))],
         "draws that depend on each column of the context as the scores do",
-        cause,
+        cause_under_context(float(min(shares, key=abs))),
     )
 
 
@@ -145,5 +143,5 @@ def each_column_of_the_context_counts(subject: Subject) -> None:
             0.5 < part < 1.6,
             f"draws that depend on context {name} as the data do, within half",
             f"{part:.2f} of it",
-            _NOT_REACHED if abs(part) < 0.1 else _OTHER_MAP,
+            cause_under_context(float(part)),
         )

@@ -153,7 +153,7 @@ def counts(seed: int = 0) -> Data:
 
 @functools.lru_cache(maxsize=4)
 def mixed(seed: int = 0) -> Data:
-    """A frame of every kind of column; nothing is said of its density."""
+    """A frame with every kind of column and an unknown density."""
     import pandas as pd
 
     rng = np.random.default_rng(17 + 100 * seed)
@@ -258,7 +258,7 @@ def conditional(seed: int = 0) -> Data:
 
 
 SETS: dict[str, Callable[..., Data]] = {
-    f.__name__: f  # type: ignore[attr-defined]
+    f.__name__: f
     for f in (
         line,
         plane,

@@ -10,7 +10,17 @@ import numpy as np
 from scipy import stats
 
 from densekit.checks.mass import Grid, enumerated, proposal, quadrature, slack_of
-from densekit.checks.subject import MANY, Subject, check, expect, label, numeric, same
+from densekit.checks.subject import (
+    MANY,
+    OTHER_MAP,
+    Subject,
+    cause_under_context,
+    check,
+    expect,
+    label,
+    numeric,
+    same,
+)
 
 _LEVEL = 1e-6
 _QUANTILES = np.array([0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.995])
@@ -68,12 +78,15 @@ def g_test(counts: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray, np.
     return float(stats.chi2.sf(g, len(want) - 1)), seen, want
 
 
-def _bin_line(grid: Grid, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    cdf = np.cumsum(grid.masses)
-    cuts = grid.edges[0][1:][np.searchsorted(cdf / cdf[-1], _QUANTILES)]
+def bin_line(
+    nodes: np.ndarray, ends: np.ndarray, mass: np.ndarray, draws: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws (m,) and mass in bins between quantiles of boxes with middles and upper ends (n,)."""
+    cdf = np.cumsum(mass)
+    cuts = ends[np.searchsorted(cdf / cdf[-1], _QUANTILES)]
     edges = np.unique(np.concatenate([[-np.inf], cuts, [np.inf]]))
-    mass = np.histogram(grid.nodes[:, 0], edges, weights=grid.masses)[0]
-    return np.histogram(draws[:, 0], edges)[0], mass
+    masses = np.histogram(nodes, edges, weights=mass)[0]
+    return np.histogram(draws, edges)[0], masses
 
 
 def bin_plane(grid: Grid, draws: np.ndarray, k: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +115,8 @@ def draws_follow_scores_on_a_line(subject: Subject) -> None:
     data = subject.load("line")
     fitted = subject.fitted(data)
     grid = quadrature(subject, fitted, data)
-    counts, mass = _bin_line(grid, numeric(subject.draw(fitted, subject.few(_N), seed=1)))
+    draws = numeric(subject.draw(fitted, subject.few(_N), seed=1))[:, 0]
+    counts, mass = bin_line(grid.nodes[:, 0], grid.edges[0][1:], grid.masses, draws)
     expect_agreement(subject.kind(fitted), counts, mass, grid.slack)
 
 
@@ -278,9 +292,11 @@ def draws_resemble_the_data(subject: Subject) -> None:
     draws = np.clip(draws, X.min(0), X.max(0))
     mean, spread = X.mean(0), X.std(0)
     off = np.abs(draws.mean(0) - mean) / spread
-    expect((off < 0.5).all(), f"column means near {mean.round(2)}", f"{draws.mean(0).round(2)}")
+    # A spread: the middle of a box around normal rows, a density too, is up to 0.8 from their mean.
+    expect((off < 1).all(), f"column means near {mean.round(2)}", f"{draws.mean(0).round(2)}")
     ratio = draws.std(0) / spread
-    good = ((ratio > 0.5) & (ratio < 2)).all()
+    # Such a box is up to 2.1 times as wide.
+    good = ((ratio > 0.4) & (ratio < 2.5)).all()
     expect(good, f"standard deviations near {spread.round(2)}", f"{draws.std(0).round(2)}")
 
 
@@ -338,7 +354,7 @@ def draws_follow_the_seed(subject: Subject) -> None:
 
 
 @check(
-    cause="the context does not reach the sampler",
+    cause=OTHER_MAP,
     when=lambda s: s.context == "features" and s.takes("table"),
     chance=1e-9,
 )
@@ -351,4 +367,5 @@ def conditional_draws_follow_the_context(subject: Subject) -> None:
     given = np.repeat([[-0.7], [0.6]], 500, 0)
     draws = numeric(subject.draw(fitted, 1000, context=given))[:, 0]
     gap = float(draws[500:].mean() - draws[:500].mean())
-    expect(2.6 < gap < 7.8, "draws given c = -0.7 and 0.6 about 5.2 apart", f"{gap:.2f}")
+    wanted = "draws given c = -0.7 and 0.6 about 5.2 apart"
+    expect(2.6 < gap < 7.8, wanted, f"{gap:.2f}", cause_under_context(gap / 5.2))

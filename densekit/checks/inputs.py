@@ -32,8 +32,8 @@ def expect_refusal(act: Callable[[], Any], what: str, *words: str) -> None:
     got = "no error" if error is None else f"{type(error).__name__}: {error}"
     good = isinstance(error, ValueError | TypeError)
     expect(good, f"a ValueError or TypeError for {what}", got)
-    told = not words or any(word in str(error) for word in words)
-    expect(told, f"an error for {what} that mentions {' or '.join(words)}", got)
+    names_cause = not words or any(word in str(error) for word in words)
+    expect(names_cause, f"an error for {what} that mentions {' or '.join(words)}", got)
 
 
 @check(cause="methods that do not begin with check_is_fitted")
@@ -189,5 +189,5 @@ def wrong_hyper_parameters_are_named(subject: Subject) -> None:
         if isinstance(default, int | float) and not isinstance(default, bool):
             made = subject.fresh().set_params(**{name: "many"})
             error = raised(partial(made.fit, data.X))
-            told = isinstance(error, ValueError | TypeError) and name in str(error)
-            expect(told, f"an error that names {name}='many'", repr(error))
+            names_cause = isinstance(error, ValueError | TypeError) and name in str(error)
+            expect(names_cause, f"an error that names {name}='many'", repr(error))

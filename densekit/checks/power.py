@@ -2,7 +2,7 @@
 
 A check estimates a defect (draws too cold by 3 %, a mass that is 1 % too large) with a standard error,
 and fails where the estimate is more than ``limit`` from zero. The limit is the normal quantile of the
-level, 1e-8 unless said otherwise, times the error. A defect that is 2.33 errors larger than the limit
+level, 1e-8 unless stated otherwise, times the error. A defect that is 2.33 errors larger than the limit
 exceeds it with a probability of 99 %: that is ``smallest``, and it is reported whether or not the check
 fails.
 """

@@ -23,9 +23,9 @@ def load_and_use(path: Path, rows: Any, n: int, seed: int, scores: bool) -> tupl
         assert worker.stdout is not None
         worker.stdin.write(json.dumps([str(ask), str(answer)]) + "\n")
         worker.stdin.flush()
-        said = worker.stdout.readline().strip()
-        if said != "done":
-            raise AssertionError(f"the new process said {said or 'nothing and died'}")
+        reply = worker.stdout.readline().strip()
+        if reply != "done":
+            raise AssertionError(f"the new process printed {reply or 'nothing and died'}")
         return pickle.loads(answer.read_bytes())
 
 
@@ -62,8 +62,8 @@ def serve() -> None:
             found = loaded.score_samples(rows) if scores else None
             drawn = loaded.sample(n, random_state=seed)
             Path(answer).write_bytes(pickle.dumps((found, drawn)))
-            said = "done"
+            reply = "done"
         except Exception as error:
-            said = f"{type(error).__name__}: {error}".replace("\n", " ")
-        sys.stdout.write(said + "\n")
+            reply = f"{type(error).__name__}: {error}".replace("\n", " ")
+        sys.stdout.write(reply + "\n")
         sys.stdout.flush()

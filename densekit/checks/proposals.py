@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from densekit.checks.subject import quiet
+
 _LEAST = 0.02
 """Share of the components that guard against tails and modes that the rows do not show."""
 _CONDITION = 1e-12
@@ -140,13 +142,20 @@ class Proposal:
         counts = rng.multinomial(n, self.shares)
         x = np.concatenate([law.draw(k, rng) for law, k in zip(self.laws, counts, strict=True)])
         x = x[rng.permutation(n)]
-        log_q = self.log_density(x)
-        if self.slope is not None:
-            x = x + np.column_stack([np.ones(n), features]) @ self.slope  # type: ignore[list-item]
-        return x, log_q
+        log_q = self._log_density(x)
+        return x + self._moved(n, features), log_q
 
-    def log_density(self, x: np.ndarray) -> np.ndarray:
-        """Log-density (n,) of rows without the part of the context."""
+    def log_density(self, x: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+        """Log-density (n,) of rows (n, d), given features (n, k) of a context."""
+        return self._log_density(x - self._moved(len(x), features))
+
+    def _moved(self, n: int, features: np.ndarray | None) -> np.ndarray | float:
+        if self.slope is None or features is None:
+            return 0.0
+        moved: np.ndarray = np.column_stack([np.ones(n), features]) @ self.slope
+        return moved
+
+    def _log_density(self, x: np.ndarray) -> np.ndarray:
         total: np.ndarray | None = None
         for law, share in zip(self.laws, self.shares, strict=True):
             one = law.log_density(x) + math.log(share)
@@ -156,12 +165,14 @@ class Proposal:
 
 
 _GUARDS = 3
+_SCALES = 2.0 ** np.array([4, 3, 2, 1, -1, -2, -3, -4, -5, -6])
+"""Scales of normals around one place, for parts of the density that no clustering separates."""
+_ROWS_OF_A_MIXTURE = 1000
+"""Rows that a mixture is fitted to, in up to five columns; twice as many in more."""
 
 
 def _laws(x: np.ndarray, rng: np.random.Generator) -> list[Any]:
     """Three guards (see ``_GUARDS``), and what fits rows of many kinds."""
-    from sklearn.mixture import GaussianMixture
-
     d = x.shape[1]
     middle, scale = np.median(x, 0), _spread(x)
     # Draws far out would make a covariance of theirs alone.
@@ -174,12 +185,24 @@ def _laws(x: np.ndarray, rng: np.random.Generator) -> list[Any]:
         Normal(center, 2.0 * covariance * back, 3.0),
         Normal(center, 1.5 * covariance * back),
         Normal(center, 1.02 * covariance * back),
+        Histograms(x),
     ]
-    if d <= 5:
-        laws.append(Histograms(x))
-        few = z[rng.permutation(len(z))[:1000]]
-        mixture = GaussianMixture(6, reg_covar=1e-3, max_iter=50, random_state=0)
-        mixture.fit(few)
-        for mu, sigma in zip(mixture.means_, mixture.covariances_, strict=True):
-            laws.append(Normal(middle + scale * mu, 1.1 * sigma * back))
+    laws += [Normal(middle, s**2 * covariance * back) for s in _SCALES]
+    few = z[rng.permutation(len(z))[: _ROWS_OF_A_MIXTURE * (1 if d <= 5 else 2)]]
+    for mu, sigma in _mixture(few, 6):
+        laws.append(Normal(middle + scale * mu, 1.1 * sigma * back))
     return laws
+
+
+def _mixture(z: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Means and covariances of a mixture of normals fitted to rows (n, d); fewer than ``most`` where
+    there are too few rows for so many covariances."""
+    from sklearn.mixture import GaussianMixture
+
+    n, d = z.shape
+    k = max(1, min(most, n // (10 * d)))
+    # A floor far below the spread: the covariance of a narrow part of the density is its own.
+    mixture = GaussianMixture(k, reg_covar=1e-5, max_iter=50, random_state=0)
+    with quiet():  # Any mixture will do: the shares of its parts are found by other rows.
+        mixture.fit(z)
+    return list(zip(mixture.means_, mixture.covariances_, strict=True))

@@ -11,15 +11,18 @@ from scipy import special
 
 from densekit.checks.data import Data, take
 from densekit.checks.effort import cost_of
+from densekit.checks.power import can_be_averaged
 from densekit.checks.proposals import Proposal
-from densekit.checks.subject import Subject
+from densekit.checks.subject import Subject, expect
 
 _PILOT = 4000
 """Draws that place the proposal and the normal scores; no statistic is made of them."""
+_CROSS = 4000
+"""Draws that are weighed too, to see whether the proposal misses a part of the density."""
 _MEMORY = 2**23
 """Numbers of one sample at most."""
 _MADE: "OrderedDict[Any, Sampled]" = OrderedDict()
-_KEEP = 3
+_KEEP = 6
 
 
 def sampled(subject: Subject, fitted: Any, data: Data, share: float = 1.0) -> "Sampled":
@@ -56,7 +59,10 @@ class Sampled:
     def _draw(self, n: int, given: Any, seed: int) -> np.ndarray:
         options = {} if given is None else {"context": given}
         drawn = self.subject.draw(self.fitted, n, seed=seed, **options)
-        return np.asarray(drawn, dtype=float).reshape(n, self.d)
+        x = np.asarray(drawn, dtype=float).reshape(n, self.d)
+        odd = int((~np.isfinite(x)).any(1).sum())
+        expect(not odd, "finite draws", f"{odd} of {n} that are not, in {self.d} columns")
+        return x
 
     def _rows(self, cost: float) -> int:
         n = self.subject.effort.rows(cost / self.share)
@@ -146,6 +152,34 @@ class Sampled:
     def weighed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows (n, d) of the proposal, log p - log q, (n,), and standard errors of log p, (n,)."""
         return self._weigh(self.n_weighed, self.weighed_given, 28)
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """p/q of the weighed rows, (n,)."""
+        with np.errstate(over="ignore"):
+            weights: np.ndarray = np.exp(self.weighed[1])
+        return weights
+
+    @cached_property
+    def can_be_averaged(self) -> bool:
+        r"""Whether means under these weights have a standard error that can be trusted.
+
+        Their tail must be light, and no part of the density may be missing from the proposal. The mass
+        of rows whose weight exceeds t is :math:`E_q[w; w > t] = P_p(w > t)`, so that draws of p heavier
+        than the heaviest row of q count the mass that the weighed rows did not see.
+        """
+        weights = self.weights
+        if not can_be_averaged(weights):
+            return False
+        most, n = float(weights.max()), len(weights)
+        some = slice(0, _CROSS)
+        x = self.draws[some]
+        given = None if self.draws_given is None else take(self.draws_given, some)
+        options = {} if given is None else {"context": given}
+        logp, _ = self.subject.log_density(self.fitted, x, **options)
+        log_w = logp - self.proposal.log_density(x, self._features(given))
+        heavier = int((log_w > np.log(most)).sum())
+        return heavier <= 5 + 3 * len(x) * most / n
 
 
 def context_features(given: Any) -> np.ndarray:

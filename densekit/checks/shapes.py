@@ -8,6 +8,7 @@ import torch
 
 from densekit.checks.states import apart, close
 from densekit.checks.subject import Subject, check, expect, quiet
+from densekit.contexts import context_of
 
 _BATCHES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2, 3), (2, 0), (3, 2))
 _MOST = 6
@@ -33,18 +34,18 @@ def distribution_takes_any_batch_shape(subject: Subject) -> None:
 
 
 def _conditional(subject: Subject) -> Iterator[tuple[str, Any, int]]:
-    """What it is, the distribution under a few contexts, and how many."""
-    if subject.context == "features":
-        data = subject.load("lit" if subject.only_images else "conditional")
-        given: Any = np.array([[-0.5], [0.0], [0.5]])
-        fitted = subject.fitted(data)
-    elif subject.context == "prompt":
-        fitted, given = subject.fitted(subject.load("strings")), ["a", "", "b"]
-    elif subject.context == "text":
-        X = subject.load("strings").X[:100]
-        fitted, given = subject.fit(X, context=X, max_length=3), ["a", "", "ab"]
-    else:
+    """Descriptions and distributions under one and three contexts, with the number of contexts."""
+    kind = context_of(subject.estimator)
+    if kind.codec_class is None:
         return
+    given: Any = ["a", "", "ab"] if kind.is_text else np.array([[-0.5], [0.0], [0.5]])
+    if not kind.is_text:
+        fitted = subject.fitted(subject.load("lit" if subject.only_images else "conditional"))
+    elif kind.optional:
+        fitted = subject.fitted(subject.load("strings"))
+    else:
+        X = subject.load("strings").X[:100]
+        fitted = subject.fit(X, context=X, max_length=3)
     for n in (1, 3):
         yield f"condition on {n} rows", fitted.condition(given[:n]), n
 

@@ -35,6 +35,22 @@ def expect(met: Any, expected: str, got: str, cause: str | None = None) -> None:
         raise UnmetError(f"expected {expected}; got {got}", cause)
 
 
+_NOT_REACHED = (
+    "the context, or this column of it, does not reach the sampler, or that of another row does"
+)
+OTHER_MAP = (
+    "sample and score_samples use the context in different ways: the inverse of another shift or scale, "
+    "the context of another row, or one of several columns left out of the sampler alone"
+)
+"""Usual cause of draws that move with the context, and not as the scores do."""
+
+
+def cause_under_context(share: float) -> str:
+    """The usual cause where draws follow a context by ``share`` of what they should: a sampler that does
+    not see it at all, or one that uses it in another way."""
+    return _NOT_REACHED if abs(share) < 0.1 else OTHER_MAP
+
+
 class UnmetError(AssertionError):
     """An expectation of a check that was not met."""
 

@@ -5,13 +5,17 @@ from typing import Any
 import numpy as np
 
 from densekit.checks.data import N_FIT, Data
-from densekit.checks.draws import expect_agreement
+from densekit.checks.draws import bin_line, expect_agreement
 from densekit.checks.mass import Axis, expect_one, slack_of
 from densekit.checks.subject import Subject, check, expect, numeric, quiet
-from densekit.checks.tables import inflated_frame
+from densekit.checks.tables import inflated_frame, instants_frame, seconds
 
+_N = 4000
+"""Draws that are compared with the mass of bins."""
 _FOUR = 3.2e-5
 """How often a normal variable is more than four standard deviations too high."""
+_FIVE, _OF_FIVE = 2.9e-7, 5 / 4
+"""The same of five, and what makes five standard errors of four."""
 
 
 def _our_tables(subject: Subject) -> bool:
@@ -62,37 +66,80 @@ def _bounded(subject: Subject) -> list[tuple[Any, np.ndarray, float, float]]:
 
 @check(
     cause="the Jacobian of the map onto the support is missing or that of another support, a bound is "
-    "taken for another one, or draws leave the support",
+    "taken for another one, or draws leave the support, are put on its ends or leave a part of it out",
     when=_our_tables,
-    chance=5 * _FOUR,
+    chance=5 * (_FIVE + 4e-6),
 )
 def each_form_of_support_has_mass_one(subject: Subject) -> None:
     """With a support that is bounded below, above, on both sides or is a circle, the mass inside is one,
-    rows outside score -inf, and draws stay inside.
+    rows outside score -inf, and draws stay inside and fall between the quantiles of the density.
 
-    Chance of a false alarm: none where scores are exact; of a bound four standard errors five times.
+    Chance of a false alarm: five times 1e-6 by the G test where scores are exact; of a bound five
+    standard errors and 14 bins at five standard deviations, 4e-6.
     """
     for support, X, low, high in _bounded(subject):
         fitted = subject.fitted(Data(f"support {support}", "table", X, X), support=support)
-        n = subject.few(8192)
-        u = (np.arange(n) + 0.5) / n
-        if np.isinf(high) or np.isinf(low):
-            side = X - low if np.isinf(high) else high - X
-            axis = Axis(0.0, float(np.median(side)), 0.0)
-            x, slope = axis.place(u), axis.slope(u)
-            nodes = low + x if np.isinf(high) else high - x
-        else:
-            nodes, slope = low + (high - low) * u, np.full(n, high - low)
+        nodes, upper, volume = _boxes(X, low, high, subject.few(8192))
         logp, error = subject.log_density(fitted, nodes[:, None])
-        mass = np.exp(logp) * slope / n
-        where = f"support={support!r}"
-        expect_one(subject.kind(fitted), float(mass.sum()), slack_of(mass, error), where)
+        mass = np.exp(logp) * volume
+        where, slack = f"support={support!r}", _OF_FIVE * slack_of(mass, error)
+        expect_one(subject.kind(fitted), float(mass.sum()), slack, where)
         outside = [v for v in (low - 0.7, high + 0.7) if np.isfinite(v)]
         away, _ = subject.log_density(fitted, np.array(outside)[:, None])
         expect((away == -np.inf).all(), f"-inf at {outside} with {where}", f"{away.tolist()}")
-        draws = numeric(subject.draw(fitted, 2000))
+        draws = numeric(subject.draw(fitted, subject.few(_N)))[:, 0]
         kept = ((draws >= low) & (draws <= high)).all()
         expect(kept, f"draws inside {where}", f"from {draws.min()} to {draws.max()}")
+        counts, mass = bin_line(nodes, upper, mass, draws)
+        expect_agreement(subject.kind(fitted), counts, mass, slack)
+
+
+def _boxes(
+    X: np.ndarray, low: float, high: float, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Middles, upper ends and volumes (n,) of boxes from ``low`` to ``high``, one of which may be
+    infinite, in ascending order. Boxes shrink toward finite ends, at which a density may be infinite."""
+    u, sides = (np.arange(n) + 0.5) / n, (np.arange(n) + 1.0) / n
+    if np.isfinite(low) and np.isfinite(high):
+        x, upper = (v**3 / (v**3 + (1 - v) ** 3) for v in (u, sides))
+        volume = (high - low) * np.diff(upper, prepend=0.0)
+        return low + (high - low) * x, low + (high - low) * upper, volume
+    side = X - low if np.isinf(high) else high - X
+    axis = Axis(0.0, float(np.median(side)), 0.0)
+    x, volume = axis.place(u), axis.slope(u) / n
+    if np.isinf(high):
+        return low + x, low + np.append(axis.place(sides[:-1]), np.inf), volume
+    upper = high - np.append(0.0, axis.place(sides[:-1]))
+    return (high - x)[::-1], upper[::-1], volume[::-1]
+
+
+@check(
+    cause="the density is per another unit of time than the measure says, instants are rounded in "
+    "float32, or draws are shifted",
+    when=_our_tables,
+    chance=_FIVE + 4e-6,
+)
+def instants_have_mass_one_and_are_drawn_by_it(subject: Subject) -> None:
+    """The density of a column of instants has mass one over the seconds, its measure says so, and draws
+    fall between its quantiles.
+
+    Chance of a false alarm: as of one support in :func:`each_form_of_support_has_mass_one`.
+    """
+    data = subject.load("instants")
+    fitted = subject.fitted(data)
+    stated = str(fitted.measure_.columns[0])
+    expect(stated == "Lebesgue per second", "a measure_ of 'Lebesgue per second'", repr(stated))
+    n = subject.few(8192)
+    span = 40 * seconds(data.X).std()
+    upper = np.linspace(-span, span, n + 1)
+    nodes = (upper[1:] + upper[:-1]) / 2
+    logp, error = subject.log_density(fitted, instants_frame(nodes))
+    mass = np.exp(logp) * (2 * span / n)
+    slack = _OF_FIVE * slack_of(mass, error)
+    expect_one(subject.kind(fitted), float(mass.sum()), slack, "a column of instants")
+    draws = seconds(subject.draw(fitted, subject.few(_N)))
+    counts, mass = bin_line(nodes, upper[1:], mass, draws)
+    expect_agreement(subject.kind(fitted), counts, mass, slack)
 
 
 def product_nodes(subject: Subject, X: Any) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -157,8 +204,8 @@ def measure_is_that_of_the_columns(subject: Subject) -> None:
     }
     for name, (word, columns) in wanted.items():
         fitted = subject.fitted(subject.load(name), 100 if name == "inflated" else 10)
-        said = [str(c) for c in fitted.measure_.columns]
-        expect(said == columns, f"measure_ {columns} of {name}", f"{said}")
+        found_columns = [str(c) for c in fitted.measure_.columns]
+        expect(found_columns == columns, f"measure_ {columns} of {name}", f"{found_columns}")
         expect(
             fitted.base_measure_ == word, f"base_measure_ {word!r} of {name}", fitted.base_measure_
         )

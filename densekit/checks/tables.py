@@ -135,7 +135,33 @@ def ranks(seed: int = 0) -> Data:
     )
 
 
+_NOON = np.datetime64("2021-06-01T12:00:00", "ns")
+
+
+@functools.lru_cache(maxsize=4)
+def instants(seed: int = 0) -> Data:
+    """One column of instants, normal with a standard deviation of five hours, to the nanosecond."""
+    rng = np.random.default_rng(27 + 100 * seed)
+    X, new = (rng.normal(0, 5 * 3600, n) for n in (N_FIT, N_NEW))
+    truth = -0.5 * (new / 18_000) ** 2 - math.log(18_000) - 0.5 * math.log(2 * math.pi)
+    return Data("instants", "table", instants_frame(X), instants_frame(new), truth)
+
+
+def instants_frame(after: np.ndarray) -> Any:
+    """A column of instants, (n, 1), so many seconds after a noon in 2021, (n,)."""
+    import pandas as pd
+
+    return pd.DataFrame({"at": _NOON + np.round(after * 1e9).astype("timedelta64[ns]")})
+
+
+def seconds(frame: Any) -> np.ndarray:
+    """Seconds after that noon, (n,), of such a column."""
+    at = np.asarray(frame["at"]).astype("datetime64[ns]")
+    out: np.ndarray = (at - _NOON).astype(np.int64) / 1e9
+    return out
+
+
 SETS: dict[str, Callable[..., Data]] = {
     **{f"columns{d}": _of_width(d) for d in WIDTHS},
-    **{f.__name__: f for f in (contextual, inflated, days, ranks)},  # type: ignore[attr-defined]
+    **{f.__name__: f for f in (contextual, inflated, days, ranks, instants)},
 }

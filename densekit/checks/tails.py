@@ -99,7 +99,7 @@ def survives_a_huge_offset(subject: Subject) -> None:
 
 @check(cause="log of zero minus log of zero, or an exception instead of -inf", when=_tables)
 def never_nan_far_away(subject: Subject) -> None:
-    """Scores are numbers or -inf however far off a row lies."""
+    """Scores are numbers or -inf at any distance of a row."""
     data = subject.data
     fitted = subject.fitted(data)
     far = join(

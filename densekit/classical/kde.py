@@ -8,7 +8,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from densekit.base import Capabilities, DensityEstimator
-from densekit.classical.bandwidth import (
+from densekit.classical.rows import distinct
+from densekit.distributions.bandwidth import (
     LeaveOneOut,
     cross_validated,
     cross_validated_full,
@@ -16,7 +17,6 @@ from densekit.classical.bandwidth import (
     mean_and_factor,
     rule_of_thumb,
 )
-from densekit.classical.rows import distinct
 from densekit.distributions.kernel import KernelDistribution
 from densekit.params import Interval, OneOf
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from densekit import clock, codecs
 from densekit.base import Capabilities, DensityEstimator
-from densekit.classical import em
 from densekit.classical.rows import distinct
 from densekit.classical.selection import Settings, choose
 from densekit.classical.units import covariance_in_units, location_and_scale
 from densekit.codecs.dequantized import Dequantized, within_reach
+from densekit.distributions import em
 from densekit.distributions.mixture import NormalMixture
 from densekit.params import Interval, OneOf
 from densekit.runtime import padded

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from densekit import clock
-from densekit.classical import em
 from densekit.classical.rows import mean_and_error
+from densekit.distributions import em
 from densekit.distributions.mixture import NormalMixture
 
 MAX_COMPONENTS = 64

@@ -23,7 +23,7 @@ _BUG = 70
 """Exit status for an internal error, EX_SOFTWARE of BSD's sysexits."""
 _COMMON_OPTIONS = ("--debug", "--quiet", "--json")
 _EXPECTED_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError)
-"""Errors whose message tells the user what was wrong with the data or the call."""
+"""Errors whose message states what was wrong with the data or the call."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

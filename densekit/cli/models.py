@@ -1,9 +1,7 @@
 """The commands fit, sample, score and evaluate."""
 
-import contextlib
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +17,7 @@ from densekit.cli.shared import (
     Shared,
     Stopped,
     app,
+    prefix_messages,
     published,
 )
 
@@ -73,12 +72,6 @@ def fit(
       densekit fit lines.txt --model TransformerLanguageModel --max-time 60 -o text.densekit
     """
     from densekit.cli.conditions import names_of
-    from densekit.cli.describing import (
-        column_descriptions,
-        column_table,
-        score_description,
-        score_kind,
-    )
 
     shared: Shared = context_.obj
     _check_model_file(out)
@@ -94,19 +87,32 @@ def fit(
     if columns is not None and not hasattr(rows, "columns"):
         raise ValueError(f"--context {context}: {data} has no named columns, unlike a .csv file")
     start = time.perf_counter()
-    with _prefix_messages(data):
+    with prefix_messages(data):
         estimator.fit(rows, context=columns)
     seconds = time.perf_counter() - start
     estimator.save(out)
+    _report_fit(shared, estimator, len(rows), seconds, out)
+
+
+def _report_fit(shared: Shared, estimator: Any, n_rows: int, seconds: float, out: Path) -> None:
+    """Print the columns and the kind of scores of a fitted model."""
+    from densekit.cli.describing import (
+        column_descriptions,
+        column_table,
+        score_description,
+        score_kind,
+    )
+
+    model = type(estimator).__name__
     descriptions = column_descriptions(estimator)
     if descriptions:
         shared.print_details(column_table(descriptions))
     kind = score_description(estimator)
     shared.print_message(
-        f"fitted {model} to {len(rows)} rows in {seconds:.1f} s; {kind}; saved to {out}"
+        f"fitted {model} to {n_rows} rows in {seconds:.1f} s; {kind}; saved to {out}"
     )
     if shared.json:
-        plain = {"model": model, "rows": len(rows), "seconds": seconds, "file": str(out)}
+        plain = {"model": model, "rows": n_rows, "seconds": seconds, "file": str(out)}
         shared.print_result(None, plain | score_kind(estimator) | {"columns": descriptions})
 
 
@@ -241,7 +247,7 @@ def score(
     estimator = densekit.load(file)
     columns = {} if given is None else {"given": given_columns(estimator, file, given)}
     rows = _load_rows(data, "test", format, sep, decimal)[0]
-    with _prefix_messages(data):
+    with prefix_messages(data):
         scores, errors = scores_of(estimator, rows, **columns)
     table = pd.DataFrame({"score": scores, "standard_error": errors})
     formats.write(table, out, format=out_format)
@@ -356,14 +362,15 @@ def _check_table_file(out: str, format: str | None) -> None:
 
 def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | None) -> Any:
     """The context for ``sample``, from --context and --prompt."""
-    import densekit
     from densekit import formats
     from densekit.cli.conditions import conditions_of, takes_given
+    from densekit.contexts import context_of
 
-    kind, names = densekit.capabilities(estimator).context, estimator.context_names_
-    if kind == "text" and estimator.context_codec_ is not None and prompt is None:
+    kind, names = context_of(estimator), estimator.context_names_
+    needs_text = kind.is_text and not kind.optional and kind.codec is not None
+    if needs_text and prompt is None:
         raise ValueError(f"{file} needs a source text: add --prompt 'the source'")
-    if prompt is not None and kind not in ("prompt", "text"):
+    if prompt is not None and not kind.is_text:
         raise ValueError(f"--prompt {prompt!r}: {type(estimator).__name__} takes no prompt")
     if not given:
         if names:
@@ -377,7 +384,7 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
         return formats.read(given[0])
     if names or takes_given(estimator):
         return conditions_of(estimator, file, given)
-    if estimator.context_codec_ is not None and kind == "features":
+    if kind.codec is not None and not kind.is_text:
         raise ValueError(
             f"--context {given[0]}: {file} was fitted with an array as context, whose columns have no "
             "names; use a file with a row of values for each draw: --context rows.npy"
@@ -386,19 +393,3 @@ def _context_of(estimator: Any, file: Path, given: Sequence[str], prompt: str | 
         f"--context {given[0]}: {file} was fitted without a context; fit with --context, or fit "
         "TabularAutoregressive, which can condition on any columns"
     )
-
-
-@contextlib.contextmanager
-def _prefix_messages(data: str) -> Iterator[None]:
-    """Prefix errors and warnings about rows with the name of the file, which replaces ``X``."""
-    with warnings.catch_warnings():
-        original = warnings.showwarning
-
-        def show_with_prefix(message: Warning | str, *args: Any, **options: Any) -> None:
-            original(f"{data}: {message}", *args, **options)  # type: ignore[arg-type]
-
-        warnings.showwarning = show_with_prefix
-        try:
-            yield
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{data}: {error}") from error

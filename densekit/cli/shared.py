@@ -1,8 +1,10 @@
 """The Typer application, and options and output functions of all commands."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,3 +132,19 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not abs(value) < float("inf"):
         return str(value)
     return value
+
+
+@contextlib.contextmanager
+def prefix_messages(data: str) -> Iterator[None]:
+    """Prefix errors and warnings about rows with the name of the file, which replaces ``X``."""
+    with warnings.catch_warnings():
+        original = warnings.showwarning
+
+        def show_with_prefix(message: Warning | str, *args: Any, **options: Any) -> None:
+            original(f"{data}: {message}", *args, **options)
+
+        warnings.showwarning = show_with_prefix
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{data}: {error}") from error

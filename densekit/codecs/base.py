@@ -27,9 +27,11 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Rows to typed events (n, \\*event_shape), float64 (text: int64), and log|d typed / d x| in
-        float64, (n,). A row outside the support has -inf there and a harmless event."""
+        """Encode rows as typed events (n, \\*event_shape), with log|d typed / d x|, (n,).
+
+        Both are float64; events of text are int64. A row outside the support has a log-Jacobian of
+        -inf and an arbitrary event inside the support."""
 
     @abstractmethod
     def decode(self, typed: Tensor) -> Any:
-        """Typed events to rows like those that ``fit`` saw: container, columns, dtypes, shapes."""
+        """Decode typed events to rows with the container, columns, dtypes and shapes of ``fit``."""

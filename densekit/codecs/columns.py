@@ -147,6 +147,7 @@ def places_of(column: Column, values: Sequence[float]) -> np.ndarray:
 
 
 def ticks_of(raw: RawColumn, unit: str) -> np.ndarray:
+    """Datetimes as integers in a unit; a ValueError if one is out of its range."""
     ticks = raw.values.astype(f"datetime64[{unit}]")
     # NumPy wraps silently; by the year, both roundings are alike.
     wrapped = ticks.astype("datetime64[Y]") != raw.values.astype("datetime64[Y]")
@@ -179,7 +180,7 @@ def _check_type(column: Column, raw: RawColumn) -> None:
 
 
 def _codes(column: Column, raw: RawColumn) -> np.ndarray:
-    """Code of every value, -1 where it is no level."""
+    """Code of every value; -1 for values that are not levels."""
     if column.unit:
         ticks = ticks_of(raw, column.unit)
         levels = column.levels or (column.origin,)
@@ -211,6 +212,7 @@ def describe_unseen(raw: RawColumn, bad: np.ndarray) -> list[str]:
 
 
 def shorten(values: Iterable[Any], limit: int = 5) -> str:
+    """The first ``limit`` values, separated by commas, with their number if there are more."""
     values = list(values)
     more = f", ... ({len(values)} in all)" if len(values) > limit else ""
     return ", ".join(repr(v) for v in values[:limit]) + more if values else "none"
@@ -225,6 +227,7 @@ def _level_values(column: Column, codes: np.ndarray) -> np.ndarray:
 
 
 def constant_values(column: Column, n: int) -> np.ndarray:
+    """The value of a constant column, ``n`` times."""
     if column.unit:
         return np.full(n, column.origin, dtype=np.int64).astype(f"datetime64[{column.unit}]")
     return _level_values(column, np.zeros(n, dtype=int))
@@ -298,7 +301,7 @@ def _decode_reals(column: Column, y: np.ndarray, bounds: Bounds) -> np.ndarray:
 
 
 def _on_circle(column: Column, x: np.ndarray, numeric: np.dtype) -> np.ndarray:
-    """x such that it lies in [low, high) after it is rounded to its dtype too."""
+    """x such that it is in [low, high), also after rounding to its dtype."""
     low, high = float(column.support[1]), float(column.support[2])
     if numeric.kind in "iu":
         return np.where(np.rint(x) >= high, low, x)

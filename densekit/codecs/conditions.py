@@ -160,7 +160,7 @@ def settle(
 
 
 def _one_of(allowed: tuple[int, ...], value: int, step: int, rng: np.random.Generator) -> int:
-    """One of the nearest of these values, where a step does not tell them apart."""
+    """A random one of the nearest allowed values, which one step of the grid may not separate."""
     least = min(abs(v - value) for v in allowed)
     near = [v for v in allowed if abs(v - value) <= least + step]
     return near[int(rng.integers(len(near)))]
@@ -278,7 +278,7 @@ def _between(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
         and not condition.atoms
         and (column.levels or not condition.low < condition.high)
     ):
-        raise ValueError(f"context[{label!r}]={asked!r}: no value of the column lies in between")
+        raise ValueError(f"context[{label!r}]={asked!r}: no value of the column is in between")
     return condition
 
 
@@ -287,7 +287,7 @@ def _is_number(column: Column) -> bool:
 
 
 def _codes(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
-    """Codes of the levels in between: by their value, or by their place where they are words."""
+    """Condition on the codes of the levels in an interval: by value for numbers, by order for words."""
     low, high = asked
     place: list[Any]
     if _is_number(column):
@@ -318,7 +318,7 @@ def _lattice(column: Column, label: Any, asked: tuple[Any, ...]) -> Condition:
 
 
 def _edge(column: Column, label: Any, value: Any, side: int) -> Any:
-    """An end as the column has it: a number, an integer inside the interval, or ticks inside it."""
+    """An end of an interval in values of the column: a number, or the next integer or tick inside."""
     if column.unit:
         instant = _instant(value)
         if step_of(column):
@@ -342,12 +342,12 @@ def _beyond(column: Column, edge: Any) -> float:
 
 
 def _place(column: Column, edge: Any) -> float:
-    """Where in an event an edge lies, were it no atom."""
+    """Place of an edge in an event, ignoring atoms."""
     return float(places_of(column, [edge])[0])
 
 
 def _ends(column: Column, asked: Any) -> tuple[Any, Any]:
-    """Between which values of the data a column lies: two Nones where it is one of several values."""
+    """Least and greatest value that a condition allows; two Nones for a list of several values."""
     values = asked if isinstance(asked, tuple) else tuple(2 * _listed(asked))
     if len(values) != 2:
         return None, None

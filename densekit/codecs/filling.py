@@ -205,6 +205,39 @@ def fill(X: Any, drawn: Any, missing: Mapping[Any, np.ndarray]) -> Any:
     return X
 
 
+def read_row_per_draw(
+    codec: TableCodec, context: Any, n_samples: int
+) -> tuple[Any, Tensor, Missing]:
+    """A context with one row per draw, as rows, as typed events and with its missing cells.
+
+    Parameters
+    ----------
+    codec : TableCodec
+    context : DataFrame
+        One row for each draw, or one row for all of them.
+    n_samples : int
+        Number of draws; with 1, the number of rows of the context.
+
+    Raises
+    ------
+    ValueError
+        The context has neither one row nor ``n_samples`` rows.
+    """
+    events, missing = read_rows(codec, context, "context")
+    n = len(events)
+    n_samples = n if n_samples == 1 else n_samples
+    if n not in (1, n_samples):
+        raise ValueError(
+            f"context has {n} rows and n_samples is {n_samples}: give one context row for all draws, or "
+            "one per draw"
+        )
+    if n < n_samples:
+        context = repeat_row(context, n_samples)
+        events = events.expand(n_samples, -1)
+        missing = {k: np.repeat(v, n_samples) for k, v in missing.items()}
+    return context, events, missing
+
+
 def repeat_row(X: Any, n: int) -> Any:
     """The only row of a DataFrame n times."""
     rows = np.zeros(n, dtype=np.int64)

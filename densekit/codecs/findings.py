@@ -1,4 +1,4 @@
-"""What a user should know of a table before anything is learned from it, said once by ``fit``."""
+"""Properties of a table that a user should know before a fit, of which ``fit`` warns once."""
 
 import warnings
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def _constants(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
 
 
 def _codes(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
-    """Integers that are names of things: identifiers, and few values far apart."""
+    """Find integers that are labels: identifiers, and few distinct values far apart."""
     for raw, column in zip(frame.columns, columns, strict=True):
         whole = column.kind in ("integer", "ordinal") and raw.levels is None
         if not whole or raw.values.dtype.kind not in "iu":
@@ -143,15 +143,15 @@ def _functions(frame: Frame, columns: tuple[Column, ...]) -> Iterator[str]:
                 pairs.append((raw, column, codes, k))
     if len(pairs) > _MOST_COLUMNS:
         return
-    # A number is said to be a function of a word, where either is one of the other.
+    # Of a number and a word that are functions of each other, report the number.
     pairs.sort(key=lambda pair: pair[1].kind != "integer")
-    told: set[Any] = set()
+    reported: set[Any] = set()
     for raw, _, codes, k in pairs:
         for other, source, keys, m in pairs:
-            if other is raw or m < k or other.label in told or raw.label in told:
+            if other is raw or m < k or other.label in reported or raw.label in reported:
                 continue
             if len(np.unique(keys * k + codes)) == m:
-                told.add(raw.label)
+                reported.add(raw.label)
                 remedy = f"derived={{{_named(raw)}: {_named(other)}}}"
                 if not source.levels:
                     remedy += f' with kinds={{{_named(other)}: "categorical"}}'

@@ -86,19 +86,19 @@ def on_grid(
     strict: bool = False,
     away: bool = False,
 ) -> np.ndarray:
-    """Integers or ticks rounded to the column's grid, inside its support and ``bounds``.
+    """Round integers or ticks to the grid of the column, within its support and ``bounds``.
 
     Parameters
     ----------
     values : integer array (n,)
     column : Column
     bounds : (low, high)
-        Both included; None where there is none. Without a point of the grid between them, values lie
-        between them all the same.
+        Both included; None for no bound. Values stay within the bounds even if there is no point of
+        the grid between them.
     strict : bool
-        Whether an end of the support is outside of it.
+        Whether the ends of the support are excluded.
     away : bool
-        Whether values must not lie on an atom.
+        Whether values must not be atoms.
     """
     step = max(1, int(column.step))
     low, high = column.ends
@@ -116,7 +116,7 @@ def on_grid(
     else:
         k = values
     atoms = [int(a) // step for a in column.atoms if int(a) % step == 0] if away else []
-    # Where the value lies of the grid point that it is rounded to.
+    # Whether the value is on or above the grid point that it is rounded to.
     up = values >= k * step
     k = _off(_clip(k, first, last), atoms, up, first, last)
     return k * step
@@ -178,7 +178,7 @@ def _on_decimal_grid(
 
 
 def _cell(end: float | None, step: float, strict: bool, side: int) -> int | None:
-    """The first point of the grid inside an end, seen from it; one further where it is outside."""
+    """First point of the grid inside an end of the support, or the next one if the end is excluded."""
     if end is None:
         return None
     place = side * float(end) / step

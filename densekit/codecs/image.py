@@ -112,7 +112,7 @@ class ImageCodec(Codec):
 
     def encode(self, X: Any) -> tuple[Tensor, Tensor]:
         """Images to codes (float32, which holds them exactly) or to standardized floats (float64),
-        (n, C, H, W), and the log-Jacobian (n,): -inf where a value lies outside the range.
+        (n, C, H, W), and the log-Jacobian (n,): -inf where a value is outside the range.
 
         Raises
         ------

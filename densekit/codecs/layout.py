@@ -37,7 +37,7 @@ def schema_of(columns: tuple[Column, ...], learners: Sequence[Learner]) -> Schem
 
 
 def layout(columns: tuple[Column, ...]) -> Schema:
-    """The schema of events with these columns, without the shares of codes."""
+    """Make the schema of events with these columns, without probabilities of codes."""
     entries: list[tuple[str, int, bool, float]] = []
     pairs = []
     for column in (c for c in columns if c.in_event):

@@ -64,7 +64,7 @@ class WholeLearner(Learner):
         self._off_atoms: int | None = None  # one value that is no atom
 
     def _inside(self) -> tuple[int, ...]:
-        """All values of a short interval of integers."""
+        """All integers in a short interval."""
         if self._unit or self._support[0] != "interval":
             return ()
         first, last = int(self._support[1]), int(self._support[2])

@@ -25,14 +25,14 @@ values that are merely rounded come again too."""
 
 
 class Learner(ABC):
-    """A column that is learned from pieces of its values.
+    """Abstract base class: learns the properties of a column from pieces of its values.
 
     Parameters
     ----------
     raw : RawColumn
-        Its first piece, which tells label and dtype; it is not taken in.
+        Its first piece, which defines label and dtype; its values are not added.
     name : str
-        The column's in the schema.
+        Name of the column in the schema.
     """
 
     def __init__(self, raw: RawColumn, name: str):
@@ -46,16 +46,16 @@ class Learner(ABC):
 
     @abstractmethod
     def add(self, raw: RawColumn, weights: np.ndarray | None = None) -> None:
-        """Take in more values, with the weights of their rows.
+        """Add values, with the weights of their rows.
 
         Raises
         ------
         ValueError
-            One of them does not go with kind or support.
+            A value contradicts the kind or the support.
         """
 
     def read_again(self) -> bool:
-        """Settle what the first reading tells; whether :meth:`refine` needs a second one."""
+        """Finish the first pass over the data; return whether :meth:`refine` needs a second pass."""
         return False
 
     def refine(self, raw: RawColumn, weights: np.ndarray | None = None) -> None:
@@ -67,7 +67,7 @@ class Learner(ABC):
         """What was learned; a column that never varied is constant."""
 
     def counts(self, column: Column) -> np.ndarray:
-        """Rows of each level of ``column``, which :meth:`column` gave."""
+        """Number of rows of each level of ``column``, a column that :meth:`column` returned."""
         raise NotImplementedError(f"column {self.name!r} is of numbers, which have no levels")
 
     def atom_rows(self) -> np.ndarray:

@@ -111,9 +111,9 @@ class LevelLearner(Learner):
             found: dict[Value, float] = {}
             for value, weight in zip(raw.values.tolist(), weights.tolist(), strict=True):  # type: ignore[union-attr]
                 found[value] = found.get(value, 0.0) + weight
-            self._counts.update(found)  # type: ignore[arg-type]
+            self._counts.update(found)
         else:
-            self._counts.update(counted(*tally(raw.values, weights)))  # type: ignore[arg-type]
+            self._counts.update(counted(*tally(raw.values, weights)))
         if len(self._counts) > _MOST_LEVELS:
             raise ValueError(
                 f"Column {self.label!r} has more than {_MOST_LEVELS:,} distinct values: it looks like "

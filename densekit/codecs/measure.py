@@ -66,7 +66,7 @@ class Measure:
 
     @property
     def word(self) -> Literal["lebesgue", "counting", "product"]:
-        """The short word: ``"product"`` where there is some of both measures."""
+        """Name of the base measure; ``"product"`` if columns have both Lebesgue and counting measure."""
         if not any(c.unit for c in self.columns):
             return "counting"
         return "product" if any(c.counting for c in self.columns) else "lebesgue"

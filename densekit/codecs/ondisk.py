@@ -45,7 +45,7 @@ class EncodedRows:
         return moved
 
     def pieces(self) -> Iterator[Tensor]:
-        """All events in their order, some thousands at a time."""
+        """Iterate over the events in order, in pieces of some thousands."""
         return (self._encode(piece) for piece in self.rows.pieces())
 
     def _encode(self, rows: np.ndarray) -> Tensor:
@@ -63,13 +63,13 @@ def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[En
     OSError
         The disk of the temporary folder is too small.
     ValueError
-        Rows that do not go with what the codec learned of them.
+        Rows changed after the codec was fitted.
     """
     n, d = len(rows), codec.schema.n_dims
     with tempfile.TemporaryDirectory(prefix="densekit-", ignore_cleanup_errors=True) as folder:
         path, need, done = Path(folder, "events"), n * d * dtype.itemsize, 0
         if (free := shutil.disk_usage(folder).free) < need:
-            raise _no_room(need, f"there are {free:,} bytes left")
+            raise _disk_full(need, f"there are {free:,} bytes left")
         with path.open("wb") as file:
             for piece in rows.pieces():
                 events, ladj = codec.encode(piece)
@@ -82,16 +82,16 @@ def spooled(rows: RowsInPieces, codec: Codec, dtype: torch.dtype) -> Iterator[En
                 try:
                     file.write(events.to(dtype).contiguous().numpy().data)
                 except OSError as error:
-                    raise _no_room(need, str(error)) from error
+                    raise _disk_full(need, str(error)) from error
                 done += len(events)
         numbers = torch.empty(0, dtype=dtype).numpy().dtype
         yield EncodedRows(RowsOnDisk(str(path), numbers, (n, d), 0))
 
 
-def _no_room(need: int, why: str) -> OSError:
+def _disk_full(need: int, why: str) -> OSError:
     return OSError(
         errno.ENOSPC,
-        f"the encoded rows of X take {need:,} bytes of the temporary folder, and {why}: make room, or "
-        "set TMPDIR to a folder on a larger disk",
+        f"the encoded rows of X take {need:,} bytes of the temporary folder, and {why}: free some "
+        "space, or set TMPDIR to a folder on a larger disk",
         tempfile.gettempdir(),
     )

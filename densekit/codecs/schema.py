@@ -69,9 +69,9 @@ class Column:
     atoms: tuple[int | float, ...] = field(default=(), metadata=_LATER)
     """Values with a mass of their own and an indicator, in order; of datetimes ticks."""
     step: int | float = field(default=0, metadata=_LATER)
-    """The grid on which all values lie, to which decoding rounds; of datetimes in ticks; 0: none."""
+    """Step of the grid of all values, to which decoding rounds, for datetimes in ticks; 0 for none."""
     open_ends: bool = field(default=False, metadata=_LATER)
-    """Whether an end of the support that is no atom lies outside of it."""
+    """Whether ends of the support that are not atoms are excluded from it."""
     parent: int | str = field(default="", metadata=_LATER)
     """Label of the column that a derived one is a function of."""
 
@@ -268,8 +268,10 @@ class Schema:
         return int(np.where(one_hot, self.cardinality, 1).sum())
 
     def features(self, typed: Tensor) -> Tensor:
-        """Typed events as network input, (n, n_features): numbers as they are, ordered and binary
-        codes scaled to [-1, 1], other codes one-hot."""
+        """Convert typed events to inputs of a network, (n, n_features).
+
+        Numbers are unchanged, ordered and binary codes are scaled to [-1, 1], and other codes are
+        one-hot."""
         x = typed.flatten(1)
         card = torch.as_tensor(self.cardinality, dtype=x.dtype, device=x.device)
         x = torch.where(card > 0, 2 * x / (card - 1).clamp_min(1) - 1, x)

@@ -50,7 +50,7 @@ class EventToData(Transform):
 
 
 class NoiseToData(Transform):
-    """Standard normal noise to events, computed in ``dtype``, and on to rows, in float64."""
+    """Transform from standard normal noise to events, in ``dtype``, and then to rows, in float64."""
 
     domain = constraints.real_vector
     bijective = True

@@ -94,9 +94,9 @@ def inside(support: tuple[str | int | float, ...], values: np.ndarray) -> np.nda
         case ("positive",):
             return values > 0
         case ("at_least", low):
-            return values >= low  # type: ignore[operator]
+            return values >= low
         case ("at_most", high):
-            return values <= high  # type: ignore[operator]
+            return values <= high
         case ("interval" | "circle", low, high):
-            return (values >= low) & (values <= high)  # type: ignore[operator]
+            return (values >= low) & (values <= high)
     return np.ones(len(values), bool)

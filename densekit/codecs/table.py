@@ -52,8 +52,8 @@ class TableCodec(Codec):
     **Atoms.** A value of a float or datetime column that at least ``atom_share`` of the rows have, and
     ten rows (128 values at most), is an atom: it has a mass. Values that come again because all are
     rounded are none: on a grid, the share must be four times that of one step in a standard deviation,
-    unless the value is the smallest or the largest. An end of a declared closed support on which a row
-    lies is an atom, whatever its share; an end without a row has no mass. A float column with at most
+    unless the value is the smallest or the largest. An end of a declared closed support that a row
+    equals is an atom, whatever its share; an end without a row has no mass. A float column with at most
     20 distinct values, each in at least ten rows, is atoms only, and becomes an ordinal of these
     values. A column with atoms has an indicator, 0 off the atoms and k on atom k, and a value, 0 on the
     atoms, which have no Jacobian. Location and scale are those of the other values. Integers have atoms
@@ -173,18 +173,18 @@ class TableCodec(Codec):
 
     @property
     def description(self) -> Description:
-        """What is known of the columns, apart from locations and scales."""
+        """Description of the columns without locations and scales."""
         return with_labels(self.schema.columns, self.labels)
 
     # -------------------------------------------------------------------------------- encode
 
     def encode(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Rows to typed events (n, D) and log|d typed / d x|, (n,), both float64; cells that are
-        missing are NaN and have no part in the Jacobian.
+        """Encode rows as typed events (n, D), with log|d typed / d x|, (n,), both float64.
 
-        A value outside the support (an unseen category, a number outside its interval, another
-        value in a constant column) makes the row's log-Jacobian -inf and its entry 0; so does one
-        that lies more standard deviations away than a float64 can say.
+        Missing cells are NaN and are left out of the Jacobian. A value outside the support (an unseen
+        category, a number outside its interval, another value in a constant column) sets the
+        log-Jacobian of its row to -inf and its entry to 0. So does a value that is more standard
+        deviations away than a float64 can represent.
 
         Raises
         ------

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 _MOST_VALUES = 2**20
-"""Distinct values that are counted at a time: rare ones make room for more."""
+"""Largest number of distinct values counted at a time; rare ones are dropped for new ones."""
 _SCREENED = 2**15
-"""Values of a piece from which a sample of it tells first whether any comes again and again."""
+"""Size of a piece from which a sample is first searched for values that repeat."""
 
 
 class Moments:
@@ -107,13 +107,13 @@ class Tally:
             found, place = np.unique(np.concatenate([self.values, found]), return_inverse=True)
             rows = np.bincount(place, np.concatenate([self.rows, rows]), len(found))
         if len(found) > _MOST_VALUES:
-            # One that has the share loses a tenth of it at most.
+            # A value that has the share loses at most a tenth of it.
             often = rows > 0.1 * self._share * self.n
             found, rows, self.whole = found[often], rows[often], False
         self.values, self.rows = found, rows
 
     def _repeats(self, values: np.ndarray) -> bool:
-        """Whether a sample of the values tells that one may have the share."""
+        """Whether, by a sample of the values, one of them may have the share."""
         size = min(len(values), max(4096, int(40 / max(self._share, 1e-3))))
         sample = values[np.random.default_rng(0).integers(0, len(values), size)]
         rows = np.unique(sample, return_counts=True)[1]
@@ -140,5 +140,5 @@ def tally(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.nda
 
 
 def counted(found: np.ndarray, rows: np.ndarray) -> dict[Any, float]:
-    """The same as a mapping of Python values."""
+    """Distinct values and their numbers of rows as a mapping of Python values."""
     return dict(zip(found.tolist(), rows.tolist(), strict=True))

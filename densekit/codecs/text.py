@@ -135,7 +135,7 @@ class TextCodec(Codec):
         return self
 
     def encode(self, X: Any, what: str = "X") -> tuple[Tensor, Tensor]:
-        """Strings to ids, int64 (n, L), and what unknown symbols take off the log-mass, (n,).
+        """Encode strings as ids, int64 (n, L), with the log-masses of their unknown symbols, (n,).
 
         Raises
         ------
@@ -158,7 +158,7 @@ class TextCodec(Codec):
         return rows, torch.from_numpy(self._spelling(ids, lengths, texts))
 
     def prompts(self, X: Any) -> Tensor:
-        """Beginnings of strings to ids without ``END``, int64 (n, L), padded with 0."""
+        """Encode prompts as ids without ``END``, int64 (n, L), padded with 0."""
         texts = read_strings(X, "context")
         row = next((i for i, t in enumerate(texts) if t.endswith(" ")), None)
         if row is not None and self.tokens in ("word", "bpe"):
@@ -250,7 +250,7 @@ class TextCodec(Codec):
         return flat, np.array([len(row) for row in encoded])
 
     def _spelling(self, ids: np.ndarray, lengths: np.ndarray, texts: list[str]) -> np.ndarray:
-        """Log-mass of the symbols that stand for unknown ones, summed over each string, (n,)."""
+        """Log-mass of the unknown symbols of each string given that they are unknown, (n,)."""
         unknown = ids == UNKNOWN
         out = np.zeros(len(texts))
         if self.tokens == "character" and unknown.any():

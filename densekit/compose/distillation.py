@@ -52,7 +52,7 @@ def distill(
         Contexts to learn from, one a row; a teacher that was fitted with a context needs them.
     n_rows : int
         Draws of an epoch, where no contexts say how many. A tenth is held out, as in every fit: the
-        noise of these is fixed, and tells when to stop.
+        noise of these rows is fixed, and their loss determines when to stop.
     forward_weight : float
         w. The teacher draws once, before learning and outside of ``max_time``; 0 asks for no draws of
         it, and each step is faster, since the student need not score.

@@ -86,8 +86,8 @@ def _objects(dtype: str, values: np.ndarray) -> list[Any]:
     if dtype == "object[decimal]":
         return [Decimal(repr(v)) for v in values.tolist()]
     if dtype == "object[datetime]":
-        return values.astype("datetime64[us]").tolist()  # type: ignore[no-any-return]
-    return values.tolist()  # type: ignore[no-any-return]
+        return values.astype("datetime64[us]").tolist()
+    return values.tolist()
 
 
 def _decimals(values: np.ndarray, precision: int, scale: int) -> list[Decimal]:

@@ -24,14 +24,14 @@ class _File:
     """A ``pyarrow.parquet.ParquetFile``, closed by a ``with`` block if it is not the user's."""
     groups: Sequence[int]
     partition: Mapping[str, Any] = field(default_factory=dict)
-    """Columns that are said by the names of folders."""
+    """Columns whose values are given by the names of folders."""
 
 
 class ParquetRows(RowsInPieces):
     """The rows of a ``pyarrow.parquet.ParquetFile``, or of a ``pyarrow.dataset`` of such files, as
     DataFrames with the columns and dtypes that ``densekit.formats.read`` gives.
 
-    In memory are a piece, and one row group as it lies in the file; of files that were opened with
+    Memory holds one piece, and one row group as it is stored in the file; of files that were opened with
     a ``buffer_size`` and ``pre_buffer=False``, and of datasets, only parts of its columns.
     """
 

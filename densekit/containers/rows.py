@@ -67,23 +67,23 @@ def select(X: Any, rows: np.ndarray) -> Any:
 
 
 def too_few_rows(X: Any) -> str:
-    """Why X, which has at most one row, is no data to learn from, and what to do.
+    """Error message for an X of at most one row, which is too little to learn from.
 
     Raises
     ------
     TypeError
-        X only looks like one row, being no container of rows.
+        X is not a container of rows.
     """
     reject_unreadable(X)
     n = n_rows(X)
     if not n:
         return "X is empty: it has 0 rows"
-    said = f"X has n_samples={n}: a density needs at least 2 rows, found 1 sample"
+    message = f"X has n_samples={n}: a density needs at least 2 rows, found 1 sample"
     if not is_text(X):
-        return said
+        return message
     (text,) = list(X)
     return (
-        f"{said}, a string of {len(text):,} characters; divide it into strings, by its lines "
+        f"{message}, a string of {len(text):,} characters; divide it into strings, by its lines "
         "(splitlines) or into pieces of one length"
     )
 

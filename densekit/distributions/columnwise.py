@@ -1,4 +1,4 @@
-r"""Laws of single columns, with parameters that a network puts out for each row: masses and mixtures.
+r"""Distributions of single columns, with parameters from a network for each row: masses and mixtures.
 
 .. math::
     P(k) &= \exp(l_k) / \textstyle\sum_j \exp(l_j)                   && \text{codes} \\
@@ -28,22 +28,25 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from densekit.distributions.logistic import log_mass_between
+from densekit.distributions.normal import normal_mass_between
 
 _FEW = 16
-"""Ordered codes up to so many have a logit each; beyond, neighbors should learn from each other."""
+"""Largest number of ordered codes with a logit each. More codes share the parameters of a mixture."""
 _MANY_CATEGORIES = 10_000
-"""A column with more asks for so much memory that it should be known before it is taken."""
+"""Number of categories above which a column needs so much memory that the user is warned."""
 _RANK = 64
-"""Numbers that a network puts out for a column, at most, where each of its codes has a logit."""
+"""Largest number of outputs of the network for a column whose codes have logits."""
 _READ = 16
-"""Numbers that a network reads of a column with more codes than twice as many."""
+"""Size of the embedding of a column with more than twice as many codes."""
 _SPREAD = math.sqrt(3.0)
 """Ordered codes are spread evenly over [-_SPREAD, _SPREAD), where a uniform law has unit variance."""
 
 
 def warn_of_many_categories(columns: Iterable[Any], n_rows: int, dtype: torch.dtype) -> None:
-    """Say what memory a column of a schema with more than 10,000 ``levels`` takes, before it is taken:
-    what is learned of each, with its gradient, two moments, average and best, and logits of rows."""
+    """Warn of the memory that columns with more than 10,000 ``levels`` need.
+
+    It is that of the parameters of each level (with gradient, two moments, average and best weights)
+    and of the logits of ``n_rows`` rows."""
     for column in columns:
         if (k := len(column.levels)) > _MANY_CATEGORIES:
             size = k * (6 * (_READ + _RANK + 1) + 3 * n_rows) * dtype.itemsize
@@ -57,50 +60,50 @@ def warn_of_many_categories(columns: Iterable[Any], n_rows: int, dtype: torch.dt
 
 
 class ColumnLaws(nn.Module):
-    """Turns the numbers that a network puts out for each column into the law of that column, and
-    each column's values into the numbers that a network reads.
+    """Distributions of single columns, with parameters from a network, and inputs of the network.
 
-    The arrays are a schema's, one value for each entry of the flattened event.
+    Outputs of the network become the distribution of each column; values of each column become inputs
+    of the network. Arrays have one value for each entry of the flattened event, as in a schema.
 
     Parameters
     ----------
     cardinality : int array (D,)
-        K where the entry is a code 0..K-1, else 0.
+        K for a code 0..K-1, and 0 for other entries.
     ordered : bool array (D,)
-        Whether the order of the codes means something.
+        Whether the codes are ordered.
     width : array (D,)
         Step h between neighboring integers, 0 for numbers and codes.
     n_components : int
         Components of each mixture.
     component : {"logistic", "normal"}
-        F above.
+        Distribution of the components, F above.
     min_scale : float
-        Lower bound of s, in event units. Without one, a column that repeats its values would take
-        the likelihood to infinity.
+        Lower bound of s, in event units. Without it the likelihood of a column with repeated values
+        is unbounded.
     shares : array (D, greatest K), optional
-        Shares of the codes to begin at; equal ones where not given.
+        Initial probabilities of the codes; equal by default.
     ends : array (D, 2), optional
-        The smallest and the largest value of integers, infinite where they have none: the outermost
-        bins reach to infinity, so that no mass is lost beyond.
+        Smallest and largest value of integers, infinite for others. The outermost bins extend to
+        infinity, so that no mass is lost.
 
     Attributes
     ----------
     n_params : int
-        P: how many numbers the network has to put out for each column.
+        P, the number of outputs of the network for each column.
     reads : list of int
-        How many numbers it reads of each.
+        Number of inputs of the network for each column.
     entries : list of int or slice
-        Where in an event each column is.
+        Places of each column in an event.
     n_entries : int
-        E: entries of an event, one for each column here.
+        E, the number of entries of an event, one per column here.
     widths : list of float
-        h, whatever the dtype of the module.
+        h in float64, independent of the dtype of the module.
 
     Notes
     -----
-    A column of more than 64 unordered codes has 64 numbers, which a learned matrix takes to its
-    logits, and one of more than 32 is read as 16 learned numbers for each code: what a column costs
-    grows with its codes, and not with the product of all widths. Samples are last: parameters
+    A column of more than 64 unordered codes has 64 parameters, which a learned matrix maps to logits. A
+    column of more than 32 is read through an embedding of size 16. The cost of a column thus grows
+    with its codes, not with the product of all widths. Samples are on the last axis: parameters
     (P, D, N), values (D, N).
 
     Examples
@@ -149,6 +152,12 @@ class ColumnLaws(nn.Module):
         sizes += [1] * bool(self.binary) + [3 * n_components] * bool(mixed)
         self.n_params = max(sizes)
         self.widths = [float(v) for v in h]
+        self._set_bins(card, h, ends)
+        one_hots = self._set_inputs(card, is_ordered)
+        self._set_learned(card, one_hots, shares)
+
+    def _set_bins(self, card: np.ndarray, h: np.ndarray, ends: ArrayLike | None) -> None:
+        """Register steps, numbers of codes and ends of the columns with bins."""
         # float64 until the module is given its dtype: rounded steps would leave gaps.
         K = card[self.bins].astype(float)
         step = np.where(K > 0, 2 * _SPREAD / np.maximum(K, 1), h[self.bins])
@@ -158,7 +167,10 @@ class ColumnLaws(nn.Module):
         bins = (("step", step), ("codes", K), ("bin_low", low), ("bin_high", high))
         for name, a in bins:
             self.register_buffer(name, torch.tensor(a)[:, None], persistent=False)
-        # What a network reads: a * x + b of numbers, ordered and binary codes.
+
+    def _set_inputs(self, card: np.ndarray, is_ordered: np.ndarray) -> np.ndarray:
+        """Set how the network reads each column; return which columns it reads as one-hot codes."""
+        # Numbers, ordered and binary codes are read as a * x + b.
         reads = np.ones(len(card), int)
         one_hots = (card > 2) & ~is_ordered.astype(bool)
         reads[one_hots] = np.where(card[one_hots] <= 2 * _READ, card[one_hots], _READ)
@@ -170,6 +182,12 @@ class ColumnLaws(nn.Module):
         b[scaled] = -_SPREAD
         for name, v in (("read_slope", a), ("read_shift", b)):
             self.register_buffer(name, torch.tensor(v).float()[:, None], persistent=False)
+        return one_hots
+
+    def _set_learned(
+        self, card: np.ndarray, one_hots: np.ndarray, shares: ArrayLike | None
+    ) -> None:
+        """Initialize the parameters of columns with many codes, and the start of all columns."""
         self.cardinality = [int(k) for k in card]
         self.embeddings = nn.ParameterDict(
             {
@@ -197,7 +215,7 @@ class ColumnLaws(nn.Module):
         self._start = self._starts(shares)
 
     def _starts(self, shares: np.ndarray) -> Tensor:
-        """Parameters that make the laws of codes the shares, and mixtures about standard."""
+        """Parameters that give codes the probabilities ``shares``; mixtures are near standard."""
         start = torch.zeros(self.n_params, self.n_dims)
         logs = torch.tensor(np.log(np.maximum(shares, 1e-12)), dtype=start.dtype)
         for j in self.binary:
@@ -214,7 +232,7 @@ class ColumnLaws(nn.Module):
         return start
 
     def start(self) -> Tensor:
-        """Parameters (P, D) to begin at: the shares of the codes, and about the standard law."""
+        """Initial parameters (P, D): given probabilities of codes, mixtures near standard."""
         return self._start
 
     # What a network reads.
@@ -224,7 +242,7 @@ class ColumnLaws(nn.Module):
         return self._read(d, x[self.entries[d]])
 
     def _read(self, d: int, x: Tensor) -> Tensor:
-        """The same of its values (n,)."""
+        """Values (n,) of column d as the network reads them."""
         K = self.cardinality[d]
         if str(d) in self.embeddings:
             return self.embeddings[str(d)][:, x.long().clamp(0, K - 1)]
@@ -245,7 +263,7 @@ class ColumnLaws(nn.Module):
         return self._log_prob(params, x)
 
     def _log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """The same of values (D, N)."""
+        """Log-mass or density of values (D, N)."""
         parts: list[tuple[list[int], Tensor]] = []
         if self.binary:
             sign = 2 * _rows(x, self.binary) - 1
@@ -312,17 +330,18 @@ class ColumnLaws(nn.Module):
             last = last | (t > self.bin_high - half)
         a, b = (low - loc) / s, (low + self.step - loc) / s
         if self.component == "normal":
-            return _normal_between(a, b, self.step / s, first, last)
+            return normal_mass_between(a, b, self.step / s, first, last)
         return log_mass_between(a, b, self.step / s, first, last)
 
     @torch.no_grad()
     def sample(self, d: int, params: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """Draws of column d, from its parameters (P, n): what goes to ``entries[d]`` of an event. They
-        are a function of ``uniform``, (3, n) in [0, 1), where it is given."""
+        """Draw ``entries[d]`` of events from the parameters (P, n) of column d.
+
+        With ``uniform``, (3, n) in [0, 1), the draws are a function of it."""
         return self._sample(d, params, uniform)
 
     def _sample(self, d: int, params: Tensor, uniform: Tensor | None = None) -> Tensor:
-        """Values (n,)."""
+        """Draws of column d as values (n,)."""
         K = self.cardinality[d]
         first, second = (None, None) if uniform is None else uniform[:2]
         if K == 2:
@@ -343,7 +362,7 @@ class ColumnLaws(nn.Module):
         return ((x / step).floor() * step).clamp(low, high)
 
     def _noise(self, like: Tensor, uniform: Tensor | None) -> Tensor:
-        """Draws of the standard component, (n,)."""
+        """Draws of a component with location 0 and scale 1, (n,)."""
         normal = self.component == "normal"
         if normal and uniform is None:
             return torch.randn_like(like)
@@ -351,59 +370,6 @@ class ColumnLaws(nn.Module):
         u = torch.rand_like(like) if uniform is None else uniform.to(like.dtype)
         u = u.clamp(tiny, 1 - tiny)
         return torch.special.ndtri(u) if normal else u.logit()
-
-
-def _normal_between(a: Tensor, b: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """log(Phi(b) - Phi(a)) for b = a + gap; a is minus infinity where ``first``, b infinity where
-    ``last``."""
-    # On the side of the lower tail, where the two do not round to one.
-    flip = a > 0
-    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    from_low, to_high = torch.where(flip, last, first), torch.where(flip, first, last)
-    upper = torch.where(to_high, 0.0, _log_ndtr(high))
-    lower = _log_ndtr(torch.where(from_low | to_high, 0.0, low))
-    # A thin bin, where the difference would be lost: the integral of the tangent to log phi at its
-    # middle, and the bend of that to second order.
-    middle = 0.5 * (low + high)
-    thin = (gap < torch.finfo(gap.dtype).eps ** 0.25) & ~from_low & ~to_high
-    tangent = _log_sinhc(0.5 * torch.where(thin, middle * gap, 0.0)) - gap * gap / 24
-    density = -0.5 * (middle * middle + math.log(2 * math.pi)) + gap.log() + tangent
-    diff = torch.where(thin | from_low | to_high, -1.0, lower - upper).clamp_max(-1e-6)
-    mass = upper + torch.log(-torch.expm1(diff))
-    tail = _log_ndtr(torch.where(to_high, -low, 0.0))
-    return torch.where(
-        thin, density, torch.where(from_low, upper, torch.where(to_high, tail, mass))
-    )
-
-
-def _log_ndtr(x: Tensor) -> Tensor:
-    """log Phi(x), with a slope that is right far below 0, where torch's own is 0.4, 0 or NaN."""
-    y: Tensor = _LogNdtr.apply(x)
-    return y
-
-
-class _LogNdtr(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = torch.special.log_ndtr(x)
-        ctx.save_for_backward(x, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        x, y = ctx.saved_tensors
-        near = torch.exp(-0.5 * (x * x + math.log(2 * math.pi)) - y)
-        t = x.clamp_max(-8).neg()
-        return g * torch.where(x < -8, t + 1 / t - 2 / t**3, near)
-
-
-def _log_sinhc(z: Tensor) -> Tensor:
-    """log(sinh(z) / z)."""
-    z = z.abs()
-    safe = z.clamp_min(0.1)
-    far = safe + torch.log(-torch.expm1(-2 * safe)) - (2 * safe).log()
-    square = z.clamp_max(0.1).square()
-    return torch.where(z < 0.1, square * (1 / 6 - square / 180), far)
 
 
 def _draw(logits: Tensor, uniform: Tensor | None = None) -> Tensor:

@@ -111,7 +111,7 @@ def _written_size(location: Location, rows: Any) -> int:
 
     file = CountingStream()
     if location.compressed:
-        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:  # type: ignore[call-overload]
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
             WRITERS[location.format](location, [rows], n_rows(rows), packed)
     else:
         WRITERS[location.format](location, [rows], n_rows(rows), file)

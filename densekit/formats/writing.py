@@ -142,9 +142,11 @@ class CountingStream(io.RawIOBase):
         self._stream, self._size = stream, 0
 
     def writable(self) -> bool:
+        """True, as for every stream that can be written to."""
         return True
 
     def write(self, data: Any) -> int:
+        """Write and count bytes; return their number."""
         size = memoryview(data).nbytes
         if self._stream is not None:
             self._stream.write(data)
@@ -153,6 +155,7 @@ class CountingStream(io.RawIOBase):
         return size
 
     def tell(self) -> int:
+        """Number of bytes written."""
         return self._size
 
 

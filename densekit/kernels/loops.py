@@ -30,6 +30,8 @@ MATH = {"contract", "nsz", "arcp"}
 
 @intrinsic
 def as_float(_: Any, bits: Any) -> Any:
+    """Reinterpret the bits of an int32 as a float32."""
+
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
@@ -38,6 +40,8 @@ def as_float(_: Any, bits: Any) -> Any:
 
 @intrinsic
 def as_int(_: Any, number: Any) -> Any:
+    """Reinterpret the bits of a float32 as an int32."""
+
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(32))
 

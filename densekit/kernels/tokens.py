@@ -232,7 +232,7 @@ def _added(x: Tensor, added: Sequence[Tensor]) -> tuple[int, np.ndarray]:
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
-    """Heads (m, h, d): the heads with a gain, normalized and rotated, and the others."""
+    """Split heads (m, h, d) into those with a gain, normalized and rotated, and the others."""
     x, cos, sin, gain = (t.contiguous() for t in (x, cos, sin, gain))
     m, heads, d = x.shape
     y, left = x.new_empty(m, len(gain), d), x.new_empty(m, heads - len(gain), d)

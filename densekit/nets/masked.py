@@ -102,17 +102,7 @@ class MaskedNet(nn.Module):
         self.register_buffer("order", order, persistent=False)
         for i, mask in enumerate(masks):
             self.register_buffer(f"mask{i}", mask.float(), persistent=False)
-        self._known = [
-            torch.searchsorted(d, torch.arange(D), right=True).tolist() for d in degrees
-        ]
-        # The columns that each row of a masked product uses: hidden units of at most its degree.
-        self._stairs = [
-            stairs(torch.searchsorted(a, b, right=True).tolist())
-            for a, b in itertools.pairwise(degrees)
-        ]
-        known = [k for p in position.tolist() for k in [self._known[-1][p]] * n_params]
-        self._last_stairs = stairs(known)
-
+        self._set_stairs(degrees, position)
         self.name, self.activation = activation, activation_layer(activation, dropout)
         self._kept: Plan | None = None
         fan_in = [mask.sum(1, keepdim=True) for mask in masks[:-1]]
@@ -130,6 +120,17 @@ class MaskedNet(nn.Module):
             below = position[:, None] > position[owner]
             self.register_buffer("direct_mask", below.float(), persistent=False)
             self.direct = nn.Parameter(torch.zeros(n_params, D, len(owner)))
+
+    def _set_stairs(self, degrees: list[Tensor], position: Tensor) -> None:
+        """Find which columns each row of a masked product uses: hidden units of at most its degree."""
+        places = torch.arange(len(position))
+        self._known = [torch.searchsorted(d, places, right=True).tolist() for d in degrees]
+        self._stairs = [
+            stairs(torch.searchsorted(a, b, right=True).tolist())
+            for a, b in itertools.pairwise(degrees)
+        ]
+        known = [k for p in position.tolist() for k in [self._known[-1][p]] * self.n_params]
+        self._last_stairs = stairs(known)
 
     def _masked(self) -> list[Tensor]:
         weights = [*self.weights, self.last]

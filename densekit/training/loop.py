@@ -58,22 +58,20 @@ def train(
     A step follows the gradient of the weighted mean loss of a batch (:func:`average`), whose rows are
     drawn uniformly.
 
-    The budget is what ``options`` give: steps, epochs, seconds on the clock of the fit
-    (``densekit.clock``), whichever ends first; ``default_steps`` where they give none.
+    The budget is the first to end of the steps, epochs and seconds (on ``densekit.clock``) that
+    ``options`` give, or ``default_steps`` if they give none.
 
-    With one player the held-out loss decides when to stop and which weights are kept; several
-    players play against each other, no loss of theirs ranks weights, so the run goes to its end.
+    With one player the held-out loss determines when to stop and which weights are kept. The losses of
+    several players, which play against each other, do not rank weights, so the run uses its budget.
 
-    With ``constant`` the learning rate stays as it is, without warm-up and decay. With a
-    ``checkpoint`` the run goes on from what is saved there, saves itself after its rounds, and
-    removes the checkpoint when it is done.
+    With ``constant`` the learning rate has no warm-up and no decay. With a ``checkpoint`` the run
+    resumes from it, saves itself after its rounds, and removes it at the end. With a ``plan`` the run
+    holds out no rows: it ends at the step of the plan and reports the held-out losses of the plan.
+    ``noise`` is added to the training rows.
 
-    With a ``plan`` the run ends at its step, and its held-out losses stand for those of rows that this
-    run, which holds out none, does not have. ``noise`` is added to the rows that are trained on.
-
-    With a ``group`` of several processes all call this alike, with equal modules and batches: each
-    takes its share of every batch and of the held-out rows, and all make the same steps. Rank 0
-    alone calls back, looks at the clock and writes.
+    All processes of a ``group`` call this function with equal modules and batches. Each takes its share
+    of every batch and of the held-out rows, and all make the same steps. Only rank 0 calls callbacks,
+    reads the clock and writes files.
 
     Raises
     ------

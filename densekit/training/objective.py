@@ -49,7 +49,7 @@ class Player:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a fit minimizes, where it is not what the model itself says."""
+    """Losses of a fit that replace those of the model."""
 
     players: Callable[[Any], list[Player]]
     """Of a module: who trains which parameters on which loss."""

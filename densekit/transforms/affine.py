@@ -46,7 +46,7 @@ class AffineElement:
         return torch.zeros(2)
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to noise, and the log-slope."""
+        """Map data to noise; return the noise and log|dz/dx|."""
         if raw.shape[1:] == x.shape and (loops := compiled(_KERNEL, x, raw)):
             forward_loop, backward_loop, formula = (
                 partial(f, limit=self.limit) for f in (loops.forward, loops.backward, _formula)

@@ -135,7 +135,7 @@ class ToCircle(ColumnTransform):
         return x.index_copy(0, index, torch.erf(w / math.sqrt(2))), _ladj(w, scale)
 
     def to_data(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The circle to normal quantiles."""
+        """Map angles to standard normal quantiles."""
         index, loc, scale = self._index_and_moments(z)
         last = 1 - torch.finfo(z.dtype).eps / 2
         w = torch.erfinv(z[index].clamp(-last, last)) * math.sqrt(2)

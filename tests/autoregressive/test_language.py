@@ -49,7 +49,7 @@ def test_strings_that_are_too_long_are_refused_with_the_remedy(models):
             model.score_samples(["ab" * 5])
 
 
-def test_room_is_made_for_the_prompts_of_fit():
+def test_capacity_includes_the_prompts_of_fit():
     """The default length is twice that of the longest string and its prompt, whose symbols are known."""
     prompts = ["zzzz" * (i % 4) for i in range(len(ROWS))]
     model = NGram(order=3).fit(ROWS, context=prompts)

@@ -2,6 +2,7 @@
 
 import subtle_contexts as contexts
 import subtle_draws as draws
+import subtle_holes as holes
 import subtle_scores as scores
 import subtle_tables as tables
 
@@ -99,20 +100,22 @@ MEANT = {
     tables.AtLeastWithoutJacobian: _SUPPORT,
     tables.AtMostLeaks: _SUPPORT,
     tables.IntervalTooWide: _SUPPORT,
-    tables.GivenIgnored: "given_columns_obey_the_chain_rule",
-    tables.GivenNotSubtracted: "given_columns_obey_the_chain_rule",
-    tables.HolesFilled: "holes_are_integrated_out",
-    tables.HolesCount: "holes_are_integrated_out",
+    tables.DrawsOnTheEnds: _SUPPORT,
+    tables.CircleNotClosed: _SUPPORT,
+    tables.InstantsPerDay: "instants_have_mass_one_and_are_drawn_by_it",
+    holes.GivenIgnored: "given_columns_obey_the_chain_rule",
+    holes.GivenNotSubtracted: "given_columns_obey_the_chain_rule",
+    holes.HolesFilled: "holes_are_integrated_out",
+    holes.HolesCount: "holes_are_integrated_out",
+    holes.SecondConditionIgnored: "draws_under_conditions_follow_the_scores",
+    holes.HolesDrawnBack: "imputed_cells_follow_the_scores",
+    holes.ImputedAlone: "imputed_cells_follow_the_scores",
     tables.EndCountsTwice: "sums_to_one_over_strings",
     tables.LongestMayGoOn: "sums_to_one_over_strings",
     tables.ShortStringsDropped: "draws_follow_scores_over_strings",
     tables.ShortStringsCutOff: "draws_follow_scores_over_strings",
 }
 """The check that is meant for each."""
-
-_INSIDE = (
-    "Draws on a bounded column must stay inside it, and are not compared with the scores there."
-)
 
 UNSEEN = {
     draws.DrawsCutAtFour: (
@@ -133,10 +136,5 @@ UNSEEN = {
         "A score of -inf far away is right for a density with a bounded support, which the suite cannot "
         "tell from one that underflows."
     ),
-    tables.InstantsPerDay: "No check integrates over instants: a factor of 86,400 is not seen.",
-    tables.DrawsOnTheEnds: _INSIDE,
-    tables.CircleNotClosed: _INSIDE,
-    tables.SecondConditionIgnored: "No check draws under conditions on columns of the table.",
-    tables.HolesDrawnBack: "No check looks at what impute fills in.",
 }
 """Mutants that no check is meant for at ``standard``, with the reason."""

@@ -1,20 +1,16 @@
 """densekit's own models of mixed rows and of text, subtly broken: measures, masses of atoms, supports,
-ordinals, dates, ends of strings, given columns and holes.
+ordinals, dates and ends of strings.
 
-Each class says what is wrong with it. They are built on closed forms, or on a small network where only
-that has what is broken.
+Each class says what is wrong with it. They are built on closed forms.
 """
-
-from typing import Annotated
 
 import numpy as np
 import torch
 from own_mutants import scored
 from zoo_tables import Bigram, BigramStrings, NormalColumn, Product, ZeroInflatedTable
 
-from densekit import Gaussian, TabularAutoregressive
+from densekit import Gaussian
 from densekit.codecs.measure import ColumnMeasure, Measure
-from densekit.params import Interval
 
 Table = ZeroInflatedTable
 
@@ -305,88 +301,3 @@ class ShortStringsCutOff(Bigram):
     def sample(self, n_samples=1, *, context=None, random_state=None):
         X = super().sample(n_samples, context=context, random_state=random_state)
         return [w[:-1] if len(w) >= self.max_length else w for w in X]
-
-
-# Given columns and holes.
-
-
-class Small(TabularAutoregressive):
-    """A small network, which has both."""
-
-    hidden_sizes: Annotated[tuple[int, ...], Interval(ge=1)] = (16,)
-    n_orders: Annotated[int, Interval(ge=1)] = 2
-    max_steps: int = 60
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-
-
-class GivenIgnored(Small):
-    """A score given columns is the score of the row."""
-
-    def score_samples(self, X, *, given=None, method="marginal", **options):
-        return super().score_samples(X, method=method, **options)
-
-
-class GivenNotSubtracted(Small):
-    """A score given columns lacks the last of them."""
-
-    def score_samples(self, X, *, given=None, method="marginal", **options):
-        if given is not None and len(given) > 1:
-            given = given[:-1]
-        return super().score_samples(X, given=given, method=method, **options)
-
-
-class SecondConditionIgnored(Small):
-    """Draws under conditions go by the first of them, and get the others written over."""
-
-    def sample(self, n_samples=1, *, context=None, random_state=None, **options):
-        if not isinstance(context, dict) or len(context) < 2:
-            return super().sample(n_samples, context=context, random_state=random_state, **options)
-        (first, value), *rest = context.items()
-        X = super().sample(n_samples, context={first: value}, random_state=random_state, **options)
-        for name, other in rest:
-            if np.isscalar(other):
-                X[name] = other
-        return X
-
-
-def _filled(X, centers):
-    if hasattr(X, "fillna"):
-        return X.fillna(centers)
-    return np.where(np.isnan(X), centers, X)
-
-
-class HolesFilled(Small):
-    """Missing numbers are filled with the mean and scored."""
-
-    def fit(self, X, y=None, **options):
-        super().fit(X, y, **options)
-        numbers = X.select_dtypes("number") if hasattr(X, "columns") else np.asarray(X)
-        self.centers_ = numbers.mean() if hasattr(X, "columns") else np.nanmean(numbers, 0)
-        return self
-
-    def score_samples(self, X, **options):
-        if hasattr(X, "columns") or (isinstance(X, np.ndarray) and X.dtype.kind == "f"):
-            X = _filled(X, self.centers_)
-        return super().score_samples(X, **options)
-
-
-class HolesCount(Small):
-    """Each missing cell costs a tenth of a nat."""
-
-    def score_samples(self, X, *, return_std=False, return_info=False, **options):
-        found = super().score_samples(X, return_std=return_std, return_info=return_info, **options)
-        holes = np.asarray(X.isna() if hasattr(X, "isna") else X != X).sum(1)
-        if isinstance(found, tuple):
-            return found[0] - 0.1 * holes, *found[1:]
-        return found - 0.1 * holes
-
-
-class HolesDrawnBack(Small):
-    """Imputed cells are the mean."""
-
-    def impute(self, X, **options):
-        found = super().impute(X, **options)
-        if not isinstance(found, np.ndarray):
-            return found
-        holes = np.isnan(np.asarray(X, dtype=float))
-        return np.where(holes, np.nanmean(np.asarray(X, dtype=float), 0), found)

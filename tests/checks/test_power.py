@@ -137,7 +137,7 @@ def test_keys_tell_rows_apart_that_differ_in_one_bit():
 def test_the_stated_density_of_the_columns_has_mass_one(d):
     data = columns(d, 3)
     mixture = GaussianMixture(4, random_state=0).fit(data.X)
-    # E[q/p] = 1 over rows of p, for a q that lies inside.
+    # E[q/p] = 1 over rows of p, for a q whose support is inside that of p.
     center = data.X[np.abs(data.X - np.median(data.X, 0)).sum(1).argmin()]
     q = stats.multivariate_normal(center, np.cov(data.X.T).reshape(d, d) / 16)
     ratio = np.exp(q.logpdf(data.new) - data.truth)

@@ -6,12 +6,13 @@ import pytest
 import subtle
 import subtle_contexts
 import subtle_draws
+import subtle_holes
 import subtle_scores
 import subtle_tables
 
 from densekit.checks import density_checks
 
-MODULES = (subtle_contexts, subtle_draws, subtle_scores, subtle_tables)
+MODULES = (subtle_contexts, subtle_draws, subtle_holes, subtle_scores, subtle_tables)
 BASES = {
     "Affine", "Bigram", "Linear", "Noisy", "Rescored", "RemembersRows", "Small", "Table", "Transformed",
 }  # fmt: skip

@@ -93,9 +93,9 @@ def test_fits_of_unlike_instances_without_parameters_are_not_mixed_up():
 def test_one_error_names_every_failed_check():
     with pytest.raises(AssertionError) as caught:
         check_density_estimator(KernelDensity(bandwidth=0.3))
-    said = str(caught.value)
-    assert said.startswith(f"KernelDensity fails {len(FAILS[KernelDensity])} of ")
-    assert all(f"\n- KernelDensity fails {name}: " in said for name in FAILS[KernelDensity])
+    message = str(caught.value)
+    assert message.startswith(f"KernelDensity fails {len(FAILS[KernelDensity])} of ")
+    assert all(f"\n- KernelDensity fails {name}: " in message for name in FAILS[KernelDensity])
 
 
 def test_an_estimator_that_cannot_fit_gets_one_line():

@@ -170,7 +170,7 @@ class IndependentTable(DensityEstimator):
 
     def _distribution(self, context: Tensor | None) -> TorchDistribution:
         x, s, parts = torch.as_tensor(self.rows_), self.schema_, []
-        said = laws_of(s)
+        laws = laws_of(s)
         columns = zip(s.varying, s.places, strict=True)
         for i, (column, place) in enumerate(columns):
             t, indicator = x[:, place[-1]], None
@@ -181,9 +181,9 @@ class IndependentTable(DensityEstimator):
             if s.cardinality[place[-1]]:
                 law = Frequencies(t, int(s.cardinality[place[-1]]))
             elif s.width[place[-1]]:
-                last = float(said["ends"][i][1])
+                last = float(laws["ends"][i][1])
                 step = float(s.width[place[-1]])
-                atoms = np.asarray(said["atoms"].get(i, np.zeros(0)), dtype=float)
+                atoms = np.asarray(laws["atoms"].get(i, np.zeros(0)), dtype=float)
                 law = self._integers(t, step, last, atoms)
             else:
                 law = NormalColumn(t)

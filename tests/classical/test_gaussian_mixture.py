@@ -12,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Reference
 
 from densekit import Gaussian, GaussianMixture
-from densekit.classical import em
 from densekit.codecs.table import TableCodec
+from densekit.distributions import em
 
 TYPES = ("full", "tied", "diag", "spherical")
 SEPARATE = np.array([[-20.0, 0.0], [20.0, 0.0], [0.0, 30.0]])

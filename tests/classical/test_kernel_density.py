@@ -10,8 +10,8 @@ from sklearn.neighbors import KernelDensity as Reference
 
 from densekit import Gaussian, KernelDensity
 from densekit.classical import kde
-from densekit.classical.bandwidth import LeaveOneOut, cross_validated, rule_of_thumb
 from densekit.distributions import kernel as kernels
+from densekit.distributions.bandwidth import LeaveOneOut, cross_validated, rule_of_thumb
 from densekit.distributions.kernel import KERNELS
 
 

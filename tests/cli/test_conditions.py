@@ -178,9 +178,9 @@ WRONG = {
 def test_what_is_wrong_names_column_value_and_levels(work, refused, case):
     model, conditions, words = WRONG[case]
     given = [word for condition in conditions for word in ("--context", condition)]
-    said = refused("sample", work / f"{model}.densekit", *given)
+    error = refused("sample", work / f"{model}.densekit", *given)
     for word in words:
-        assert word in said
+        assert word in error
 
 
 def test_scores_given_columns_are_those_of_the_estimator(work, done, tmp_path):
@@ -208,7 +208,7 @@ def test_scores_given_columns_are_those_of_the_estimator(work, done, tmp_path):
     ],
 )
 def test_columns_that_cannot_be_given(work, refused, tmp_path, model, given, words):
-    said = refused(
+    error = refused(
         "score",
         work / f"{model}.densekit",
         work / "rows.csv",
@@ -218,5 +218,5 @@ def test_columns_that_cannot_be_given(work, refused, tmp_path, model, given, wor
         tmp_path / "s.csv",
     )
     for word in words:
-        assert word in said
+        assert word in error
     assert not list(tmp_path.iterdir())

@@ -103,9 +103,9 @@ def test_each_draw_has_its_own_row_of_contexts(work, done, tmp_path):
 @pytest.mark.usefixtures("in_tens")
 def test_another_number_of_contexts_is_refused(work, refused, tmp_path):
     formats.write(FRAME[["b"]][:7], tmp_path / "c.csv")
-    said = refused("sample", work / "c.densekit", "-n", 25, "--context", tmp_path / "c.csv")
-    assert "7 rows" in said
-    assert "25" in said
+    error = refused("sample", work / "c.densekit", "-n", 25, "--context", tmp_path / "c.csv")
+    assert "7 rows" in error
+    assert "25" in error
 
 
 @pytest.mark.filterwarnings("default")
@@ -125,10 +125,10 @@ def test_all_pieces_are_warned_of_once(work, call, monkeypatch):
 @pytest.mark.parametrize("name", ["big.csv", "big.csv.gz", "big.parquet", "big.jsonl", "big"])
 def test_more_than_the_disk_holds_is_refused_before_it_is_drawn(work, refused, tmp_path, name):
     model = work / ("i.densekit" if name == "big" else "g.densekit")
-    said = refused("sample", model, "-n", 999_999_999_999_999, "-o", tmp_path / name)
-    assert f"{name}: 999,999,999,999,999 " in said
-    assert "space for" in said if name == "big" else "would take about" in said
-    assert "draw fewer" in said
+    error = refused("sample", model, "-n", 999_999_999_999_999, "-o", tmp_path / name)
+    assert f"{name}: 999,999,999,999,999 " in error
+    assert "space for" in error if name == "big" else "would take about" in error
+    assert "draw fewer" in error
     assert not list(tmp_path.iterdir())
 
 

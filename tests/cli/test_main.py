@@ -83,7 +83,7 @@ def test_words_after_two_dashes_are_not_options(refused):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "printed"),
     [
         (OSError(28, "No space left on device", "a.csv"), "a.csv: No space left on device"),
         (OSError(28, "No space left on device"), "No space left on device"),
@@ -92,9 +92,9 @@ def test_words_after_two_dashes_are_not_options(refused):
         (ValueError("one line\nand another"), "one line and another"),
     ],
 )
-def test_an_error_of_the_system_is_one_line(refused, monkeypatch, error, said):
+def test_an_error_of_the_system_is_one_line(refused, monkeypatch, error, printed):
     monkeypatch.setattr("densekit.discovery.listed", raising(error))
-    assert refused("list") == f"densekit: {said}\n"
+    assert refused("list") == f"densekit: {printed}\n"
 
 
 def test_interrupted(call, monkeypatch):
@@ -116,7 +116,7 @@ def test_interrupted(call, monkeypatch):
     ],
     ids=lambda value: " ".join(sorted(value)),
 )
-def test_what_only_tells_waits_for_no_library(words, also):
+def test_commands_that_only_print_import_no_library(words, also):
     code = (
         "import sys; from densekit.cli import main\n"
         f"try:\n    main({words!r})\n"
@@ -196,10 +196,10 @@ def interrupt(running):
     before = process.cpu_times()
     running.send_signal(signal.SIGINT)
     running.send_signal(signal.SIGCONT)
-    said = running.stderr.read().decode()
+    printed = running.stderr.read().decode()
     _, status, used = os.wait4(running.pid, 0)
     running.returncode = os.waitstatus_to_exitcode(status)
-    return used.ru_utime + used.ru_stime - before.user - before.system, said
+    return used.ru_utime + used.ru_stime - before.user - before.system, printed
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
@@ -208,12 +208,12 @@ def test_ctrl_c_stops_a_fit_at_once_and_leaves_nothing(tmp_path):
     words = ("fit", tmp_path / "x.npy", "--model", "RealNVP", "--set", "max_steps=50000")
     forever = ("--set", "patience=None", "--set", "verbose=true", "-o", tmp_path / "m.densekit")
     with densekit_process(*words, *forever) as running:
-        said = b""
-        while b"train=" not in said:  # the progress bar after a round: it trains
-            said += running.stderr.read(1) or pytest.fail(said.decode())
-        seconds, said = interrupt(running)
+        printed = b""
+        while b"train=" not in printed:  # the progress bar after a round: it trains
+            printed += running.stderr.read(1) or pytest.fail(printed.decode())
+        seconds, printed = interrupt(running)
     assert running.returncode == 130
-    assert said.splitlines()[-1] == "densekit: stopped; nothing was written"
+    assert printed.splitlines()[-1] == "densekit: stopped; nothing was written"
     # The end of the interpreter, 1 to 2 seconds of a processor; the fit would go on for a minute.
     assert seconds < 5
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]

@@ -51,12 +51,12 @@ def work(tmp_path_factory):
 def test_fit_saves_what_the_estimator_would_learn(work, tmp_path, call):
     out = tmp_path / "g.densekit"
     words = ("fit", f"{work}/people.csv", "-m", "GaussianMixture", "-o", out)
-    status, printed, said = call(
+    status, printed, errors = call(
         *words, "--set", "n_components=2", "--set", 'support={income="positive"}', "--seed", "3"
     )
     assert (status, printed) == (0, "")
-    assert "fitted GaussianMixture to 240 rows" in said
-    assert "lower bounds of log-densities over product measure, in nats" in said
+    assert "fitted GaussianMixture to 240 rows" in errors
+    assert "lower bounds of log-densities over product measure, in nats" in errors
     people = formats.read(work / "people.csv")
     kind = densekit.GaussianMixture
     same = kind(n_components=2, support={"income": "positive"}, random_state=3).fit(people)
@@ -174,7 +174,7 @@ def test_evaluate_counts_rows_outside_the_support(work, tmp_path, done):
 def test_a_conditional_model_is_compared_given_the_contexts_of_other_rows(work, done):
     words = ("evaluate", work / "people.densekit", work / "people.csv", "--json")
     found = json.loads(done(*words, "--metrics", "two_sample_auc"))
-    # Draws that share their context with the rows they are told from would come out well below.
+    # Draws that share their context with the rows they are compared with would come out well below.
     auc = found["measures"]["two_sample_auc"]
     assert auc["value"] > 0.5 - 3 * auc["standard_error"]
 
@@ -387,9 +387,9 @@ WRONG = {
 def test_an_error_is_one_line(work, tmp_path, refused, case):
     formats.write(PEOPLE[["age", "sex", "since"]], tmp_path / "few.csv")
     words, expected = WRONG[case]
-    said = refused(*(word.format(work=work, tmp=tmp_path) for word in words))
+    errors = refused(*(word.format(work=work, tmp=tmp_path) for word in words))
     for word in expected:
-        assert word.format(tmp=tmp_path) in said
+        assert word.format(tmp=tmp_path) in errors
     assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
 
 

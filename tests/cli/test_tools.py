@@ -217,5 +217,5 @@ def test_check_finds_a_density_that_is_none(tmp_path, monkeypatch, call):
 )
 def test_errors_are_one_line(tmp_path, refused, words, message):
     (tmp_path / "there").touch()
-    said = refused(*(word.format(tmp=tmp_path) for word in words))
-    assert message.format(tmp=tmp_path) in said
+    error = refused(*(word.format(tmp=tmp_path) for word in words))
+    assert message.format(tmp=tmp_path) in error

@@ -80,7 +80,7 @@ def test_ends_beyond_a_support_are_open():
 
 @pytest.mark.parametrize(("column", "ends"), [("girth", (-3, -1)), ("share", (1, 2))])
 def test_an_interval_outside_the_support_is_an_error(column, ends):
-    with pytest.raises(ValueError, match=r"no value of the column lies in between"):
+    with pytest.raises(ValueError, match=r"no value of the column is in between"):
         entry(**{column: ends})
 
 

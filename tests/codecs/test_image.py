@@ -54,7 +54,7 @@ def test_floats_come_back(X):
     assert torch.isfinite(ladj).all()
     back = codec.decode(typed)
     assert back.dtype == X.dtype
-    # What lies in the slivers at the edges, 1e-6 wide, comes back as the edge.
+    # Values within 1e-6 of an edge are decoded as the edge.
     np.testing.assert_allclose(back, X, atol=1.1e-6)
     assert codec.schema.base_measure == "lebesgue"
 

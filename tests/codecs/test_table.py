@@ -393,7 +393,7 @@ def test_values_outside_the_support_score_minus_infinity():
     with pytest.warns(UserWarning, match="no mass.*column 0: 2"):
         found = outside_rows(TableCodec(support="positive").fit(X), rows)
     assert found == [True, True, False, False]
-    # An end on which no row of fit lies has no mass.
+    # An end that no row of fit equals has no mass.
     with pytest.warns(UserWarning, match="no mass.*column 0: 3"):
         found = outside_rows(TableCodec(support=("interval", 0, 5)).fit(X), rows)
     assert found == [True, True, True, False]

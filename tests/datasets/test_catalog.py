@@ -42,13 +42,13 @@ def test_published_figures_name_paper_and_year():
 
 
 def test_masses_of_binary_rows_are_below_one():
-    said = {n: p for n in binary.LOADERS for p in datasets.info(n).published}
-    assert {name: p.value for name, p in said.items()} == {
+    published = {n: p for n in binary.LOADERS for p in datasets.info(n).published}
+    assert {name: p.value for name, p in published.items()} == {
         "nltcs": -6.00, "plants": -12.67, "jester": -52.82, "baudio": -39.62, "bnetflix": -56.21,
         "dna": -81.28, "pumsb_star": -22.75, "bbc": -256.40,
     }  # fmt: skip
-    assert {p.unit for p in said.values()} == {"nats per row"}
-    assert all("paper not identified" in p.source for p in said.values())
+    assert {p.unit for p in published.values()} == {"nats per row"}
+    assert all("paper not identified" in p.source for p in published.values())
 
 
 def test_text8_says_that_ours_counts_a_symbol_more_for_each_block():

@@ -84,12 +84,12 @@ def test_a_file_is_downloaded_once_and_kept(server, cataloged, tmp_path):
 def test_a_download_says_nothing_and_leaves_the_logger_as_it_was(server, cataloged):
     cataloged("rows.csv", hash=sha256(TEXT), url=f"{server.url}/rows.csv")
     server.answers["/rows.csv"] = [TEXT]
-    said, logger = logging.handlers.BufferingHandler(99), pooch.get_logger()
+    handler, logger = logging.handlers.BufferingHandler(99), pooch.get_logger()
     level = logger.level
-    logger.addHandler(said)
+    logger.addHandler(handler)
     fetch.text("rows.csv")
-    logger.removeHandler(said)
-    assert said.buffer == []
+    logger.removeHandler(handler)
+    assert handler.buffer == []
     assert logger.level == level < logging.WARNING
 
 

@@ -40,7 +40,7 @@ def test_power_drops_reactive_power_and_intensity_and_shuffles():
 def test_power_blurs_each_column_by_its_resolution():
     raw = np.zeros((4000, 8))
     raw[:2000] = 1
-    # Two values a column: their distance in units of the noise tells its width.
+    # Two values a column: their distance in units of the noise gives its width.
     every = np.vstack(maf.prepare_power(raw))
     for column, width in enumerate((0.001, 0.01, 1, 1, 1, 0)):
         x = np.sort(every[:, column].astype(float))
@@ -283,7 +283,7 @@ def test_each_set_is_read_from_the_archive(name, shape):
 
 
 def striped(height, width, value):
-    """An image whose gray level tells the row and column of each pixel, and the image."""
+    """An image whose gray level is the row and column of each pixel, and the image."""
     return (value + 2 * np.arange(height)[:, None] + 3 * np.arange(width)).astype(np.uint8)
 
 

@@ -15,7 +15,7 @@ from densekit.datasets import (
 )
 
 # A truth, a box (left, right, bottom, top) with all of its mass that float64 sees, and the step
-# of a rule that integrates it. On the board no cell center lies on an edge.
+# of a rule that integrates it. On the board no cell center is on an edge.
 CASES = {
     "moons": (TwoMoons(0.1), (-1.8, 2.8, -1.3, 1.8), 0.025),
     "wide": (TwoMoons(0.3), (-3.4, 4.4, -2.9, 3.4), 0.075),
@@ -59,7 +59,7 @@ def test_entropy_is_the_mean_of_minus_log_prob(truth):
 @each_truth
 def test_density_is_that_of_the_sampler(truth):
     X = truth.sample(100_000, random_state=3)
-    # Rounded, so that on the checkerboard every cell lies inside one of the board's.
+    # Rounded, so that on the checkerboard every cell is inside one of the board's.
     low, high = (np.round(a, 2) for a in (X.min(0), X.max(0)))
     edges = np.linspace(low, high, 33).T
     counts = np.histogram2d(X[:, 0], X[:, 1], bins=edges)[0]

@@ -37,7 +37,7 @@ def test_measure_and_dimensions_are_those_of_the_rows(toy):
 @each_toy
 def test_what_is_known_of_the_entries_is_true(toy):
     data = toy()
-    if data.modality == "table":  # scores with the declared support: nothing lies outside
+    if data.modality == "table":  # scores with the declared support: nothing is outside
         from densekit import Gaussian
 
         model = Gaussian(**data.domain).fit(data.train)

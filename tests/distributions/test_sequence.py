@@ -182,7 +182,7 @@ def test_expands_and_works_in_pyro(dist):
     )
 
 
-def test_a_prompt_that_leaves_no_room_is_refused():
+def test_a_prompt_of_full_length_is_refused():
     with pytest.raises(ValueError, match="prompt: the longest has 4 tokens, but max_length=3"):
         TokenSequence(Markov(), MAX_LENGTH, torch.tensor([[2, 2, 2, 2]]))
 

@@ -41,7 +41,7 @@ def test_naf_of_one_column_integrates_to_one_and_has_two_hills():
 def test_naf_follows_its_context(n_columns):
     c = rng().uniform(-2, 2, size=(2000, 1))
     X = np.tile(np.sin(2 * c), n_columns) + 0.1 * rng().normal(size=(2000, n_columns))
-    # Columns that vary together only find out after a while that the context tells them more.
+    # Columns that vary together only find out after a while that the context improves them.
     more = {"max_steps": 800} if n_columns > 1 else {}
     flow = NeuralAutoregressiveFlow(**SMALL | more).fit(X, context=c)
     for value in (-1.0, 0.5):

@@ -46,7 +46,7 @@ def test_nsf_of_one_column_integrates_to_one(coupling):
 def test_nsf_follows_its_context(n_columns, coupling):
     c = rng().uniform(-2, 2, size=(2000, 1))
     X = np.tile(np.sin(2 * c), n_columns) + 0.1 * rng().normal(size=(2000, n_columns))
-    # Halves that vary together only find out after a while that the context tells them more.
+    # Halves that vary together only find out after a while that the context improves them.
     more = {"n_transforms": 4, "hidden_sizes": (64, 64), "max_steps": 600} if coupling else {}
     flow = NeuralSplineFlow(**SMALL | more, coupling=coupling).fit(X, context=c)
     for value in (-1.0, 0.5):

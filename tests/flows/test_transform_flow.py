@@ -233,9 +233,9 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_no_factory_of_a_flow_is_refused_by_name(what):
-    factory, kind, said = WRONG[what]
+    factory, kind, pattern = WRONG[what]
     flow = TransformFlow(transforms=factory, max_steps=1)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=pattern):
         flow.fit(gaussian(50, 2))
     assert not hasattr(flow, "density_kind_")
 

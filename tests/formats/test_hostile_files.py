@@ -330,11 +330,11 @@ def test_a_footer_that_makes_little_of_its_pages_is_not_believed(tmp_path, lower
     refuses(path, "decompresses to more than")
 
 
-@pytest.mark.parametrize(("count", "told"), [(1, 9_001), (-1, 16_383)])
-def test_a_footer_with_a_wrong_number_of_rows_is_an_error(tmp_path, count, told):
+@pytest.mark.parametrize(("count", "claimed"), [(1, 9_001), (-1, 16_383)])
+def test_a_footer_with_a_wrong_number_of_rows_is_an_error(tmp_path, count, claimed):
     n, path = 10_003, tmp_path / "t.parquet"
     parquet(path, {"a": np.arange(n), "b": np.arange(n)}, compression="none")
-    refuses(lied(path, n, told, count), "damaged")
+    refuses(lied(path, n, claimed, count), "damaged")
 
 
 def test_a_footer_that_claims_rows_without_end_costs_nothing(tmp_path, lower_limit):
@@ -492,11 +492,11 @@ def test_the_limits_are_those_that_the_documentation_states():
 
     security = (Path(__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8")
     for page in (densekit.formats.__doc__, security):
-        said = " ".join(page.split())
-        assert f"at most {limits.MAX_COLUMNS:,} columns" in said
-        assert f"{limits.MAX_RATIO} times its size plus {limits.EXTRA_BYTES // 10**6} MB" in said
-        assert f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels" in said
-        assert "a quarter of the free memory" in said
+        words = " ".join(page.split())
+        assert f"at most {limits.MAX_COLUMNS:,} columns" in words
+        assert f"{limits.MAX_RATIO} times its size plus {limits.EXTRA_BYTES // 10**6} MB" in words
+        assert f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels" in words
+        assert "a quarter of the free memory" in words
 
 
 FRAME = pd.DataFrame(

@@ -138,9 +138,9 @@ HINTS = {
 
 @pytest.mark.parametrize("case", HINTS)
 def test_numbers_that_are_read_as_words_are_noticed(tmp_path, case):
-    values, decimal, said = HINTS[case]
+    values, decimal, pattern = HINTS[case]
     (tmp_path / "t.csv").write_text("v;w\n" + "".join(f"{v};x\n" for v in values.split()))
-    with pytest.warns(UserWarning, match=rf"t.csv: column 'v' is read as strings.*{said}"):
+    with pytest.warns(UserWarning, match=rf"t.csv: column 'v' is read as strings.*{pattern}"):
         read(tmp_path / "t.csv", decimal=decimal)
 
 

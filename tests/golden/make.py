@@ -109,15 +109,15 @@ def main():
             continue
         estimator.set_params(device="cpu").fit(X, context=context).save(path)
         rows = X[-8:]
-        said = {"densekit": densekit.__version__}
+        record = {"densekit": densekit.__version__}
         if isinstance(rows, pd.DataFrame):
-            said["frame"] = rows.to_dict("list")
+            record["frame"] = rows.to_dict("list")
         else:
-            said["array"] = np.asarray(rows).tolist()
+            record["array"] = np.asarray(rows).tolist()
         if hasattr(estimator, "score_samples"):
             scores = estimator.score_samples(rows)
-            said |= {"dtype": str(scores.dtype), "scores": scores.tolist()}
-        path.with_suffix(".json").write_text(json.dumps(said) + "\n")
+            record |= {"dtype": str(scores.dtype), "scores": scores.tolist()}
+        path.with_suffix(".json").write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def judge_table(drawn):
     """Fit, encode and decode a table."""
     codec = TableCodec()
     with unchanged(drawn.X):
-        _, said = refusal(lambda: codec.fit(drawn.X), *drawn.culprits, *alike)
-    if said is not None:
+        _, error = refusal(lambda: codec.fit(drawn.X), *drawn.culprits, *alike)
+    if error is not None:
         return "refused"
     assert "bad" not in drawn.fates
     typed, ladj = codec.encode(drawn.X)
@@ -67,12 +67,14 @@ def judge_other_rows(pair):
     """Encode rows that have the names of those fitted, and any values."""
     fitted, other = pair
     codec = TableCodec()
-    _, said = refusal(lambda: codec.fit(fitted.X), *fitted.culprits, *alike)
-    if said is not None:
+    _, error = refusal(lambda: codec.fit(fitted.X), *fitted.culprits, *alike)
+    if error is not None:
         return "not fitted"
     with unchanged(other.X):
-        out, said = refusal(lambda: codec.encode(other.X), *map(repr, fitted.labels), *other.wrong)
-    if said is not None:
+        out, error = refusal(
+            lambda: codec.encode(other.X), *map(repr, fitted.labels), *other.wrong
+        )
+    if error is not None:
         return "refused"
     typed, ladj = out
     assert torch.isfinite(typed).all()
@@ -101,14 +103,14 @@ def judge_context(pair, form, apart):
     """Fit a context by the names of its columns, or apart, and encode another, in any form."""
     fitted, other = pair
     codec = ContextCodec(() if apart else tuple(fitted.labels))
-    _, said = refusal(lambda: codec.fit(fitted.X), *fitted.culprits, *alike)
-    if said is not None:
+    _, error = refusal(lambda: codec.fit(fitted.X), *fitted.culprits, *alike)
+    if error is not None:
         return "not fitted"
     context = list(context_forms(fitted, other))[form % len(list(context_forms(fitted, other)))]
     words = (*map(repr, fitted.labels), "context", "empty")
     with unchanged(context):
-        features, said = refusal(lambda: codec.encode(context), *words)
-    if said is not None:
+        features, error = refusal(lambda: codec.encode(context), *words)
+    if error is not None:
         return "refused"
     assert features.shape[1] == codec.schema.n_features
     assert torch.isfinite(features).all()
@@ -126,8 +128,8 @@ def judge_images(drawn):
     codec = ImageCodec(**options)
     words = ("mages", "X ", "of X", "image_shape", "support", "Sparse")
     with unchanged(X):
-        _, said = refusal(lambda: codec.fit(X), *([] if good else words))
-    if said is not None:
+        _, error = refusal(lambda: codec.fit(X), *([] if good else words))
+    if error is not None:
         return "refused"
     typed, ladj = codec.encode(X)
     assert torch.isfinite(typed).all()
@@ -159,10 +161,10 @@ def judge_texts(drawn):
     X, options = drawn
     codec = TextCodec(**options)
     with unchanged(X):
-        _, said = refusal(lambda: codec.fit(X), "X[", "X is empty", *options)
-    if said is not None:
+        _, error = refusal(lambda: codec.fit(X), "X[", "X is empty", *options)
+    if error is not None:
         strange = [v for v in listed(X) if not isinstance(v, str) or "\ud800" in v]
-        assert strange or len(options) > 1 or not len(X), f"good strings were refused: {said}"
+        assert strange or len(options) > 1 or not len(X), f"good strings were refused: {error}"
         return "refused"
     ids, ladj = codec.encode(X)
     assert ids.dtype == torch.int64

@@ -98,8 +98,8 @@ def judge_estimator(kind, rows):
     X, words, options = rows
     estimator = kind(**cheap(kind, **options))
     with unchanged(X):
-        _, said = refusal(lambda: estimator.fit(X), *words)
-        if said is not None:
+        _, error = refusal(lambda: estimator.fit(X), *words)
+        if error is not None:
             assert not [k for k in vars(estimator) if k.endswith("_")]
             return "refused"
         n = len(X)

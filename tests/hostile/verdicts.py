@@ -67,8 +67,8 @@ def undisturbed():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ColumnWarning)
-        for said in DOCUMENTED:
-            warnings.filterwarnings("ignore", said, UserWarning)
+        for message in DOCUMENTED:
+            warnings.filterwarnings("ignore", message, UserWarning)
         before = global_state()
         yield
         assert global_state() == before
@@ -103,12 +103,12 @@ def refusal(act, *words):
         return act(), None
     except (ValueError, TypeError) as error:
         # Exactly these: a subclass is some library's own error, which nobody has made readable.
-        said = str(error)
-        if type(error) not in (ValueError, TypeError) or not any(w in said for w in words):
+        message = str(error)
+        if type(error) not in (ValueError, TypeError) or not any(w in message for w in words):
             raise AssertionError(
-                f"{type(error).__name__} names none of {words}: {said}"
+                f"{type(error).__name__} names none of {words}: {message}"
             ) from error
-        return None, said
+        return None, message
 
 
 INSTANTS = (np.dtypes.DateTime64DType, pd.DatetimeTZDtype)

@@ -118,18 +118,18 @@ def test_bad_companions():
 
 def test_each_modality_has_the_units_of_its_papers():
     scores, errors = np.array([-40.0, -52.0]), np.array([0.1, 0.2])
-    told = {"modality": "image", "base_measure": "counting", "n_dims": 12}
-    assert likelihood_units(scores, errors, **told) == {
+    facts = {"modality": "image", "base_measure": "counting", "n_dims": 12}
+    assert likelihood_units(scores, errors, **facts) == {
         "bits_per_dim": bits_per_dim(scores, 12, errors)
     }
-    assert likelihood_units(scores, errors, **told | {"base_measure": "lebesgue"}) == {}
+    assert likelihood_units(scores, errors, **facts | {"base_measure": "lebesgue"}) == {}
     assert likelihood_units(scores, modality="table", base_measure="counting", n_dims=3) == {}
     texts = ["a cat sat", "dogs"]
-    told = {"modality": "text", "base_measure": "counting", "texts": texts}
-    found = likelihood_units(scores, errors, **told, units={"bits per character"})
+    facts = {"modality": "text", "base_measure": "counting", "texts": texts}
+    found = likelihood_units(scores, errors, **facts, units={"bits per character"})
     assert found == {"bits_per_character": bits_per_character(scores, texts, errors)}
     found = likelihood_units(
-        scores, errors, **told, units=["nats per character", "perplexity per word"]
+        scores, errors, **facts, units=["nats per character", "perplexity per word"]
     )
     assert list(found) == ["bits_per_character", "nats_per_character", "perplexity"]
     nats = found["nats_per_character"]

@@ -81,7 +81,7 @@ def test_a_trial_passes_what_serves():
 
 
 @pytest.mark.parametrize(
-    ("transforms", "said"),
+    ("transforms", "pattern"),
     [
         (lambda: [pyros.spline(4), LULinear(3)], "0 does not take rows of 3 real numbers"),
         (
@@ -111,8 +111,8 @@ def test_a_trial_passes_what_serves():
         ),
     ],
 )
-def test_a_trial_names_the_transform_and_the_fault(transforms, said):
-    with pytest.raises(ValueError, match=f"^{said}"):
+def test_a_trial_names_the_transform_and_the_fault(transforms, pattern):
+    with pytest.raises(ValueError, match=f"^{pattern}"):
         check_transforms(named(*transforms()), 3)
 
 

@@ -274,5 +274,5 @@ def test_without_nflows_the_error_says_what_to_install():
         "try: import densekit.transforms.nflows\n"
         "except ImportError as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'densekit[nflows]'" in said.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'densekit[nflows]'" in done.stdout

@@ -125,7 +125,7 @@ def test_scores_and_draws_are_those_of_a_transformed_distribution(name):
             expected = t(expected)
     torch.testing.assert_close(score, truth, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(data.T, expected, atol=1e-5, rtol=1e-5)
-    # And forth and back is where it was.
+    # The round trip is the identity.
     again, again_ladj = ours.to_noise(data)
     torch.testing.assert_close(again.T, x, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(again_ladj, -data_ladj, atol=1e-3, rtol=1e-3)

@@ -41,15 +41,15 @@ def spread(layer, scale, seed=0):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bounds_hold_for_any_raw_number_and_zero_is_the_identity(dtype):
     raw = torch.tensor([-3e38, -1e4, -30.0, -1.0, 0.0, 1.0, 30.0, 1e4, 3e38], dtype=dtype)
-    room = 1e-6
+    slack = 1e-6
     for function, low, high in (
         (lambda r: above_minus_one(limited(r)), MIN_SLOPE - 1, LIMIT),
         (limited, -LIMIT, LIMIT),
         (positive, 1 / LIMIT, LIMIT),
     ):
         y = function(raw)
-        assert (low - room < y).all()
-        assert (y < high * (1 + room)).all()
+        assert (low - slack < y).all()
+        assert (y < high * (1 + slack)).all()
         assert (y.diff() >= 0).all()
         assert (function(torch.linspace(-9, 9, 99, dtype=dtype)).diff() > 0).all()
     zero = torch.zeros((), dtype=dtype)
@@ -65,10 +65,10 @@ def test_a_step_is_undone_over_the_whole_line(c, dtype, atol):
     c = torch.tensor(c, dtype=dtype)
     y = s + c * torch.tanh(s)
     # What one rounding of y moves s by, where tanh is flat under a great c.
-    room = float(torch.finfo(dtype).eps * c.abs()) * 2
+    slack = float(torch.finfo(dtype).eps * c.abs()) * 2
     inner = s.abs() < 2
     torch.testing.assert_close(solve_step(y, c)[inner], s[inner], atol=atol, rtol=atol)
-    torch.testing.assert_close(solve_step(y, c), s, atol=atol + room, rtol=atol)
+    torch.testing.assert_close(solve_step(y, c), s, atol=atol + slack, rtol=atol)
 
 
 @pytest.mark.parametrize("c", [MIN_SLOPE - 1, 0.0, 7.0])

@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture as Reference
 
-from densekit.classical import em
-from densekit.classical.em import Penalty
+from densekit.distributions import em
 from densekit.distributions import mixture as mixtures
+from densekit.distributions.em import Penalty
 
 TYPES = ("full", "tied", "diag", "spherical")
 
