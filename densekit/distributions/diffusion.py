@@ -38,8 +38,7 @@ from densekit.transforms.whitening import Whitening
 _MAX_NETWORK_ROWS = 1 << 13
 """Largest number of rows times tangents that the network evaluates at once when scoring."""
 _FIRST_STEPS = 8
-_LEAST_ORDER_GAIN = 1 / 16
-"""Least ratio of two changes in a row: the error of a method of order four falls by 16."""
+"""Solver steps of the first of at least three scores of a row."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,9 @@ class Diffusion(MonteCarloDistribution):
     which is unbiased for random probes (Hutchinson 1989) and exact for k = D.
 
     The standard error has two parts. That of the solver is extrapolated from the last two changes
-    :math:`\Delta_{m - 1}, \Delta_m` of the score: with :math:`q = |\Delta_m / \Delta_{m - 1}|`, between
-    1/16 and 1/2, it is :math:`|\Delta_m|\, q / (1 - q)`. That of the probes is the error of k draws
+    :math:`\Delta_{m - 1}, \Delta_m` of the score: it is :math:`q\, |\Delta_m|` with :math:`q =
+    |\Delta_m / \Delta_{m - 1}|` between 1/10 and 1/2, and at least :math:`|\Delta_{m - 1}| / 2000`. (A
+    method of order four has q = 1/16 when its steps are short.) That of the probes is the error of k draws
     without replacement from the D directions of a basis, :math:`D\, s_q \sqrt{(1 - k / D) / k}`, zero
     for k = D. The standard error does not include the error of the velocity, which a network learned.
 
@@ -182,28 +182,29 @@ class Diffusion(MonteCarloDistribution):
 
     def _refined(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scores of rows, less the constant, with as many steps as each row needs."""
-        plan, n = self.plan, _FIRST_STEPS
-        coarse, _ = self._integrate(x, context, n)
-        logp, spread = self._integrate(x, context, 2 * n)
+        plan, n = self.plan, 2 * _FIRST_STEPS
+        coarse, _ = self._integrate(x, context, _FIRST_STEPS)
+        logp, spread = self._integrate(x, context, n)
         change = (logp - coarse).abs().detach()
-        error = change
+        error = change / 4
         rows = torch.arange(len(x), device=x.device)
         for _ in range(2, plan.max_doublings + 1):
             n *= 2
             part = x[rows], None if context is None else context[rows]
-            fine, spread_of_part = self._integrate(*part, 2 * n)
+            fine, spread_of_part = self._integrate(*part, n)
             moved = (fine - logp[rows]).abs().detach()
-            gain = (moved / change[rows].clamp_min(1e-30)).clamp(_LEAST_ORDER_GAIN, 0.5)
-            # Two changes of one size may cancel by chance: the larger counts.
-            left = torch.maximum(moved, _LEAST_ORDER_GAIN * change[rows]) * gain / (1 - gain)
+            # Two scores may agree by chance, so that the change before counts a little as well.
+            gain = (moved / change[rows].clamp_min(1e-30)).clamp(0.1, 0.5)
+            left = torch.maximum(moved * gain, change[rows] / 2000)
             logp, change = logp.index_put((rows,), fine), change.index_put((rows,), moved)
             error = error.index_put((rows,), left)
             spread = spread.index_put((rows,), spread_of_part)
             rows = rows[left > plan.rtol * logp[rows].detach().abs().clamp_min(1)]
             if not len(rows):
                 break
-        rounding = 4 * torch.finfo(x.dtype).eps * (x.flatten(1).square().sum(1) + self.probes.shape[1])
-        return logp, torch.hypot(error + rounding.detach(), spread)
+        n_terms = x.flatten(1).square().sum(1) + self.probes.shape[1]
+        rounding = 4 * torch.finfo(x.dtype).eps * n_terms.detach()
+        return logp, torch.hypot(error + rounding, spread)
 
     def _integrate(
         self, x: Tensor, context: Tensor | None, n_steps: int
