@@ -313,7 +313,7 @@ def fit(
 ) -> Fitted:
     """Run EM on each restart until it gains less than ``tol``.
 
-    The run ends early when :func:`densekit.clock.now` reaches ``deadline``, but not before one
+    The run ends early when ``densekit.clock.now`` reaches ``deadline``, but not before one
     iteration.
 
     Parameters
