@@ -110,8 +110,6 @@ __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        if name == "formats":
-            importlib.import_module("densekit.extras").require("files", "psutil", "pyarrow", "PIL")
         return importlib.import_module(f"densekit.{name}")
     if name in _EXPORTS:
         value = getattr(importlib.import_module(_EXPORTS[name]), name)

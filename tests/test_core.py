@@ -118,6 +118,9 @@ print(json.dumps([bool(same), list(model.sample(2).columns), moons]))
         ("typer", "import runpy; runpy.run_module('densekit', run_name='__main__')", "cli"),
         ("jinja2", "from densekit import bench", "bench"),
         ("psutil", "from densekit import formats", "files"),
+        ("psutil", "import densekit.formats", "files"),
+        ("pyarrow", "from densekit.formats import read", "files"),
+        ("PIL", "from densekit.formats.reading import read", "files"),
     ],
 )
 def test_a_missing_dependency_names_its_extra(module, code, extra):

@@ -47,6 +47,10 @@ streams       ``-`` and pipes: at most a quarter of the free memory
 ============  =======================================================================================
 """
 
+from densekit.extras import require
+
+require("files", "psutil", "pyarrow", "PIL")
+
 from densekit.formats.locations import FORMATS, SUFFIXES
 from densekit.formats.reading import read
 from densekit.formats.space import check_space
