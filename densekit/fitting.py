@@ -143,6 +143,11 @@ class FitRun:
         """Initialize the module from the rows; return the noise to train with."""
         estimator = self.estimator
         rows, context, weights = batches.first(MAX_ROWS_OF_START)
+        if self.objective.initial is not None:
+            events = self.objective.initial(rows)
+            if events is not None:
+                estimator._begin_as(module, events, context, weights)
+            return None
         estimator._begin_as(module, rows, context, weights)
         # Given a context, the spread may be far below the covariance; angles have no covariance.
         has_covariance = context is None and not estimator.schema_.circles

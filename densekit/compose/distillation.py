@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -99,18 +100,23 @@ def distill(
             encoded = student._context_of_draws(context)
             n = n_rows if encoded is None else len(encoded)
             rows = _teach(module, n, encoded, forward_weight).to(student._torch_dtype)
-            student._train(rows, encoded, objective=_objective(module, forward_weight))
+            objective = _objective(module, forward_weight, student.schema_.event_shape)
+            student._train(rows, encoded, objective=objective)
         student.base_measure_ = teacher.base_measure_
         student.density_kind_ = student._kind_of_scores(student.schema_)
     return student
 
 
-def _objective(teacher: Any, weight: float) -> Objective:
-    """The divergence between teacher and student, over rows as :func:`_teach` returns them."""
+def _objective(teacher: Any, weight: float, event_shape: Sequence[int]) -> Objective:
+    """The divergence between teacher and student, over rows as :func:`_teach` returns them.
+
+    The student is initialized from the draws of the teacher, without their log-densities. With no
+    weight there are no draws, and it starts from its own weights."""
     loss = functools.partial(_divergence, teacher, weight)
     return Objective(
         players=lambda module: [Player("student", list(module.parameters()), loss)],
         view=lambda rows: rows,
+        initial=lambda rows: rows[:, :-1].reshape(-1, *event_shape) if weight else None,
     )
 
 

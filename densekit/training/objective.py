@@ -55,3 +55,7 @@ class Objective:
     """Of a module: who trains which parameters on which loss."""
     view: Callable[[Tensor], Tensor]
     """Of typed events: events as the losses take them."""
+    initial: Callable[[Tensor], Tensor | None] | None = None
+    """Of a batch as ``view`` gives it: the events (n, \\*event_shape) that the module is initialized
+    from, or None for no initialization. Rows of such an objective are no events, so that training adds
+    no noise to them. By default the batch itself is these events."""

@@ -13,6 +13,9 @@ from densekit import (
     TransformerLanguageModel,
     distill,
 )
+from densekit.compose import distillation
+from densekit.compose.distillation import _divergence
+from densekit.distributions.flow import FlowModule
 
 SMALL = {"n_transforms": 4, "hidden_sizes": (32, 32), "random_state": 0, "device": "cpu"}
 
@@ -172,3 +175,56 @@ def test_the_teachers_draws_bring_the_student_nearer_to_its_law(taught):
 def test_a_weight_that_is_none_is_named(taught, weight):
     with pytest.raises(ValueError, match="forward_weight"):
         distill(taught[1], student(), forward_weight=weight)
+
+
+def rows_of_starts(monkeypatch):
+    """Shapes of the events that flows are initialized from, as a list that grows."""
+    shapes, start = [], FlowModule.start
+
+    def recorded(self, rows, *args):
+        shapes.append(tuple(rows.shape))
+        start(self, rows, *args)
+
+    monkeypatch.setattr(FlowModule, "start", recorded)
+    return shapes
+
+
+@pytest.fixture(scope="module")
+def teacher_of_three():
+    g = np.random.default_rng(0)
+    X = g.normal(size=(300, 3)) @ [[3, 1, 0], [0, 2, 1], [0, 0, 0.5]]
+    return X, NeuralSplineFlow(n_transforms=2, hidden_sizes=(16,), max_steps=100).fit(X)
+
+
+def test_few_rows_initialize_the_student_without_the_scores_beside_them(
+    monkeypatch, teacher_of_three
+):
+    X, teacher = teacher_of_three
+    shapes = rows_of_starts(monkeypatch)
+    learned = distill(teacher, student(max_steps=1), n_rows=450)
+    assert shapes == [(405, 3)]
+    # One step from the Gaussian of the teacher's draws, and not from the standard normal.
+    assert learned.score(X) > teacher.score(X) - 0.3
+
+
+def test_a_budget_that_few_rows_divide_adds_no_noise_to_scores(monkeypatch, teacher_of_three):
+    _, teacher = teacher_of_three
+    shapes, rows = rows_of_starts(monkeypatch), []
+
+    def recorded(teacher, weight, module, batch, context):
+        rows.append(batch)
+        return _divergence(teacher, weight, module, batch, context)
+
+    monkeypatch.setattr(distillation, "_divergence", recorded)
+    distill(teacher, student(max_steps=1200, batch_size=64), n_rows=100)
+    assert set(shapes) == {(80, 3), (100, 3)}
+    # As drawn: each of the hundred rows is the same in every batch.
+    assert len(torch.unique(torch.cat(rows), dim=0)) == 100
+
+
+def test_without_draws_of_the_teacher_few_rows_are_enough(monkeypatch, teacher_of_three):
+    X, teacher = teacher_of_three
+    shapes = rows_of_starts(monkeypatch)
+    learned = distill(teacher, student(), n_rows=450, forward_weight=0)
+    assert not shapes
+    assert learned.score(X) > teacher.score(X) - 0.3
