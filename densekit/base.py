@@ -311,8 +311,7 @@ class DensityEstimator(TakesRows, ABC):
         rows, context, weights = self._weigh(rows, context, sample_weight)
         if weights is not None and len(weights) < 2:
             raise ValueError(
-                "sample_weight is zero in all rows of X but one: a density needs at least 2 rows of "
-                "positive weight"
+                "sample_weight is zero in all rows of X but one: at least 2 need a positive weight"
             )
         options = self._context.options(context)
         if weights is not None and "weights" in inspect.signature(codec.fit).parameters:
@@ -326,6 +325,7 @@ class DensityEstimator(TakesRows, ABC):
             encoded = self._encode_context(context, n)
             with seeded(seed, device):
                 self._fit(self._events_to_fit(typed), encoded, *self._weights(weights))
+        self.__dict__.update(saving.in_row_order(vars(self)))
         self._record_parameters()
         # Last, since they say that it is fitted.
         self.base_measure_ = self.schema_.base_measure

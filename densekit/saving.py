@@ -3,6 +3,7 @@
 :mod:`densekit.persistence` loads the files."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,25 @@ from sklearn.utils.validation import check_is_fitted
 
 from densekit import files, probes
 from densekit.params import check_parameters
+
+
+def in_row_order(attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays among fitted attributes, with the last axis contiguous in memory.
+
+    A file restores arrays in this order. Matrix products of the other order may round differently, so
+    that a loaded estimator would not score the same bits.
+
+    Examples
+    --------
+    >>> arrays = in_row_order({"scale_tril_": np.zeros((3, 2), order="F"), "n_features_in_": 2})
+    >>> arrays["scale_tril_"].strides
+    (16, 8)
+    """
+    return {
+        name: np.asarray(value, order="C")
+        for name, value in attributes.items()
+        if name.endswith("_") and isinstance(value, np.ndarray)
+    }
 
 
 def save(estimator: Any, path: str | Path) -> None:

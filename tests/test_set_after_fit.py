@@ -36,12 +36,6 @@ def agree(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def alike(a, b):
-    """The same up to rounding: a file restores the numbers, and not where they are in memory, on which
-    the last bits of a matrix product may depend."""
-    return all(np.allclose(x, y, rtol=1e-9, atol=1e-9) for x, y in zip(a, b, strict=True))
-
-
 def title(value):
     return getattr(value, "__name__", str(value))
 
@@ -169,7 +163,7 @@ def test_a_parameter_of_building_waits_for_a_fit_and_says_so(kind, built, new, t
     est.save(tmp_path / "file")
     again = densekit.load(tmp_path / "file")
     with pytest.warns(UserWarning, match=pattern):
-        assert alike(before, outcome(again, X[:4]))
+        assert agree(before, outcome(again, X[:4]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         est.set_params(**{name: getattr(kind(**small, **built), name)})

@@ -142,10 +142,9 @@ def mass_is_one_in_many_columns(subject: Subject) -> None:
     """The mean of p/q over rows of a proposal q is one, in 1 to 12 columns; of a bound at most one.
 
     Chance of a false alarm: 1e-8 for each number of columns, corrected for the skewness of p/q. Where
-    the largest ratios have a tail too heavy for a standard error, or draws have larger ones than rows
-    of q have, nothing is tested and the report says so. The Monte Carlo
-    error of a bound, which all rows share where they share a bank of noise, is allowed for by four
-    standard errors.
+    the largest ratios have a tail too heavy for a standard error, or draws have larger ratios than
+    rows of q have, nothing is tested and the report says so. A bound may exceed a mass of one by four
+    of its Monte Carlo standard errors, which rows do not average out: they share one bank of noise.
     """
     for found in samples(subject):
         error, weights = found.weighed[2], found.weights
