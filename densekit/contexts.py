@@ -14,7 +14,13 @@ import numpy as np
 from torch import Tensor
 
 from densekit import codecs
-from densekit.codecs.context import ContextCodec, names_columns, split_columns, texts_of
+from densekit.codecs.context import (
+    ContextCodec,
+    n_draws,
+    names_columns,
+    split_columns,
+    texts_of,
+)
 from densekit.containers import in_memory
 
 
@@ -234,14 +240,7 @@ def one_per_draw(encoded: Tensor, n_samples: int) -> Tensor:
     ValueError
         There are neither one context nor ``n_samples`` contexts.
     """
-    n = len(encoded)
-    n_samples = n if n_samples == 1 else n_samples
-    if n not in (1, n_samples):
-        raise ValueError(
-            f"context has {n} rows and n_samples is {n_samples}: give one context row for all draws, or "
-            "one per draw"
-        )
-    return encoded.expand(n_samples, *encoded.shape[1:])
+    return encoded.expand(n_draws(len(encoded), n_samples), *encoded.shape[1:])
 
 
 def _subclasses(kind: type[Context]) -> list[type[Context]]:

@@ -1,4 +1,10 @@
-"""Base classes of models of strings: tokens, sampling at a temperature, and scores of long documents."""
+"""Base classes of models of strings: tokens, sampling at a temperature, and scores of long documents.
+
+References
+----------
+Y. Bengio, R. Ducharme, P. Vincent and C. Jauvin. A Neural Probabilistic Language Model. JMLR 2003.
+https://www.jmlr.org/papers/v3/bengio03a.html
+"""
 
 import math
 from collections.abc import Callable, Iterator

@@ -96,7 +96,8 @@ class Sampled:
 
     @cached_property
     def draws(self) -> np.ndarray:
-        """Draws (n, d)."""
+        """Draws (n, d) of the fitted estimator that the statistics are made of, as many as the effort
+        allows."""
         return self._draw(self.n_draws, self.draws_given, 24)
 
     # Normal scores

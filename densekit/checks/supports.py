@@ -80,18 +80,52 @@ def each_form_of_support_has_mass_one(subject: Subject) -> None:
     for support, X, low, high in _bounded(subject):
         fitted = subject.fitted(Data(f"support {support}", "table", X, X), support=support)
         nodes, upper, volume = _boxes(X, low, high, subject.few(8192))
-        logp, error = subject.log_density(fitted, nodes[:, None])
-        mass = np.exp(logp) * volume
-        where, slack = f"support={support!r}", _OF_FIVE * slack_of(mass, error)
-        expect_one(subject.kind(fitted), float(mass.sum()), slack, where)
+        where = f"support={support!r}"
+        boxes = _Boxes(subject, fitted, nodes[:, None], nodes, upper, volume)
+        boxes.expect_mass_one(where)
         outside = [v for v in (low - 0.7, high + 0.7) if np.isfinite(v)]
         away, _ = subject.log_density(fitted, np.array(outside)[:, None])
         expect((away == -np.inf).all(), f"-inf at {outside} with {where}", f"{away.tolist()}")
         draws = numeric(subject.draw(fitted, subject.few(_N)))[:, 0]
         kept = ((draws >= low) & (draws <= high)).all()
         expect(kept, f"draws inside {where}", f"from {draws.min()} to {draws.max()}")
-        counts, mass = bin_line(nodes, upper, mass, draws)
-        expect_agreement(subject.kind(fitted), counts, mass, slack)
+        boxes.expect_draws(draws)
+
+
+class _Boxes:
+    """Boxes that divide a line, with their masses.
+
+    Parameters
+    ----------
+    subject, fitted
+    rows : ndarray or DataFrame of shape (n, 1)
+        What the estimator scores at the middles.
+    middles, upper, volume : ndarray of shape (n,)
+        Middles and upper ends in ascending order, and volumes.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        fitted: Any,
+        rows: Any,
+        middles: np.ndarray,
+        upper: np.ndarray,
+        volume: np.ndarray | float,
+    ) -> None:
+        logp, error = subject.log_density(fitted, rows)
+        self.kind, self.middles, self.upper = subject.kind(fitted), middles, upper
+        self.mass = np.exp(logp) * volume
+        self.slack = _OF_FIVE * slack_of(self.mass, error)
+
+    def expect_mass_one(self, where: str) -> None:
+        """Fail unless the boxes have mass one (of a bound, at most one)."""
+        expect_one(self.kind, float(self.mass.sum()), self.slack, where)
+
+    def expect_draws(self, draws: np.ndarray) -> None:
+        """Fail unless draws (m,) fall between the quantiles of the masses."""
+        counts, mass = bin_line(self.middles, self.upper, self.mass, draws)
+        expect_agreement(self.kind, counts, mass, self.slack)
 
 
 def _boxes(
@@ -133,13 +167,9 @@ def instants_have_mass_one_and_are_drawn_by_it(subject: Subject) -> None:
     span = 40 * seconds(data.X).std()
     upper = np.linspace(-span, span, n + 1)
     nodes = (upper[1:] + upper[:-1]) / 2
-    logp, error = subject.log_density(fitted, instants_frame(nodes))
-    mass = np.exp(logp) * (2 * span / n)
-    slack = _OF_FIVE * slack_of(mass, error)
-    expect_one(subject.kind(fitted), float(mass.sum()), slack, "a column of instants")
-    draws = seconds(subject.draw(fitted, subject.few(_N)))
-    counts, mass = bin_line(nodes, upper[1:], mass, draws)
-    expect_agreement(subject.kind(fitted), counts, mass, slack)
+    boxes = _Boxes(subject, fitted, instants_frame(nodes), nodes, upper[1:], 2 * span / n)
+    boxes.expect_mass_one("a column of instants")
+    boxes.expect_draws(seconds(subject.draw(fitted, subject.few(_N))))
 
 
 def product_nodes(subject: Subject, X: Any) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -1,4 +1,10 @@
-"""Choice of a mixture's number of components and prior rows by held-out likelihood."""
+"""Choice of a mixture's number of components and prior rows by held-out likelihood.
+
+References
+----------
+P. Smyth. Model Selection for Probabilistic Clustering Using Cross-Validated Likelihood. Statistics and
+Computing, 2000. https://doi.org/10.1023/A:1008940618127
+"""
 
 from dataclasses import dataclass, replace
 

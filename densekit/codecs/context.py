@@ -352,3 +352,26 @@ def _some_of(context: Any, n: int, some: Callable[[Any], Any]) -> Any:
             f"context has {have} rows and X has {n}: give one for all rows, or one a row"
         )
     return context
+
+
+def n_draws(n_contexts: int, n_samples: int) -> int:
+    """Return the number of draws for so many rows of context: ``n_samples``, or, if that is 1, one for
+    each row.
+
+    Raises
+    ------
+    ValueError
+        There are neither one row of context nor ``n_samples`` rows.
+
+    Examples
+    --------
+    >>> n_draws(1, 5), n_draws(5, 1)
+    (5, 5)
+    """
+    n_samples = n_contexts if n_samples == 1 else n_samples
+    if n_contexts not in (1, n_samples):
+        raise ValueError(
+            f"context has {n_contexts} rows and n_samples is {n_samples}: give one context row for all "
+            "draws, or one per draw"
+        )
+    return n_samples

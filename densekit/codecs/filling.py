@@ -9,6 +9,7 @@ from torch import Tensor
 
 from densekit import containers
 from densekit.codecs.columns import encode_cells, shorten
+from densekit.codecs.context import n_draws
 from densekit.codecs.derived import derived_values
 from densekit.codecs.labels import by_label
 from densekit.codecs.schema import Column
@@ -224,14 +225,8 @@ def read_row_per_draw(
         The context has neither one row nor ``n_samples`` rows.
     """
     events, missing = read_rows(codec, context, "context")
-    n = len(events)
-    n_samples = n if n_samples == 1 else n_samples
-    if n not in (1, n_samples):
-        raise ValueError(
-            f"context has {n} rows and n_samples is {n_samples}: give one context row for all draws, or "
-            "one per draw"
-        )
-    if n < n_samples:
+    n_samples = n_draws(len(events), n_samples)
+    if len(events) < n_samples:
         context = repeat_row(context, n_samples)
         events = events.expand(n_samples, -1)
         missing = {k: np.repeat(v, n_samples) for k, v in missing.items()}

@@ -263,7 +263,8 @@ class Schema:
 
     @property
     def n_features(self) -> int:
-        """Width of :meth:`features`."""
+        """Number of columns of :meth:`features`: one for each level of an unordered category, one for
+        every other entry."""
         one_hot = (self.cardinality > 2) & ~self.ordered
         return int(np.where(one_hot, self.cardinality, 1).sum())
 

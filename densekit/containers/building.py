@@ -14,15 +14,15 @@ class ColumnLike(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, as a string."""
+        """Name of the column, as a string."""
 
     @property
     def dtype(self) -> str:
-        """Its dtype in the container, as :func:`densekit.containers.read` writes it."""
+        """Dtype of the column in its container, as :func:`densekit.containers.read` returns it."""
 
     @property
     def levels(self) -> tuple[Any, ...]:
-        """Its categories."""
+        """Categories of a categorical column in the order of their codes; empty for other columns."""
 
 
 def build(
