@@ -25,7 +25,9 @@ Y. Song et al. Score-Based Generative Modeling through Stochastic Differential E
 2021. https://arxiv.org/abs/2011.13456
 """
 
+import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -200,6 +202,7 @@ class Diffusion(MonteCarloDistribution):
         self, y: Tensor, t: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         r"""The velocity v (n, \*event_shape) and q' (dv/dy) q for each probe, (n, k)."""
+        _load_forward_mode()
 
         def along(q: Tensor) -> tuple[Tensor, Tensor]:
             v, change = torch.func.jvp(  # type: ignore[misc]
@@ -274,6 +277,15 @@ class Diffusion(MonteCarloDistribution):
             return None
         width = self.context.shape[-1]
         return self.context.expand(*shape, width).reshape(shape.numel(), width)
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Take a first derivative in forward mode, for which torch imports a module that calls its own
+    deprecated ``torch.jit.script``; the user can do nothing about that warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
 
 
 def _grid(plan: NoiseSchedule, like: Tensor) -> tuple[Tensor, Tensor]:

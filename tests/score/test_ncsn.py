@@ -1,6 +1,8 @@
 """The score model: its loss against closed forms, and fits to densities that are known."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -127,3 +129,15 @@ def test_small_images():
     assert np.mean(light.all((1, 2)) | ~light.any((1, 2))) > 0.95
     assert 0.35 < light.mean() < 0.65
     assert est.score(X[:50]) > est.score(rng.integers(0, 256, (50, 3, 3)).astype(np.uint8)) + 10
+
+
+def test_no_deprecation_of_torch_reaches_the_user():
+    code = (
+        "import numpy as np; from densekit import NoiseConditionalScore\n"
+        "X = np.random.default_rng(0).normal(size=(50, 2))\n"
+        "est = NoiseConditionalScore(hidden_sizes=(8,), max_steps=3, n_ode_steps=4).fit(X)\n"
+        "est.score_samples(X[:2]), est.sample(2)"
+    )
+    command = [sys.executable, "-W", "error:`torch.jit.script`", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
