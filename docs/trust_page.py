@@ -59,17 +59,29 @@ def _tables(record: dict[str, Any]) -> dict[str, str]:
 
 def _summary(record: dict[str, Any]) -> list[list[str]]:
     shown = {
-        "contract": ("Pairs of a model and a check that applies to it: the model passes", _of),
-        "mutants": ("Broken estimators caught by the check that is meant for each", _of),
-        "caught": ("Broken estimators, the subtle ones among them, caught by theirs", _caught),
-        "zoo": ("False alarms on correct densities that densekit did not write", _alarms_of_zoo),
-        "known": (
-            "Tests against SciPy, scikit-learn, nflows, Pyro, pencil and paper that pass",
+        "contract": (
+            "Checks passed by densekit's models, counting each model and check that applies",
             _of,
         ),
-        "fuzz": ("Saved files changed at random: refused by name, or scored as before", _fuzzed),
-        "kills": ("Kills (SIGKILL) after which a fit ended bit for bit as if left alone", _killed),
-        "hostile": ("Hostile inputs: a right answer, or an error that names the culprit", _tried),
+        "mutants": ("Broken estimators of the first suite that their check catches", _of),
+        "caught": (
+            "All broken estimators, including subtle ones, that their check catches",
+            _caught,
+        ),
+        "zoo": ("False alarms on correct densities that are not densekit's", _alarms_of_zoo),
+        "known": (
+            "Tests passed against values of SciPy, scikit-learn, nflows, Pyro and hand calculation",
+            _of,
+        ),
+        "fuzz": (
+            "Randomly changed model files that are refused, or load with the same scores",
+            _fuzzed,
+        ),
+        "kills": ("Interrupted fits (SIGKILL) that resumed to bitwise the same result", _killed),
+        "hostile": (
+            "Hostile inputs that give a right answer or an error that names the cause",
+            _tried,
+        ),
     }
     found = [["Checks in the public suite", str(record["n_checks"]), "`densekit.checks`"]]
     for name, (what, describe) in shown.items():
@@ -88,7 +100,7 @@ def _summary(record: dict[str, Any]) -> list[list[str]]:
     if seeds:
         each = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
         result = f"{wrong} in {each} runs of {len(seeds)} of {len(record['models'])} models"
-    what = "False alarms of the checks that are left to chance, on densekit's models"
+    what = "False alarms of the statistical checks on densekit's models"
     found.append([what, result, "`python benchmarks/false_alarms.py`"])
     return found
 
@@ -124,7 +136,7 @@ def _fuzzed(part: dict[str, Any]) -> str:
 def _killed(part: dict[str, Any]) -> str:
     families = part["families"].values()
     unlike, left, n = (sum(f[k] for f in families) for k in ("unlike", "left", "kills"))
-    killed = f"{n} in {len(families)} families, {unlike} fits unlike"
+    killed = f"{n} in {len(families)} families, {unlike} with another result"
     return killed + (f", {left} half-written files left behind" if left else "")
 
 
@@ -147,7 +159,14 @@ def _false_alarms(record: dict[str, Any]) -> str:
             checks = f"{a['checks']} `{a['effort']}`" if "checks" in a else ""
             counts = [checks, str(a["seeds"]), str(a["seeds_with_a_failure"])]
             cells.append([name, a["date"][:10], *counts, rate])
-    heads = ["model", "date", "checks", "runs", "runs with a false alarm", "rate at most (95 %)"]
+    heads = [
+        "model",
+        "date",
+        "checks",
+        "runs",
+        "runs with a false alarm",
+        "upper limit of the rate (95 %)",
+    ]
     return table(heads, cells, right=3)
 
 
