@@ -60,7 +60,7 @@ def _tables(record: dict[str, Any]) -> dict[str, str]:
 def _summary(record: dict[str, Any]) -> list[list[str]]:
     shown = {
         "contract": (
-            "Checks passed by densekit's models, counting each model and check that applies",
+            "Pairs of a densekit model and a check that it passes",
             _of,
         ),
         "mutants": ("Broken estimators of the first suite that their check catches", _of),
@@ -165,7 +165,7 @@ def _false_alarms(record: dict[str, Any]) -> str:
         "checks",
         "runs",
         "runs with a false alarm",
-        "upper limit of the rate (95 %)",
+        "rate, upper limit (95 %)",
     ]
     return table(heads, cells, right=3)
 
